@@ -1,0 +1,1 @@
+"""flowzoo: the model zoo for normalizing flows."""

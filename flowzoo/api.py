@@ -1,0 +1,120 @@
+"""What a plugin's metadata module imports. Torch-free: it must load in milliseconds.
+
+A plugin distribution exposes one module-level :class:`Architecture` under the entry-point group
+``flowzoo.architectures``; the entry's name is the architecture's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["API_VERSION", "Architecture", "Citation", "Preset", "Published"]
+
+API_VERSION = 1
+"""The version of this contract that this core speaks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """A paper.
+
+    Attributes:
+        key: BibTeX key, such as ``"kingma2018glow"``.
+        title: The paper's title.
+        authors: Authors in order, ``"Given Family"`` each.
+        year: Year of publication.
+        venue: Conference, journal or ``"arXiv"``.
+        arxiv: arXiv number such as ``"1807.03039"``, if there is one.
+    """
+
+    key: str
+    title: str
+    authors: tuple[str, ...]
+    year: int
+    venue: str
+    arxiv: str | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where to read the paper."""
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None
+
+    def bibtex(self) -> str:
+        """The citation as a BibTeX entry."""
+        fields = {
+            "title": self.title,
+            "author": " and ".join(self.authors),
+            "year": str(self.year),
+            "booktitle": self.venue,
+        }
+        if self.arxiv:
+            fields |= {"eprint": self.arxiv, "archivePrefix": "arXiv"}
+        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+        return f"@inproceedings{{{self.key},\n{body}\n}}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A figure that somebody published for a configuration: a reference, never a gate.
+
+    Attributes:
+        bpd: Bits per dimension.
+        dataset: The data set and split it was measured on, in words.
+        source: Paper and table, or whoever tabulated it.
+        protocol: Dequantization, samples, selection and whatever else moves the figure.
+    """
+
+    bpd: float
+    dataset: str
+    source: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A named configuration of an architecture.
+
+    Attributes:
+        summary: One line.
+        config: Keyword arguments of the architecture's config dataclass.
+        dataset: Id of the data set it is meant for, or None.
+        recipe: Training recipe as ``"package:path/inside/it.toml"``, or None.
+        published: The published figure, or None.
+        parameters: Number of trainable parameters that somebody published, or None.
+        parameters_note: Where ``parameters`` comes from and why it may differ from ours.
+    """
+
+    summary: str
+    config: Mapping[str, Any]
+    dataset: str | None = None
+    recipe: str | None = None
+    published: Published | None = None
+    parameters: int | None = None
+    parameters_note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """An architecture: what a plugin's entry point resolves to.
+
+    Attributes:
+        api_version: The contract that the plugin was written for, as a literal.
+        name: The architecture's name; equals the entry point's.
+        summary: One line.
+        config: ``"module:Class"`` of a frozen dataclass; its module imports no torch.
+        build: ``"module:function"``, config to :class:`flowzoo.flow.Flow`; imported only to build.
+        presets: Named configurations; ``"tiny"`` is mandatory (8x8 images, at most 50,000 parameters).
+        citations: The papers.
+        manifest: ``"package:file.json"`` of a weights manifest that the plugin brings, or None.
+    """
+
+    api_version: int
+    name: str
+    summary: str
+    config: str
+    build: str
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    citations: tuple[Citation, ...] = ()
+    manifest: str | None = None

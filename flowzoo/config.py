@@ -1,0 +1,118 @@
+"""Architecture configs: frozen dataclasses that survive a JSON round trip and refuse unknown keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union
+
+from flowzoo.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+def parse_config(cls: type[T], data: Mapping[str, Any], where: str) -> T:
+    """Builds the frozen dataclass ``cls`` from plain JSON values.
+
+    Args:
+        cls: A dataclass whose fields are bool, int, float, str, Literal, tuples of these, None-able
+            or themselves such dataclasses.
+        data: Field values; lists stand for tuples.
+        where: What is being read, for the error message.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value has the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise ConfigError(
+                f"{where}: unknown key {key!r}.{did_you_mean(key, fields)} Known keys: {', '.join(fields)}."
+            )
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in data
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where}: missing {', '.join(missing)}; give a value for each.")
+    values = {key: _coerce(hints[key], value, f"{where}: {key}") for key, value in data.items()}
+    return cls(**values)
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Returns all fields of a config as JSON values (tuples become lists)."""
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def config_hash(architecture: str, config: Mapping[str, Any]) -> str:
+    """SHA-256 (64 hex digits) of an architecture's name and its full config as canonical JSON."""
+    text = json.dumps([architecture, _plain(config)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return config_to_dict(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _coerce_union(args, value, where)
+    if origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in args):
+            return value
+        raise ConfigError(f"{where} is {value!r}; choose one of {', '.join(map(repr, args))}.")
+    if origin is tuple:
+        return _coerce_tuple(args, value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, hint):
+            return value
+        if isinstance(value, Mapping):
+            return parse_config(hint, value, where)
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    name = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{where} is {value!r} ({type(value).__name__}); expected {name}.")
+
+
+def _coerce_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    failures: list[str] = []
+    for arg in args:
+        if arg is not type(None):
+            try:
+                return _coerce(arg, value, where)
+            except ConfigError as error:
+                failures.append(str(error))
+    raise ConfigError(failures[0])
+
+
+def _coerce_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where} is {value!r}; expected a list.")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_coerce(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if len(args) != len(value):
+        raise ConfigError(f"{where} has {len(value)} items; expected {len(args)}.")
+    return tuple(
+        _coerce(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(zip(args, value, strict=True))
+    )
