@@ -1,0 +1,99 @@
+# make demo    set up and verify a shipped model's bits per dimension on the MNIST test images, offline
+# make test    set up and run everything that continuous integration runs
+# make help    the other targets
+
+PYTHON ?= python3.11
+VENV ?= .venv
+WORKERS ?= 2
+MODEL ?= glow-mnist
+
+PLUGINS := nice realnvp glow flowpp
+PYPROJECTS := pyproject.toml $(PLUGINS:%=plugins/%/pyproject.toml)
+EDITABLES := $(PLUGINS:%=-e ./plugins/%)
+TYPED := flowzoo tools $(foreach name,$(PLUGINS),plugins/$(name)/flowzoo_$(name))
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install
+STAMP := $(VENV)/.flowzoo
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-test demo test check lint types tests docs format wheels clean
+
+help:
+	@echo "make demo     set up $(VENV) and run 'flowzoo eval $(MODEL)' (about 6 GB and a few minutes the first time)"
+	@echo "make test     set up and run everything that CI runs: ruff, mypy --strict, the generated docs, pytest"
+	@echo "make setup    only set up $(VENV) with flowzoo and its four plugins, editable"
+	@echo "make lint | types | tests    one part of 'make test'"
+	@echo "make format   let ruff fix and format the sources"
+	@echo "make docs     write the tables and model cards anew from weights_manifest.json"
+	@echo "make wheels   build the five wheels into dist/"
+	@echo "make clean    remove $(VENV) and everything built"
+	@echo
+	@echo "PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) MODEL=$(MODEL) can be set on the command line"
+
+demo: setup
+	$(VENV)/bin/flowzoo eval $(MODEL)
+
+test: setup-test
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory tests
+
+setup: $(STAMP)-demo
+setup-test: $(STAMP)-test
+
+lint: setup-test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: setup-test
+	$(PY) -m mypy --strict $(TYPED)
+
+# One thread a worker: on few cores, two processes of one thread each beat one process of two.
+tests: setup-test
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+docs: setup
+	$(PY) -m tools.cards
+
+format: setup-test
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+wheels: setup
+	$(PIP) --quiet --upgrade build
+	for directory in . $(PLUGINS:%=plugins/%); do \
+	    $(PY) -m build --wheel --no-isolation --outdir dist "$$directory" || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the virtual environment, in four steps that are each done once -------------------------------------------------
+
+$(STAMP)-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "make: '$(PYTHON)' is not a Python 3.11 or newer that runs here." >&2; \
+	    echo "      Install Python 3.11, or name the one you have: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; \
+	    exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "make: '$(PYTHON)' cannot make virtual environments (on Debian and Ubuntu: install python3-venv)." >&2; \
+	    exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(STAMP)-torch: $(STAMP)-venv
+	@echo "Installing torch and torchvision into $(VENV): several gigabytes, once."
+	$(PIP) torch torchvision
+	@touch $@
+
+$(STAMP)-demo: $(STAMP)-torch $(PYPROJECTS)
+	$(PIP) --quiet 'hatchling>=1.27' 'editables>=0.5'
+	$(PIP) --quiet --no-build-isolation -e . $(EDITABLES)
+	@touch $@
+
+$(STAMP)-test: $(STAMP)-demo
+	$(PIP) --quiet --no-build-isolation -e '.[test,dev,plots]'
+	@touch $@
