@@ -1,0 +1,375 @@
+"""Training recipes: strict, torch-free data in TOML.
+
+```toml
+schema = 1
+name = "glow-mnist"            # architecture, or architecture-preset
+[model]                        # overrides of the preset's config
+hidden_channels = 128
+[data]
+dataset = "mnist"
+[train]
+steps = 20000
+batch_size = 64
+[optimizer]
+name = "adam"
+lr = 1e-3
+[[schedule]]                   # factors of optimizer.lr, one segment after the other
+kind = "linear"
+steps = 200
+[[schedule]]
+kind = "cosine"
+```
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowzoo.config import config_to_dict, parse_config
+from flowzoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SCHEMA = 1
+"""The version of the recipe format."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """What is trained on.
+
+    Attributes:
+        dataset: Data set id, such as ``"mnist"``; empty means the preset's.
+        split: Split that gradients see.
+        valid_split: Split, held out of training data, that checkpoints are selected on.
+        augment: Augmentations by name, in order: ``"flip"``, ``"translate-10"``.
+        limit: Use only this many training images; None for all.
+    """
+
+    dataset: str = ""
+    split: str = "train"
+    valid_split: str = "valid"
+    augment: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.limit is None or self.limit > 0, "data.limit", self.limit, "a positive number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimizer:
+    """The update rule.
+
+    Attributes:
+        name: ``adam`` (weight decay as L2 penalty), ``adamw`` (decoupled) or ``adamax``.
+        lr: Learning rate; the schedule multiplies it.
+        betas: Decay rates of the first and second moment.
+        eps: Added to the denominator.
+        weight_decay: Strength of the weight decay.
+        decay_names: Regular expression; only parameters whose name it matches decay. Empty for all.
+    """
+
+    name: Literal["adam", "adamw", "adamax"] = "adam"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decay_names: str = ""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "optimizer.lr", self.lr, "a positive number")
+        for beta in self.betas:
+            _require(0 <= beta < 1, "optimizer.betas", self.betas, "two numbers from 0 up to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A stretch of the learning-rate schedule, in factors of the optimizer's rate.
+
+    Attributes:
+        kind: ``constant`` (start), ``linear`` (start to end, reached at the last step), ``cosine``
+            (half a wave from start to end) or ``exponential`` (start, times rate for every ``every``
+            steps, not below ``floor``).
+        steps: Length; None, in the last segment only, means to the end of training.
+        start: Factor at the beginning: 1, or 0 for ``linear``.
+        end: Factor at the end: 1 for ``linear``, 0 for ``cosine``.
+        rate: Decay of an exponential.
+        every: Steps in which an exponential decays by ``rate`` once.
+        floor: Smallest factor of an exponential.
+    """
+
+    kind: Literal["constant", "linear", "cosine", "exponential"]
+    steps: int | None = None
+    start: float | None = None
+    end: float | None = None
+    rate: float = 1.0
+    every: int = 1
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.steps is None or self.steps > 0, "schedule.steps", self.steps, "a positive number")
+        _require(0 < self.rate <= 1, "schedule.rate", self.rate, "a number above 0, at most 1")
+        _require(self.every > 0, "schedule.every", self.every, "a positive number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """The loop. Exactly one of ``steps`` and ``epochs`` is given.
+
+    Attributes:
+        steps: Number of updates.
+        epochs: Passes through the training images, fractions allowed.
+        batch_size: Images an update, over all processes and accumulated parts together.
+        accumulate: Parts that a batch is computed in, one after the other.
+        init_images: Images of the one batch for data-dependent initialization.
+        seed: Key of every random number: weights, order, noise, augmentation.
+        precision: Type that the networks inside couplings run in; everything else stays float32.
+        memory: ``store`` activations, ``checkpoint`` (recompute) or ``invertible`` (reconstruct).
+        compile: Run through torch.compile.
+        deterministic: Ask for deterministic kernels; without it, CUDA runs do not resume bit for bit.
+        clip_norm: Gradients are scaled down to this norm; None for never.
+        ema: Decay of the moving average of the weights; 0 for none.
+        log_every: Steps between two rows of ``metrics.jsonl``.
+        validate_every: Steps between two validations.
+        validate_images: Held-out images a validation; None for all.
+        patience: Stop after this many validations without a new best; None for never.
+        checkpoint_every: Steps between two checkpoints; None for by the clock only.
+        checkpoint_minutes: Minutes between two checkpoints.
+        keep: Number of newest checkpoints that are kept.
+        on_nan: What a loss or gradient that is not finite does: ``stop``, ``skip`` the update, or
+            ``rollback`` to the last checkpoint and skip past it.
+        max_bad_steps: Bad updates in a row after which ``skip`` and ``rollback`` stop as well.
+        samples: Images in the sample grid at each validation; 0 for none.
+        temperature: Temperature of those samples.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 64
+    accumulate: int = 1
+    init_images: int = 256
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    memory: Literal["store", "checkpoint", "invertible"] = "store"
+    compile: bool = False
+    deterministic: bool = True
+    clip_norm: float | None = None
+    ema: float = 0.0
+    log_every: int = 50
+    validate_every: int = 1000
+    validate_images: int | None = 1000
+    patience: int | None = None
+    checkpoint_every: int | None = None
+    checkpoint_minutes: float = 5.0
+    keep: int = 2
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    max_bad_steps: int = 20
+    samples: int = 64
+    temperature: float = 0.7
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ConfigError("recipe: give exactly one of train.steps and train.epochs.")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"train.{name}", value, "a positive number")
+        _require(0 <= self.ema < 1, "train.ema", self.ema, "a decay from 0 up to 1")
+        _require(self.samples >= 0, "train.samples", self.samples, "0 or a positive number")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"recipe: train.batch_size {self.batch_size} does not divide into "
+                f"{self.accumulate} equal parts; choose a multiple of train.accumulate."
+            )
+
+    def total_steps(self, num_images: int) -> int:
+        """Number of updates, given the number of training images."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, math.ceil((self.epochs or 0.0) * (num_images // self.batch_size)))
+
+
+_POSITIVE = (
+    "steps",
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "init_images",
+    "clip_norm",
+    "log_every",
+    "validate_every",
+    "validate_images",
+    "patience",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep",
+    "max_bad_steps",
+    "temperature",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides a training's outcome.
+
+    Attributes:
+        schema: Version of the format.
+        name: ``architecture`` or ``architecture-preset``.
+        note: Where the figures come from, and how they depart from the paper.
+        model: Overrides of the preset's config.
+        data: See :class:`Data`.
+        train: See :class:`Train`.
+        optimizer: See :class:`Optimizer`.
+        schedule: See :class:`Segment`; empty for a constant rate.
+    """
+
+    schema: int
+    name: str
+    train: Train
+    note: str = ""
+    model: Any = field(default_factory=dict)
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: tuple[Segment, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ConfigError(
+                f"recipe: schema is {self.schema}; this flowzoo reads {SCHEMA}. Upgrade either."
+            )
+        if not isinstance(self.model, dict):
+            raise ConfigError(f"recipe: model is {self.model!r}; expected a table of config values.")
+        if any(segment.steps is None for segment in self.schedule[:-1]):
+            raise ConfigError("recipe: only the last schedule segment may leave out steps; give the others.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole recipe as JSON values."""
+        return config_to_dict(self)
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Keys, such as ``"train.steps"``, in which two recipes differ."""
+        mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
+        missing = object()
+        keys = sorted(set(mine) | set(theirs))
+        return [key for key in keys if mine.get(key, missing) != theirs.get(key, missing)]
+
+
+def parse_recipe(data: Mapping[str, Any], where: str, sets: Iterable[str] = ()) -> Recipe:
+    """Builds a recipe from plain values and ``key=value`` overrides.
+
+    Args:
+        data: What TOML or JSON holds.
+        where: What is being read, for error messages.
+        sets: Overrides such as ``"train.steps=2000"``, ``"model.depth=4"``, ``"schedule.0.steps=100"``.
+
+    Raises:
+        ConfigError: A key is unknown, or a value impossible.
+    """
+    tree = _copy(data)
+    for text in sets:
+        apply_override(tree, text)
+    return parse_config(Recipe, tree, where)
+
+
+def read_recipe(path: str | Path, sets: Iterable[str] = ()) -> Recipe:
+    """Reads a TOML recipe.
+
+    Raises:
+        ConfigError: The file is missing, not TOML or not a recipe.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be read ({error}); give an existing TOML file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not TOML: {error}.") from error
+    return parse_recipe(data, f"recipe {path}", sets)
+
+
+def apply_override(tree: dict[str, Any], text: str) -> None:
+    """Sets one ``dotted.key=value`` in a tree of tables, in place; numbers index arrays.
+
+    A value is read as TOML; what is not TOML is a string; ``none`` is None.
+
+    Raises:
+        ConfigError: There is no ``=``, or the key runs through something that is not a table.
+    """
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"override {text!r} is not key=value; write for example train.steps=2000.")
+    node: Any = tree
+    for part in parts[:-1]:
+        node = _child(node, part, text)
+    last = parts[-1]
+    if isinstance(node, list):
+        node[_index(node, last, text)] = _value(value)
+    elif isinstance(node, dict):
+        node[last] = _value(value)
+    else:
+        raise ConfigError(f"override {text!r}: {'.'.join(parts[:-1])} is a value, not a table.")
+    if parts[0] == "train" and last in ("steps", "epochs"):
+        # Steps and epochs exclude each other, so that the newer one replaces the older.
+        tree["train"].pop("epochs" if last == "steps" else "steps", None)
+
+
+def _child(node: Any, part: str, text: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, text)]
+    if isinstance(node, dict):
+        return node.setdefault(part, {})
+    raise ConfigError(f"override {text!r}: {part!r} is inside a value, not a table.")
+
+
+def _index(items: list[Any], part: str, text: str) -> int:
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    raise ConfigError(f"override {text!r}: {part!r} is not an index below {len(items)}.")
+
+
+def _value(text: str) -> Any:
+    text = text.strip()
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        items = value.items()
+        return {k: v for name, item in items for k, v in _flatten(item, f"{prefix}{name}.").items()}
+    return {prefix[:-1]: value}
+
+
+def _require(good: bool, key: str, value: Any, expected: str) -> None:
+    if not good:
+        raise ConfigError(f"recipe: {key} is {value!r}; expected {expected}.")
+
+
+def with_defaults(recipe: Recipe, *, dataset: str | None) -> Recipe:
+    """Fills in the preset's data set where the recipe names none.
+
+    Raises:
+        ConfigError: Neither names one.
+    """
+    if recipe.data.dataset:
+        return recipe
+    if not dataset:
+        raise ConfigError(
+            f"recipe for {recipe.name}: no data set is named; add --set data.dataset=ID (flowzoo data)."
+        )
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, dataset=dataset))
