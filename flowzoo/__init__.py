@@ -1,1 +1,42 @@
-"""flowzoo: the model zoo for normalizing flows."""
+"""flowzoo: the model zoo for normalizing flows.
+
+Everything here is imported when it is first used, so that ``import flowzoo`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowzoo.factory import create as create
+    from flowzoo.harness import evaluate as evaluate
+    from flowzoo.harness import train as train
+    from flowzoo.loading import load as load
+    from flowzoo.manifest import list_models as list_models
+    from flowzoo.registry import list_architectures as list_architectures
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "create", "evaluate", "list_architectures", "list_models", "load", "train"]
+
+_HOME = {
+    "create": "flowzoo.factory",
+    "evaluate": "flowzoo.harness",
+    "list_architectures": "flowzoo.registry",
+    "list_models": "flowzoo.manifest",
+    "load": "flowzoo.loading",
+    "train": "flowzoo.harness",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'flowzoo' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
