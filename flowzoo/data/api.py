@@ -1,0 +1,233 @@
+"""What a data set is: where it comes from, how it is prepared, how it is split, and what it may be used for.
+
+Torch-free: everything here can be listed without importing torch. Pixels are read by the set's *reader*, a function
+named as ``"module:function"`` that is imported only by :meth:`Dataset.load`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from flowzoo.errors import DataUnavailable, InputError, PluginError
+
+if TYPE_CHECKING:
+    from flowzoo.data.images import ImageSet, ImageSource
+
+__all__ = ["API_VERSION", "ROOT_VARIABLE", "SPLITS", "Dataset", "Split", "data_root", "prepared_path"]
+
+API_VERSION = 1
+"""The version of the data set contract that this core speaks."""
+
+ROOT_VARIABLE = "FLOWZOO_DATA"
+"""The environment variable that names the folder under which every data set is looked for."""
+
+SPLITS = ("train", "valid", "test")
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """Returns the folder under which data sets are looked for.
+
+    Args:
+        root: An explicit folder; wins over everything else.
+
+    Returns:
+        ``root``, else ``$FLOWZOO_DATA``, else ``$XDG_DATA_HOME/flowzoo`` (``~/.local/share/flowzoo``).
+    """
+    if root is not None:
+        return Path(root).expanduser()
+    if named := os.environ.get(ROOT_VARIABLE):
+        return Path(named).expanduser()
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "flowzoo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One split of a data set.
+
+    Attributes:
+        description: Which images of the release these are, in words.
+        size: Number of images, or None where it depends on the user's files.
+        sha256: Digest of the uint8 pixels, images in order, each channel by channel, row by row; None if unknown.
+        alternatives: Each a tuple of paths (relative to the data root) that together hold the split; the first
+            one that is complete is read. Empty: the reader needs no files, the split is always there.
+    """
+
+    description: str
+    size: int | None = None
+    sha256: str | None = None
+    alternatives: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A data set with one exact preprocessing: the value of an entry point in the group ``flowzoo.datasets``.
+
+    Attributes:
+        id: Its name everywhere: manifests, recipes, command line.
+        title: One line.
+        release: Which release of the images this is.
+        preprocessing: Id of the preprocessing; two sets of images with the same id were made by the same steps.
+        preprocessing_note: These steps in words, rounding included.
+        image_shape: (C, H, W) of every image.
+        splits: ``train``, ``valid`` and ``test``.
+        reader: ``"module:function"``; called with (this data set, split, paths) it returns the images, as a uint8
+            tensor (N, C, H, W) or an :class:`flowzoo.data.images.ImageSource`.
+        terms: License or terms of use, one line.
+        attribution: Whom to credit, and the paper.
+        how_to_get: What to do when it is missing, in words.
+        md5: Official md5 of the files, by relative path, of the content once gunzipped.
+        options: Whatever the reader wants to know.
+        api_version: The contract it was written for.
+    """
+
+    id: str
+    title: str
+    release: str
+    preprocessing: str
+    preprocessing_note: str
+    image_shape: tuple[int, int, int]
+    splits: Mapping[str, Split]
+    reader: str
+    terms: str
+    attribution: str
+    how_to_get: str
+    md5: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    api_version: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        for name in ("splits", "md5", "options"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def split(self, name: str) -> Split:
+        """Returns the description of a split.
+
+        Raises:
+            InputError: if the set has no such split.
+        """
+        if name not in self.splits:
+            raise InputError(
+                f"The data set {self.id!r} has no split {name!r}; it has {', '.join(self.splits)}."
+            )
+        return self.splits[name]
+
+    def looked_for(
+        self, split: str, root: str | os.PathLike[str] | None = None
+    ) -> tuple[tuple[Path, ...], ...]:
+        """Returns the full paths of each alternative of a split, without touching the disk."""
+        base = data_root(root)
+        return tuple(tuple(base / path for path in paths) for paths in self.split(split).alternatives)
+
+    def is_present(self, split: str, root: str | os.PathLike[str] | None = None) -> bool:
+        """Whether the files of a split exist; their contents are not looked at."""
+        alternatives = self.looked_for(split, root)
+        if not alternatives or prepared_path(self, split, root).is_file():
+            return True
+        return any(all(path.exists() for path in paths) for paths in alternatives)
+
+    def find(self, split: str, root: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
+        """Returns the files of a split: the first complete alternative.
+
+        Raises:
+            DataUnavailable: if none is complete; the message lists where they were looked for.
+            IntegrityError: if a file is not the official one.
+        """
+        alternatives = self.looked_for(split, root)
+        if not alternatives:
+            return ()
+        for names, paths in zip(self.split(split).alternatives, alternatives, strict=True):
+            if all(path.exists() for path in paths):
+                self._check_files(names, paths)
+                return paths
+        raise DataUnavailable(self._missing(split, root, alternatives))
+
+    def load(self, split: str, root: str | os.PathLike[str] | None = None) -> ImageSet:
+        """Reads a split and checks it against its recorded size and digest.
+
+        Args:
+            split: ``"train"``, ``"valid"`` or ``"test"``.
+            root: Data root; see :func:`data_root`.
+
+        Returns:
+            The images: in memory where they are few, read from disk batch by batch where they are many.
+
+        Raises:
+            InputError: if there is no such split.
+            DataUnavailable: if its files are missing.
+            IntegrityError: if its files are not the official ones.
+        """
+        from flowzoo.data.images import ImageSet
+
+        info = self.split(split)
+        images = self._read(split, root)
+        result = ImageSet(
+            images,
+            id=self.id,
+            split=split,
+            preprocessing=self.preprocessing,
+            terms=self.terms,
+            sha256=info.sha256,
+        )
+        result.check(self.image_shape, info.size)
+        return result
+
+    def _read(self, split: str, root: str | os.PathLike[str] | None) -> ImageSource | Any:
+        """Reads the pixels: from the prepared copy if there is one, else from the release."""
+        prepared = prepared_path(self, split, root)
+        if self.split(split).alternatives and prepared.is_file():
+            from flowzoo.data.prepared import read_prepared
+
+            return read_prepared(prepared)
+        reader = _resolve(self.reader, self.id)
+        return reader(self, split, self.find(split, root))
+
+    def _check_files(self, names: tuple[str, ...], paths: tuple[Path, ...]) -> None:
+        from flowzoo.data.digests import check_md5
+
+        for name, path in zip(names, paths, strict=True):
+            if name in self.md5:
+                check_md5(path, self.md5[name])
+
+    def _missing(
+        self, split: str, root: str | os.PathLike[str] | None, alternatives: tuple[tuple[Path, ...], ...]
+    ) -> str:
+        places = "\n".join("  " + ", ".join(map(str, paths)) for paths in alternatives)
+        source = "the given root" if root is not None else f"${ROOT_VARIABLE}"
+        if root is None and not os.environ.get(ROOT_VARIABLE):
+            source = f"the default, as ${ROOT_VARIABLE} is not set"
+        several = "any of these would do" if len(alternatives) > 1 else "all of these are needed"
+        return (
+            f"The {split} split of the data set {self.id!r} is not there. It was looked for under {data_root(root)} "
+            f"({source}); {several}:\n{places}\nHow to get it: {self.how_to_get}"
+        )
+
+
+def prepared_path(dataset: Dataset, split: str, root: str | os.PathLike[str] | None = None) -> Path:
+    """Where ``flowzoo data prepare`` puts a split's pixels, in the form that can be memory-mapped."""
+    return (
+        data_root(root) / "prepared" / dataset.preprocessing / f"{dataset.id.replace(':', '-')}-{split}.npy"
+    )
+
+
+def _resolve(reference: str, dataset_id: str) -> Callable[..., Any]:
+    """Imports a reader by its ``"module:function"``."""
+    module_name, _, attribute = reference.partition(":")
+    try:
+        reader = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(
+            f"The data set {dataset_id!r} names the reader {reference!r}, which cannot be imported: {error}. "
+            "Ask whoever published the data set's package, or reinstall it."
+        ) from error
+    if not callable(reader):
+        raise PluginError(
+            f"The data set {dataset_id!r} names the reader {reference!r}, which is not a function."
+        )
+    return reader  # type: ignore[no-any-return]

@@ -1,0 +1,115 @@
+"""Augmentation of uint8 images, on the device, as a function of (seed, step, place in the joint batch).
+
+Every augmentation keeps the pixels whole numbers, so that a density over integers can be trained on its output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowzoo.data.keyed import keyed_bits, keyed_integers
+from flowzoo.errors import ConfigError, did_you_mean
+
+__all__ = ["AUGMENTATIONS", "augment", "flip", "parse_augmentations", "translate"]
+
+_FLIP_STREAM, _ROW_STREAM, _COLUMN_STREAM = 101, 102, 103
+
+
+def flip(images: Tensor, chosen: Tensor) -> Tensor:
+    """Mirrors the chosen images left to right; doing it twice gives the images back.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        chosen: bool (B,), on the same device.
+
+    Returns:
+        uint8 (B, C, H, W).
+    """
+    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+
+
+def translate(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Moves every image by whole pixels; the border pixels are repeated into the space that opens.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        rows: int64 (B,), pixels to move down (negative: up).
+        columns: int64 (B,), pixels to move right (negative: left).
+
+    Returns:
+        uint8 (B, C, H, W).
+    """
+    count, channels, height, width = images.shape
+    device = images.device
+    take_rows = (torch.arange(height, device=device) - rows[:, None]).clamp(0, height - 1)
+    take_columns = (torch.arange(width, device=device) - columns[:, None]).clamp(0, width - 1)
+    batch = torch.arange(count, device=device)[:, None, None, None]
+    channel = torch.arange(channels, device=device)[None, :, None, None]
+    return images[batch, channel, take_rows[:, None, :, None], take_columns[:, None, None, :]]
+
+
+def _random_flip(images: Tensor, key: tuple[int, int], places: NDArray[np.uint64]) -> Tensor:
+    chosen = keyed_bits((*key, _FLIP_STREAM), places) >> np.uint64(63) == 1
+    return flip(images, torch.from_numpy(chosen).to(images.device, non_blocking=True))
+
+
+def _random_translation(images: Tensor, key: tuple[int, int], places: NDArray[np.uint64]) -> Tensor:
+    height, width = images.shape[-2:]
+    moves = [
+        keyed_integers((*key, stream), places, -(size // 10), size // 10 + 1)
+        for stream, size in ((_ROW_STREAM, height), (_COLUMN_STREAM, width))
+    ]
+    rows, columns = (torch.from_numpy(move).to(images.device, non_blocking=True) for move in moves)
+    return translate(images, rows, columns)
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor, tuple[int, int], NDArray[np.uint64]], Tensor]] = {
+    "flip": _random_flip,
+    "translate-10": _random_translation,
+}
+"""``flip``: mirrored left to right with probability 1/2. ``translate-10``: moved by a whole number of pixels, uniform
+between minus and plus a tenth of the side (rounded down) in each direction, border repeated."""
+
+
+def parse_augmentations(spec: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """Returns the augmentations that a recipe names, in the order in which they are applied.
+
+    Args:
+        spec: ``"none"``, ``""``, ``"flip"``, ``"flip,translate-10"``, or a sequence of names.
+
+    Raises:
+        ConfigError: if a name is unknown.
+    """
+    names = spec.split(",") if isinstance(spec, str) else spec
+    kept = tuple(name.strip() for name in names if name.strip() not in ("", "none"))
+    for name in kept:
+        if name not in AUGMENTATIONS:
+            raise ConfigError(
+                f"Unknown augmentation {name!r}. Known: none, {', '.join(AUGMENTATIONS)}."
+                f"{did_you_mean(name, AUGMENTATIONS)}"
+            )
+    return kept
+
+
+def augment(images: Tensor, names: tuple[str, ...], *, seed: int, step: int, first: int = 0) -> Tensor:
+    """Augments a batch, each image by its place in the joint batch of all processes.
+
+    Args:
+        images: uint8 (B, C, H, W), on any device.
+        names: Keys of :data:`AUGMENTATIONS`, applied in order.
+        seed: The run's seed.
+        step: Training step, counted from 0 over all epochs.
+        first: Place of ``images[0]`` in the joint batch.
+
+    Returns:
+        uint8 (B, C, H, W), on the same device.
+    """
+    places = np.arange(first, first + len(images), dtype=np.uint64)
+    for name in names:
+        images = AUGMENTATIONS[name](images, (seed, step), places)
+    return images

@@ -1,0 +1,5 @@
+"""placeholder"""
+
+from flowzoo.data.api import Dataset
+
+LARGE: tuple[Dataset, ...] = ()

@@ -1,0 +1,128 @@
+"""Which data sets there are: the built-in ones, those of other distributions, and the user's own files.
+
+Other distributions announce theirs by the entry-point group ``flowzoo.datasets``: the entry's name is the data set's
+id, its value a :class:`flowzoo.data.api.Dataset` or a function without arguments that returns one. One that cannot be
+loaded is listed with its cause and raises only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+
+from flowzoo.data.api import API_VERSION, Dataset
+from flowzoo.data.catalogue import BUILT_IN
+from flowzoo.data.own import PREFIXES, parse_own
+from flowzoo.errors import PluginError, UnknownDataset, did_you_mean
+
+__all__ = ["GROUP", "Registered", "discover_datasets", "get_dataset", "list_datasets", "reset_datasets"]
+
+GROUP = "flowzoo.datasets"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A row of the registry.
+
+    Attributes:
+        id: The data set's id.
+        dataset: The data set, or None if it cannot be used.
+        origin: ``"built in"``, or the distribution and the entry point it comes from.
+        cause: Why it cannot be used; empty if it can.
+    """
+
+    id: str
+    dataset: Dataset | None
+    origin: str
+    cause: str = ""
+
+
+@functools.cache
+def discover_datasets() -> Mapping[str, Registered]:
+    """Returns every registered data set by id, those that cannot be used included; found once a process."""
+    rows = {dataset.id: Registered(id=dataset.id, dataset=dataset, origin="built in") for dataset in BUILT_IN}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        known = rows.get(point.name)
+        if known is None:
+            rows[point.name] = _load(point)
+        elif known.origin == "built in":
+            # A built-in id stays what it is: published figures refer to it.
+            row = Registered(
+                id=point.name, dataset=None, origin=_origin(point), cause="the id is a built-in one"
+            )
+            rows.setdefault(f"{point.name} ({_distribution(point)})", row)
+        elif known.origin != _origin(point):
+            origins = f"{known.origin} and {_origin(point)}"
+            cause = "two distributions claim this id; uninstall one of them"
+            rows[point.name] = Registered(id=point.name, dataset=None, origin=origins, cause=cause)
+    return MappingProxyType(rows)
+
+
+def reset_datasets() -> None:
+    """Forgets what was discovered; for tests and for code that installs distributions while it runs."""
+    discover_datasets.cache_clear()
+
+
+def list_datasets() -> list[str]:
+    """Returns the ids of all data sets that can be used, sorted."""
+    return sorted(row.id for row in discover_datasets().values() if row.dataset is not None)
+
+
+def get_dataset(name: str) -> Dataset:
+    """Returns the data set of an id.
+
+    Args:
+        name: An id such as ``"mnist"``, or ``folder:DIR?size=64``, or ``numpy:FILE.npy``.
+
+    Raises:
+        UnknownDataset: if there is none; the message suggests similar ones.
+        PluginError: if the distribution that provides it is broken.
+        InputError: if a ``folder:`` or ``numpy:`` name is malformed.
+    """
+    if name.startswith(PREFIXES):
+        return parse_own(name)
+    row = discover_datasets().get(name)
+    if row is None:
+        raise UnknownDataset(
+            f"There is no data set {name!r}.{did_you_mean(name, list_datasets())} "
+            f"Known: {', '.join(list_datasets())}, folder:DIR?size=N and numpy:FILE.npy."
+        )
+    if row.dataset is None:
+        raise PluginError(
+            f"The data set {name!r} of {row.origin} cannot be used: {row.cause}. "
+            "Update or uninstall that distribution, or tell its authors."
+        )
+    return row.dataset
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown distribution"
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"{_distribution(point)}, entry point {point.value!r}"
+
+
+def _load(point: EntryPoint) -> Registered:
+    """Loads one entry point; whatever goes wrong in it is a cause, not an exception."""
+    try:
+        value = point.load()
+        dataset = value if isinstance(value, Dataset) else value()
+        cause = _objection(point, dataset)
+    except (Exception, SystemExit) as error:
+        dataset, cause = None, f"{type(error).__name__}: {error}"
+    usable = dataset if not cause else None
+    return Registered(id=point.name, dataset=usable, origin=_origin(point), cause=cause)
+
+
+def _objection(point: EntryPoint, dataset: object) -> str:
+    if not isinstance(dataset, Dataset):
+        return f"its value is a {type(dataset).__name__}, expected a flowzoo.data.Dataset"
+    if dataset.id != point.name:
+        return f"its id is {dataset.id!r}, expected {point.name!r}, the entry point's name"
+    if dataset.api_version != API_VERSION:
+        return f"it was written for version {dataset.api_version} of the contract, this flowzoo speaks {API_VERSION}"
+    return ""
