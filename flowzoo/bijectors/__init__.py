@@ -1,0 +1,66 @@
+"""Invertible maps, one family per file; each with forward, inverse and log-determinant of shape (B,)."""
+
+from flowzoo.bijectors.base import Bijector, Inverse, sum_per_item
+from flowzoo.bijectors.chain import Chain, MemoryMode
+from flowzoo.bijectors.coupling import (
+    AdditiveCoupling,
+    AffineCoupling,
+    AffineOrder,
+    Coupling,
+    ParameterLayout,
+)
+from flowzoo.bijectors.elementwise import FixedAffine, Logit, Sigmoid
+from flowzoo.bijectors.linear import InvertibleConv1x1, InvertibleConv1x1LU, Permutation, Whitening
+from flowzoo.bijectors.mixture import LogisticMixture, MixtureLogisticCoupling
+from flowzoo.bijectors.multiscale import ConditionalPrior, FactorOut
+from flowzoo.bijectors.normalization import ActNorm, DiagonalScaling, FlowBatchNorm
+from flowzoo.bijectors.partitions import (
+    AlternateColumns,
+    ChannelHalves,
+    Checkerboard,
+    InterleavedFeatures,
+    MaskedCheckerboard,
+    Partition,
+    checkerboard_mask,
+)
+from flowzoo.bijectors.reshape import Flatten, Squeeze, SqueezeOrder
+from flowzoo.bijectors.scale_maps import ScaleMap, ScaleMapName
+
+__all__ = [
+    "ActNorm",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "AffineOrder",
+    "AlternateColumns",
+    "Bijector",
+    "Chain",
+    "ChannelHalves",
+    "Checkerboard",
+    "ConditionalPrior",
+    "Coupling",
+    "DiagonalScaling",
+    "FactorOut",
+    "FixedAffine",
+    "Flatten",
+    "FlowBatchNorm",
+    "InterleavedFeatures",
+    "Inverse",
+    "InvertibleConv1x1",
+    "InvertibleConv1x1LU",
+    "LogisticMixture",
+    "Logit",
+    "MaskedCheckerboard",
+    "MemoryMode",
+    "MixtureLogisticCoupling",
+    "ParameterLayout",
+    "Partition",
+    "Permutation",
+    "ScaleMap",
+    "ScaleMapName",
+    "Sigmoid",
+    "Squeeze",
+    "SqueezeOrder",
+    "Whitening",
+    "checkerboard_mask",
+    "sum_per_item",
+]

@@ -1,0 +1,110 @@
+"""Additive and affine coupling layers, and the base class that all couplings share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from flowzoo.bijectors.base import Bijector, sum_per_item
+from flowzoo.bijectors.partitions import Partition
+from flowzoo.bijectors.scale_maps import ScaleMap
+from flowzoo.nets.precision import RunsNetwork, run_network
+
+AffineOrder = Literal["shift-scale", "scale-shift"]
+ParameterLayout = Literal["halves", "interleaved"]
+
+
+class Coupling(Bijector, RunsNetwork):
+    """One half conditions, the other is transformed elementwise (NICE, section 3.2).
+
+    z_a = x_a,  z_b = g(x_b; net(x_a)),  log|det| = sum log |dg/dx_b|.
+
+    A subclass writes ``_transform`` and ``_invert``: elementwise map and elementwise log-derivative of that
+    direction, given the network's output.
+    """
+
+    def __init__(self, partition: Partition, net: nn.Module) -> None:
+        """Makes the coupling.
+
+        Args:
+            partition: How an item is parted in (conditioner, transformed).
+            net: ``net(conditioner, context)`` to the parameters of the elementwise map, channels first.
+        """
+        super().__init__()
+        self.partition = partition
+        self.net = net
+
+    def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError(f"{type(self).__name__} must define _transform")
+
+    def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError(f"{type(self).__name__} must define _invert")
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        conditioner, b = self.partition.split(x)
+        parameters = run_network(self.net, conditioner, context, self.network_dtype)
+        b, log_derivative = self._transform(b, parameters)
+        return self.partition.merge(conditioner, b), sum_per_item(self.partition.select(log_derivative))
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        conditioner, b = self.partition.split(z)
+        parameters = run_network(self.net, conditioner, context, self.network_dtype)
+        b, log_derivative = self._invert(b, parameters)
+        return self.partition.merge(conditioner, b), sum_per_item(self.partition.select(log_derivative))
+
+
+class AdditiveCoupling(Coupling):
+    """z_b = x_b + t(x_a), log|det| = 0 (NICE, equation 10)."""
+
+    def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return x + parameters, x.new_zeros(()).expand_as(x)
+
+    def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return z - parameters, z.new_zeros(()).expand_as(z)
+
+
+class AffineCoupling(Coupling):
+    """z_b = (x_b + t) s or x_b s + t, with (s, t) of x_a; log|det| = sum log s (RealNVP, equations 4 to 6)."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        net: nn.Module,
+        scale_map: ScaleMap,
+        order: AffineOrder = "shift-scale",
+        layout: ParameterLayout = "halves",
+    ) -> None:
+        """Makes the coupling.
+
+        Args:
+            partition: How an item is parted in (conditioner, transformed).
+            net: Conditioner to ``2 C`` channels, where the transformed half has ``C``: shift and raw log-scale.
+            scale_map: Raw log-scale to log s.
+            order: ``"shift-scale"`` is (x + t) s, ``"scale-shift"`` is x s + t.
+            layout: ``"halves"``: shifts, then log-scales; ``"interleaved"``: even and odd channels, as in Glow.
+        """
+        super().__init__(partition, net)
+        self.scale_map = scale_map
+        self.order = order
+        self.layout = layout
+
+    def _shift_and_log_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        if self.layout == "interleaved":
+            shift, raw = parameters[:, 0::2], parameters[:, 1::2]
+        else:
+            shift, raw = parameters.chunk(2, dim=1)
+        return shift, self.scale_map(raw)
+
+    def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = self._shift_and_log_scale(parameters)
+        scale = log_scale.exp()
+        z = (x + shift) * scale if self.order == "shift-scale" else torch.addcmul(shift, x, scale)
+        return z, log_scale
+
+    def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = self._shift_and_log_scale(parameters)
+        scale = torch.exp(-log_scale)
+        x = z * scale - shift if self.order == "shift-scale" else (z - shift) * scale
+        return x, -log_scale

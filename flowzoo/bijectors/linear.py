@@ -1,0 +1,213 @@
+"""Linear maps across channels or features: permutations, the invertible 1x1 convolution, whitening."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
+from flowzoo.bijectors.normalization import ActNorm
+from flowzoo.errors import InputError
+from flowzoo.nets.initialization import DataDependentInit
+
+
+class Permutation(Bijector):
+    """A fixed permutation of dimension 1: z[:, i] = x[:, p(i)], log|det| = 0.
+
+    The permutation is a buffer, so it is saved with the weights.
+    """
+
+    indices: Tensor
+    inverse_indices: Tensor
+
+    def __init__(self, indices: Tensor) -> None:
+        """Makes the permutation from ``indices`` ``(C,)``."""
+        super().__init__()
+        self.register_buffer("indices", indices.clone())
+        self.register_buffer("inverse_indices", torch.argsort(indices), persistent=False)
+
+    @classmethod
+    def reversal(cls, size: int) -> Permutation:
+        """The reversal of ``size`` channels or features."""
+        return cls(torch.arange(size - 1, -1, -1))
+
+    @classmethod
+    def random(cls, size: int, seed: int) -> Permutation:
+        """A random permutation that depends on the seed alone."""
+        generator = torch.Generator().manual_seed(seed)
+        return cls(torch.randperm(size, generator=generator, device="cpu"))
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.inverse_indices = torch.argsort(self.indices)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        self._check(x)
+        return x.index_select(1, self.indices), zero_log_det(x)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        self._check(z)
+        return z.index_select(1, self.inverse_indices), zero_log_det(z)
+
+    def _check(self, x: Tensor) -> None:
+        require_shape(self, x, (self.indices.numel(), *(-1,) * (x.ndim - 2)))
+
+
+class InvertibleConv1x1(Bijector):
+    """z = W x at every pixel, log|det| = H W log|det W| (Glow, section 3.2).
+
+    An :class:`ActNorm` given to it is folded into the convolution, z = W ((x + b) s), which spares a pass over the
+    activations. The inverse matrix is computed in float64; in eval mode it is kept until the weights change.
+    """
+
+    def __init__(self, channels: int, actnorm: ActNorm | None = None) -> None:
+        """Makes a random rotation of ``channels`` channels."""
+        super().__init__()
+        self.channels = channels
+        self.actnorm = actnorm
+        self.reset_matrix(_random_rotation(channels))
+        self._inverse_cache: tuple[tuple[object, ...], Tensor] | None = None
+
+    def reset_matrix(self, matrix: Tensor) -> None:
+        """Makes the parameters that represent this matrix ``(C, C)``."""
+        self.weight = nn.Parameter(matrix)
+
+    def matrix(self) -> Tensor:
+        """W, ``(C, C)``."""
+        return self.weight
+
+    def log_abs_det(self) -> Tensor:
+        """log|det W|, a scalar, computed in float64."""
+        return torch.linalg.slogdet(self.weight.double()).logabsdet
+
+    def inverse_matrix(self) -> Tensor:
+        """W^-1 ``(C, C)``, float64."""
+        return torch.linalg.inv(self.matrix().double())
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        require_shape(self, x, (self.channels, *(-1,) * (x.ndim - 2)))
+        matrix, bias = self.matrix(), None
+        log_det = (self.log_abs_det() * _pixels(x)).to(x.dtype).expand(x.shape[0])
+        if self.actnorm is not None:
+            if self.actnorm.wants_init():
+                self.actnorm.initialize_from(x)
+            scale, shift = self.actnorm.scale_and_bias()
+            matrix = matrix * scale
+            bias = matrix @ shift
+            log_det = log_det + self.actnorm.log_det(x)
+        return _apply(x, matrix, bias), log_det
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        require_shape(self, z, (self.channels, *(-1,) * (z.ndim - 2)))
+        log_det = -(self.log_abs_det() * _pixels(z)).to(z.dtype).expand(z.shape[0])
+        x = _apply(z, self._cached_inverse().to(z.dtype), None)
+        if self.actnorm is not None:
+            x, term = self.actnorm.inverse(x)
+            log_det = log_det + term
+        return x, log_det
+
+    def _cached_inverse(self) -> Tensor:
+        if self.training or torch.is_grad_enabled():
+            return self.inverse_matrix()
+        key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in self.parameters(recurse=False))
+        if self._inverse_cache is None or self._inverse_cache[0] != key:
+            self._inverse_cache = (key, self.inverse_matrix())
+        return self._inverse_cache[1]
+
+
+class InvertibleConv1x1LU(InvertibleConv1x1):
+    """The 1x1 convolution as W = P L (U + diag(sign exp(s))), log|det W| = sum s (Glow, equation 10)."""
+
+    permutation: Tensor
+    sign: Tensor
+
+    def reset_matrix(self, matrix: Tensor) -> None:
+        """Decomposes the matrix ``(C, C)`` into the parameters."""
+        permutation, lower, upper = torch.linalg.lu(matrix.double())
+        diagonal = torch.diagonal(upper)
+        self.register_buffer("permutation", permutation.to(matrix.dtype))
+        self.register_buffer("sign", torch.sign(diagonal).to(matrix.dtype))
+        self.lower = nn.Parameter(torch.tril(lower, -1).to(matrix.dtype))
+        self.log_diagonal = nn.Parameter(torch.log(diagonal.abs()).to(matrix.dtype))
+        self.upper = nn.Parameter(torch.triu(upper, 1).to(matrix.dtype))
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        eye = torch.eye(self.channels, dtype=self.lower.dtype, device=self.lower.device)
+        upper = torch.triu(self.upper, 1) + torch.diag(self.sign * self.log_diagonal.exp())
+        return torch.tril(self.lower, -1) + eye, upper
+
+    def matrix(self) -> Tensor:
+        """W, ``(C, C)``."""
+        lower, upper = self._factors()
+        return self.permutation @ lower @ upper
+
+    def log_abs_det(self) -> Tensor:
+        """log|det W|, a scalar, computed in float64."""
+        return self.log_diagonal.double().sum()
+
+    def inverse_matrix(self) -> Tensor:
+        """W^-1 ``(C, C)`` by two triangular solves, float64."""
+        lower, upper = (factor.double() for factor in self._factors())
+        y = torch.linalg.solve_triangular(lower, self.permutation.double().t(), upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, y, upper=True)
+
+
+class Whitening(Bijector, DataDependentInit):
+    """ZCA whitening z = W (x - mean), fitted on the initialisation batch and fixed after it; log|det W| is constant.
+
+    W = V (E + eps)^-1/2 V' for the batch covariance V E V'. It needs more images in the initialisation batch than
+    dimensions, or eps decides.
+    """
+
+    mean: Tensor
+    weight: Tensor
+
+    def __init__(self, features: int, eps: float = 1e-2) -> None:
+        """Makes the identity on ``(B, features)``."""
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("weight", torch.eye(features))
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        require_shape(self, x, (self.mean.numel(),))
+        if self.wants_init():
+            self._fit(x)
+        log_det = torch.linalg.slogdet(self.weight.double()).logabsdet.to(x.dtype)
+        return (x - self.mean) @ self.weight.t(), log_det.expand(x.shape[0])
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        require_shape(self, z, (self.mean.numel(),))
+        log_det = torch.linalg.slogdet(self.weight.double()).logabsdet.to(z.dtype)
+        x = torch.linalg.solve(self.weight.double(), z.double().t()).t().to(z.dtype) + self.mean
+        return x, -log_det.expand(z.shape[0])
+
+    @torch.no_grad()
+    def _fit(self, x: Tensor) -> None:
+        if x.shape[0] < 2:
+            raise InputError(f"Whitening got {x.shape[0]} image to initialise from; give a batch of thousands.")
+        mean = x.double().mean(dim=0)
+        values, vectors = torch.linalg.eigh(torch.cov((x.double() - mean).t(), correction=0))
+        self.mean.copy_(mean)
+        self.weight.copy_((vectors * (values.clamp_min(0) + self.eps).rsqrt()) @ vectors.t())
+        self.mark_initialized()
+
+
+def _pixels(x: Tensor) -> int:
+    return x[0, 0].numel()
+
+
+def _apply(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    if x.ndim == 2:
+        return F.linear(x, matrix, bias)
+    return F.conv2d(x, matrix[:, :, None, None], bias)
+
+
+def _random_rotation(channels: int) -> Tensor:
+    # A meta default device has no values to decompose; the shape is all that is asked for there.
+    gaussian = torch.randn(channels, channels)
+    if gaussian.is_meta:
+        return gaussian
+    q, r = torch.linalg.qr(gaussian.double())
+    return (q * torch.sign(torch.diagonal(r))).to(gaussian.dtype)

@@ -1,0 +1,80 @@
+"""Factoring out: half of the variables leave for the latent early, the rest goes on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from flowzoo.bijectors.base import Bijector, sum_per_item, zero_log_det
+from flowzoo.bijectors.coupling import ParameterLayout
+from flowzoo.bijectors.partitions import ChannelHalves
+from flowzoo.errors import InputError
+from flowzoo.nets.precision import RunsNetwork, run_network
+
+
+class ConditionalPrior(Bijector, RunsNetwork):
+    """z' = (z - mu(h)) / sigma(h) with h as context, log|det| = -sum log sigma(h).
+
+    A learned Gaussian prior N(mu(h), sigma(h)) for the factored-out half (Glow's split prior), written as a
+    bijector so that every latent is standard.
+    """
+
+    def __init__(self, net: nn.Module, layout: ParameterLayout = "halves") -> None:
+        """Makes the prior; ``net(h, None)`` gives ``2 C`` channels, means and log-scales in this layout."""
+        super().__init__()
+        self.net = net
+        self.layout = layout
+
+    def _mean_and_log_scale(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if context is None:
+            raise InputError("ConditionalPrior needs the kept half as context; got None.")
+        out = run_network(self.net, context, None, self.network_dtype)
+        if self.layout == "interleaved":
+            return out[:, 0::2], out[:, 1::2]
+        mean, log_scale = out.chunk(2, dim=1)
+        return mean, log_scale
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        mean, log_scale = self._mean_and_log_scale(context)
+        return (x - mean) * torch.exp(-log_scale), -sum_per_item(log_scale)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        mean, log_scale = self._mean_and_log_scale(context)
+        return z * log_scale.exp() + mean, sum_per_item(log_scale)
+
+
+class FactorOut(Bijector):
+    """The first half of the channels goes on through ``rest``; the second leaves for the latent.
+
+    forward: x = (a, b); z = [rest(a), prior(b; a)] as one ``(B, D)``; log_det = that of rest + that of prior.
+    Without a prior b leaves as it is (RealNVP, section 3.6). Every latent is kept, in one tensor.
+    """
+
+    def __init__(self, rest: Bijector, prior: ConditionalPrior | None = None) -> None:
+        """Makes the split.
+
+        Args:
+            rest: The remaining levels, ``(B, C/2, H, W)`` to ``(B, C/2 H W)``.
+            prior: Learned prior of the factored-out half given the kept one, or None.
+        """
+        super().__init__()
+        self.partition = ChannelHalves()
+        self.rest = rest
+        self.prior = prior
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        kept, out = self.partition.split(x)
+        log_det = zero_log_det(x)
+        if self.prior is not None:
+            out, log_det = self.prior(out, kept)
+        z, term = self.rest(kept, context)
+        return torch.cat((z.flatten(1), out.flatten(1)), dim=1), log_det + term
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z_rest, z_out = z.chunk(2, dim=1)
+        kept, log_det = self.rest.inverse(z_rest, context)
+        out = z_out.reshape(kept.shape)
+        if self.prior is not None:
+            out, term = self.prior.inverse(out, kept)
+            log_det = log_det + term
+        return self.partition.merge(kept, out), log_det

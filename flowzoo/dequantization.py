@@ -1,0 +1,78 @@
+"""From integers to reals: noise within the bin of each grey level, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowzoo.bijectors.base import Bijector, sum_per_item
+from flowzoo.distributions import StandardNormal
+
+NoiseKind = Literal["uniform", "normal"]
+
+
+class Dequantization(nn.Module):
+    """x, an integer, becomes (x + u) / 2^n with u in [0, 1] of density q(u|x).
+
+    Attributes:
+        noise: What :meth:`forward` makes u of: uniform numbers in [0, 1) or standard normal ones.
+        is_lower_bound: True if E log p(x + u) / q(u|x) is a bound by a learned q rather than the uniform average.
+    """
+
+    noise: NoiseKind = "uniform"
+    is_lower_bound = False
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Dequantizes.
+
+        Args:
+            x: Grey levels 0 .. 2^n - 1 as floats, ``(B, C, H, W)``.
+            noise: Noise of kind :attr:`noise`, the shape of ``x``.
+
+        Returns:
+            u in [0, 1], the shape of ``x``, and log q(u|x) ``(B,)`` in nats.
+        """
+        raise NotImplementedError
+
+
+class UniformDequantization(Dequantization):
+    """u uniform in [0, 1): log q = 0 (Theis et al., 2016, section 3.1)."""
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the noise itself and zeros ``(B,)``."""
+        return noise, x.new_zeros(x.shape[0])
+
+
+class VariationalDequantization(Dequantization):
+    """u = sigmoid(f(e; h(x))), e standard normal, f a conditional flow (Flow++, section 3.1).
+
+    log q(u|x) = log N(e) - log|det df/de| + sum softplus(w) + softplus(-w) with w = f(e).
+    """
+
+    noise: NoiseKind = "normal"
+    is_lower_bound = True
+
+    def __init__(self, bijector: Bijector, context_net: nn.Module, n_bits: int) -> None:
+        """Makes the dequantizer.
+
+        Args:
+            bijector: Conditional flow f on ``(B, C, H, W)``, noise to logits of u.
+            context_net: ``context_net(x, None)`` for x scaled to [-1/2, 1/2], ``(B, C, H, W)``, to the context of f.
+            n_bits: Bits per grey level.
+        """
+        super().__init__()
+        self.bijector = bijector
+        self.context_net = context_net
+        self.n_bits = n_bits
+        self.base = StandardNormal()
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Dequantizes with learned noise; see :class:`Dequantization`."""
+        context = self.context_net(x / (2**self.n_bits - 1) - 0.5, None).to(x.dtype)
+        w, log_det = self.bijector(noise, context)
+        log_sigmoid_det = -sum_per_item(F.softplus(w) + F.softplus(-w))
+        log_q = self.base.log_prob(noise.flatten(1)) - log_det - log_sigmoid_det
+        return torch.sigmoid(w), log_q

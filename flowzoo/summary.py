@@ -1,0 +1,61 @@
+"""The table behind ``Flow.summary()``: one row a bijector, with output shape and parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from flowzoo.bijectors.base import Bijector
+
+if TYPE_CHECKING:
+    from flowzoo.flow import Flow
+
+
+@torch.no_grad()
+def summarize(flow: Flow) -> str:
+    """Runs one blank image through the flow and describes what each bijector made of it."""
+    rows = _rows(flow)
+    header = ("bijector", "output shape", "parameters")
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(3)]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in [header, *rows]]
+    total = sum(p.numel() for p in flow.parameters())
+    bound = ", a lower bound" if flow.is_lower_bound else ""
+    lines += [
+        "",
+        f"images {flow.image_shape}, {flow.n_bits} bits, D = {flow.dims}",
+        f"dequantization: {type(flow.dequantization).__name__} "
+        f"({sum(p.numel() for p in flow.dequantization.parameters()):,} parameters{bound})",
+        f"base: {type(flow.base).__name__}",
+        f"total: {total:,} parameters",
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _rows(flow: Flow) -> list[tuple[str, str, str]]:
+    depth = {name: name.count(".") for name, _ in flow.bijector.named_modules()}
+    shapes: dict[nn.Module, str] = {}
+
+    def record(module: nn.Module, _: object, output: tuple[Tensor, Tensor]) -> None:
+        shapes[module] = " x ".join(map(str, output[0].shape[1:]))
+
+    bijectors = [(name, m) for name, m in flow.bijector.named_modules() if isinstance(m, Bijector)]
+    hooks = [module.register_forward_hook(record) for _, module in bijectors]
+    training = flow.training
+    try:
+        flow.eval()
+        tensor = next(flow.parameters(), torch.empty(0))
+        flow.bijector(torch.full((1, *flow.image_shape), 0.5, device=tensor.device, dtype=tensor.dtype))
+    finally:
+        flow.train(training)
+        for hook in hooks:
+            hook.remove()
+    return [
+        (
+            "  " * (depth[name] // 2 + bool(name)) + type(module).__name__,
+            shapes.get(module, ""),
+            f"{sum(p.numel() for p in module.parameters()):,}",
+        )
+        for name, module in bijectors
+    ]
