@@ -133,7 +133,7 @@ def _find(name: str) -> tuple[Architecture, Preset | None]:
         meanings = " or ".join(f"preset {name.removeprefix(f'{a.name}-')!r} of {a.name!r}" for a in matches)
         raise UnknownArchitecture(
             f"{name!r} could mean {meanings}. Disable the plugin that you do not mean with "
-            f"FLOWZOO_DISABLE_PLUGINS={matches[-1].name}, or call create({matches[0].name!r}, ...) with a config."
+            f"FLOWZOO_DISABLE_PLUGINS={matches[-1].name}, or give create({matches[0].name!r}) a whole config."
         )
     for owner in owners:
         if get_plugin(owner).state is not PluginState.OK:

@@ -1,0 +1,149 @@
+"""The command ``flowzoo``: a table of lazily imported commands, and errors as helpful lines."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from flowzoo import __version__
+from flowzoo.errors import FlowzooError, did_you_mean
+
+__all__ = ["cli", "main"]
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "list": ("models:list_models", "List the models of the zoo."),
+    "info": ("models:info", "Show everything about a model, preset or architecture."),
+    "eval": ("evaluate:evaluate", "Measure a model's bits per dimension and check it against the manifest."),
+    "sample": ("sample:sample", "Draw images from a model into a PNG grid."),
+    "verify": ("weights:verify", "Prove code and weights of a model in seconds, without data."),
+    "pull": ("weights:pull", "Download the weights of models."),
+    "cache": ("weights:cache", "List, check or remove downloaded weights."),
+    "train": ("train:train", "Train a model, or resume a run."),
+    "runs": ("train:runs", "Show training runs."),
+    "data": ("data:data", "Show the data sets, where they are looked for, and how to get them."),
+    "plugins": ("plugins:plugins", "Show the installed architectures and their states, or check one."),
+    "manifest": ("manifest:manifest", "Check a weights manifest."),
+    "convert": ("convert:convert", "Import a checkpoint of another implementation."),
+    "publish": ("publish:publish", "Publish a run's weights on the Hugging Face Hub."),
+}
+"""Every command: where it is, as ``"module:object"`` in ``flowzoo.cli``, and its line in ``--help``.
+
+The line is here so that help imports none of them.
+"""
+
+EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141
+EXIT_BUG = 70
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is run or asked for its own help, not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports and returns a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"flowzoo.cli.{module}"), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command, or suggests the nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], COMMANDS)
+            raise click.UsageError(f"No command {args[0]!r}.{hint} Try 'flowzoo --help'.", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the table of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. A reader that has gone away (``| head``) is no error of ours."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _exit_pipe_closed()
+        return result
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Errors end with an exit code that says what went wrong; see docs/cli.md.",
+)
+@click.version_option(__version__, prog_name="flowzoo", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error (also: FLOWZOO_DEBUG=1).")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """The model zoo for normalizing flows: trained models whose bits per dimension you can verify."""
+    if debug:
+        ctx.meta["flowzoo.debug"] = True
+        os.environ["FLOWZOO_DEBUG"] = "1"
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits.
+
+    A command's return value, if it is an integer, is the exit code; see :mod:`flowzoo.errors`.
+    """
+    try:
+        result = cli.main(args=argv, prog_name="flowzoo", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("Interrupted.", EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last resort: every error ends as a line and a code
+        _report(error)
+    sys.exit(result if isinstance(result, int) and not isinstance(result, bool) else 0)
+
+
+def _report(error: Exception) -> NoReturn:
+    """Ends with one helpful message and the code that belongs to the error."""
+    if os.environ.get("FLOWZOO_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error, file=sys.stderr)
+    message, code = _explain(error)
+    _fail(message, code)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if isinstance(error, FlowzooError):
+        return f"Error: {error}", error.exit_code
+    kind = type(error).__name__
+    if kind == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return f"Error: out of memory: {error}\nGive a smaller --batch-size, or another --device.", 8
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"Error: {place}{error.strerror}.", 8
+    lines = " ".join(str(error).split())
+    return (
+        f"Error: unexpected {kind}: {lines}\n"
+        "This is a bug in flowzoo or in a plugin. FLOWZOO_DEBUG=1 shows where it happened; please report it.",
+        EXIT_BUG,
+    )
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _exit_pipe_closed() -> NoReturn:
+    """Ends like any program whose reader has gone away, without a second error at shutdown."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(EXIT_PIPE_CLOSED)

@@ -1,0 +1,56 @@
+"""``flowzoo plugins``: what is installed, in which state, and the conformance kit for one of them."""
+
+from __future__ import annotations
+
+import click
+
+from flowzoo.cli.output import json_option, note, print_json, table
+from flowzoo.registry import GROUP, discover, get_architecture
+
+COLUMNS = ("name", "state", "distribution", "version", "cause", "mend")
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def plugins(ctx: click.Context, as_json: bool) -> None:
+    """Show the installed architectures and their states.
+
+    A plugin is ok, broken, incompatible (written for another plugin API), conflict (two distributions
+    declare one name) or disabled (by FLOWZOO_DISABLE_PLUGINS=name,...). For one that is not ok, cause
+    says why and mend what to run.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    found = discover().values()
+    if as_json:
+        keys = ("name", "state", "distribution", "version", "entry_point", "cause", "mend")
+        print_json([{key: str(getattr(plugin, key)) for key in keys} for plugin in found])
+        return
+    table(COLUMNS, [[str(getattr(plugin, key)) for key in COLUMNS] for plugin in found])
+    if not found:
+        note(f"No installed distribution declares an entry point in the group {GROUP!r}.")
+
+
+@plugins.command()
+@click.argument("name")
+@json_option
+def check(name: str, as_json: bool) -> int:
+    """Run the conformance kit on the architecture NAME; exit code 1 if a check fails."""
+    get_architecture(name)
+    from flowzoo.testing import run_conformance
+
+    results = [tuple(result) for result in run_conformance(name)]
+    failed = sum(not passed for _, passed, _ in results)
+    if as_json:
+        rows = [
+            {"check": check, "passed": bool(passed), "detail": detail} for check, passed, detail in results
+        ]
+        print_json({"architecture": name, "passed": not failed, "checks": rows})
+    else:
+        table(
+            ("check", "result", "detail"),
+            [(check, "passed" if ok else "FAILED", detail) for check, ok, detail in results],
+        )
+        note(f"{name}: {len(results) - failed} of {len(results)} checks passed.")
+    return 1 if failed or not results else 0
