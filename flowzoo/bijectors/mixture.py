@@ -87,8 +87,8 @@ class MixtureLogisticCoupling(Coupling):
     """z_b = logit(F(x_b)) exp(a) + b, F the CDF of a mixture of K logistics (Flow++, section 4.1, equation 11).
 
     log|det| = sum log f(x_b) - log F - log(1 - F) + a. The network gives ``(2 + 3 K) C`` channels for a transformed
-    half of ``C``: log-scale a (through a tanh bounded by a learned factor), shift b, mixture logits, means and
-    log-scales, each component's C channels together.
+    half of ``C``: log-scale a (through a tanh), shift b, mixture logits, means and log-scales, each component's C
+    channels together.
     """
 
     def __init__(self, partition: Partition, net: nn.Module, channels: int, components: int) -> None:
@@ -103,7 +103,6 @@ class MixtureLogisticCoupling(Coupling):
         super().__init__(partition, net)
         self.channels = channels
         self.components = components
-        self.log_scale_bound = nn.Parameter(torch.ones(channels))
 
     def _unpack(self, parameters: Tensor) -> tuple[Tensor, Tensor, LogisticMixture]:
         expected = (2 + 3 * self.components) * self.channels
@@ -114,8 +113,7 @@ class MixtureLogisticCoupling(Coupling):
             )
         k = self.components
         grouped = parameters.unflatten(1, (2 + 3 * k, self.channels))
-        bound = self.log_scale_bound.view(-1, *(1,) * (parameters.ndim - 2))
-        log_scale = bound * torch.tanh(grouped[:, 0])
+        log_scale = torch.tanh(grouped[:, 0])
         mixture = LogisticMixture.from_raw(
             grouped[:, 2 : 2 + k], grouped[:, 2 + k : 2 + 2 * k], grouped[:, 2 + 2 * k :]
         )
