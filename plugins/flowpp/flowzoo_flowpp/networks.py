@@ -1,0 +1,224 @@
+"""The networks inside Flow++: one for a coupling's parameters, one for the dequantizer's context."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowzoo.bijectors import Partition
+from flowzoo.nets.attention import GatedAttention, PositionEmbedding
+from flowzoo.nets.gated import ChannelLayerNorm, GatedConv, ScaledConv2d, concat_elu
+
+__all__ = ["ContextNetwork", "ConvNetwork", "GatedBlock", "GatedNetwork"]
+
+OUTPUT_SCALE = 0.1
+"""Standard deviation of the coupling parameters after initialization: couplings begin near the identity."""
+
+
+class GatedBlock(nn.Module):
+    """Gated convolution, then gated self-attention, each followed by layer norm over channels.
+
+    Args:
+        channels: Channels C.
+        heads: Heads of the attention; 0 leaves it out.
+        context_channels: Channels of the context; 0 for none.
+        kernel_size: Kernel of the gated convolution's second layer.
+        norm: Whether the layer norms are there.
+        dropout: Dropout probability while training.
+        weight_norm: Whether convolutions and projections are weight-normalized.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        context_channels: int = 0,
+        kernel_size: int = 1,
+        norm: bool = True,
+        dropout: float = 0.0,
+        weight_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = GatedConv(
+            channels,
+            context_channels=context_channels,
+            kernel_size=kernel_size,
+            dropout=dropout,
+            weight_norm=weight_norm,
+        )
+        self.conv_norm = ChannelLayerNorm(channels) if norm else nn.Identity()
+        self.attention = (
+            GatedAttention(channels, heads, dropout=dropout, weight_norm=weight_norm) if heads else None
+        )
+        self.attention_norm = ChannelLayerNorm(channels) if heads and norm else nn.Identity()
+
+    def forward(self, x: Tensor, context: Tensor | None, position: Tensor | None) -> Tensor:
+        """Maps ``(B, C, H, W)`` to the same shape."""
+        x = self.conv_norm(self.conv(x, context))
+        if self.attention is None:
+            return x
+        out: Tensor = self.attention_norm(self.attention(x, position))
+        return out
+
+
+class GatedNetwork(nn.Module):
+    """The coupling network of the paper: projection, gated blocks, projection.
+
+    The blocks' attention adds a learned position embedding to what it reads. Without attention the embedding
+    joins the projected input: the official ImageNet 64 dequantizer holds such an embedding and never reads
+    it, and a parameter that nothing reads is worth nothing.
+
+    Args:
+        half: (C, H, W) of the half that conditions.
+        out_channels: Channels of the coupling parameters.
+        filters: Channels of the blocks.
+        blocks: Number of blocks.
+        heads: Heads of the attention in each block; 0 for none.
+        context_channels: Channels of the context; 0 for none.
+        output_activation: Whether a concatenated ELU precedes the last convolution.
+        dropout: Dropout probability while training.
+        weight_norm: Whether convolutions and projections are weight-normalized.
+    """
+
+    def __init__(
+        self,
+        half: tuple[int, int, int],
+        out_channels: int,
+        *,
+        filters: int,
+        blocks: int,
+        heads: int,
+        context_channels: int = 0,
+        output_activation: bool = True,
+        dropout: float = 0.0,
+        weight_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, height, width = half
+        self.attends = heads > 0 and blocks > 0
+        self.output_activation = output_activation
+        self.position = PositionEmbedding(filters, height, width)
+        self.project_in = ScaledConv2d(channels, filters, 3, weight_norm=weight_norm)
+        self.blocks = nn.ModuleList(
+            GatedBlock(
+                filters,
+                heads=heads,
+                context_channels=context_channels,
+                dropout=dropout,
+                weight_norm=weight_norm,
+            )
+            for _ in range(blocks)
+        )
+        self.project_out = ScaledConv2d(
+            filters * (2 if output_activation else 1),
+            out_channels,
+            3,
+            weight_norm=weight_norm,
+            init_scale=OUTPUT_SCALE,
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Maps ``(B, C, H, W)`` to the coupling parameters ``(B, out_channels, H, W)``."""
+        position = self.position()
+        x = self.project_in(x.contiguous(memory_format=torch.channels_last))
+        if not self.attends:
+            x = x + position
+        for block in self.blocks:
+            x = block(x, context, position)
+        if self.output_activation:
+            x = concat_elu(x)
+        out: Tensor = self.project_out(x)
+        return out
+
+
+class ConvNetwork(nn.Module):
+    """Conv3x3, conv1x1, conv3x3 with ReLU between: Glow's coupling network, cheap on a CPU.
+
+    Args:
+        channels: Channels of the half that conditions.
+        out_channels: Channels of the coupling parameters.
+        filters: Channels of the hidden layers.
+        context_channels: Channels of the context, which joins the input; 0 for none.
+        dropout: Dropout probability while training.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        *,
+        filters: int,
+        context_channels: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.uses_context = context_channels > 0
+        self.conv_in = ScaledConv2d(channels + context_channels, filters, 3)
+        self.conv_hidden = ScaledConv2d(filters, filters, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = ScaledConv2d(filters, out_channels, 3, init_scale=OUTPUT_SCALE)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Maps ``(B, C, H, W)`` to the coupling parameters ``(B, out_channels, H, W)``."""
+        if self.uses_context and context is not None:
+            x = torch.cat([x, context.to(x.dtype)], dim=1)
+        x = F.relu(self.conv_in(x.contiguous(memory_format=torch.channels_last)))
+        out: Tensor = self.conv_out(self.dropout(F.relu(self.conv_hidden(x))))
+        return out
+
+
+class ContextNetwork(nn.Module):
+    """The image as the dequantizer's couplings see it: features at the resolution of their halves.
+
+    Args:
+        image_shape: (C, H, W) of the image.
+        squeezes: How many 2x2 squeezes precede the couplings.
+        partition: Partition of the couplings; both halves are stacked, so that no pixel is hidden.
+        half: Height and width of a half.
+        channels: Channels of the context.
+        blocks: Number of gated blocks.
+        heads: Heads of the attention in each; 0 for none.
+        norm: Whether layer norm follows each.
+        dropout: Dropout probability while training.
+        weight_norm: Whether convolutions and projections are weight-normalized.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        squeezes: int,
+        partition: Partition,
+        half: tuple[int, int],
+        channels: int,
+        blocks: int,
+        heads: int,
+        norm: bool,
+        dropout: float = 0.0,
+        weight_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.squeeze = 2**squeezes
+        self.partition = partition
+        stacked = math.prod(image_shape) // math.prod(half)
+        self.position = PositionEmbedding(channels, *half) if heads and blocks else None
+        self.project_in = ScaledConv2d(stacked, channels, 3, weight_norm=weight_norm)
+        self.blocks = nn.ModuleList(
+            GatedBlock(
+                channels, heads=heads, kernel_size=3, norm=norm, dropout=dropout, weight_norm=weight_norm
+            )
+            for _ in range(blocks)
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Maps images ``(B, C, H, W)`` in [-1/2, 1/2] to ``(B, channels, H', W')``; takes no context itself."""
+        halves = self.partition.split(F.pixel_unshuffle(x, self.squeeze))
+        x = self.project_in(torch.cat(halves, dim=1).contiguous(memory_format=torch.channels_last))
+        position = None if self.position is None else self.position()
+        for block in self.blocks:
+            x = block(x, None, position)
+        return x
