@@ -8,8 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.bijectors.base import Bijector, sum_per_item
+from flowzoo.bijectors.base import Bijector, Inverse, sum_per_item
+from flowzoo.bijectors.chain import Chain
+from flowzoo.bijectors.coupling import AffineCoupling
+from flowzoo.bijectors.linear import InvertibleConv1x1
+from flowzoo.bijectors.partitions import ChannelHalves
+from flowzoo.bijectors.reshape import Squeeze
+from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.distributions import StandardNormal
+from flowzoo.nets.conv import ConvNet, SqueezedContextNet
+from flowzoo.nets.precision import RunsNetwork, run_network
 
 NoiseKind = Literal["uniform", "normal"]
 
@@ -46,7 +54,7 @@ class UniformDequantization(Dequantization):
         return noise, x.new_zeros(x.shape[0])
 
 
-class VariationalDequantization(Dequantization):
+class VariationalDequantization(Dequantization, RunsNetwork):
     """u = sigmoid(f(e; h(x))), e standard normal, f a conditional flow (Flow++, section 3.1).
 
     log q(u|x) = log N(e) - log|det df/de| + sum softplus(w) + softplus(-w) with w = f(e).
@@ -71,8 +79,31 @@ class VariationalDequantization(Dequantization):
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Dequantizes with learned noise; see :class:`Dequantization`."""
-        context = self.context_net(x / (2**self.n_bits - 1) - 0.5, None).to(x.dtype)
+        scaled = x / (2**self.n_bits - 1) - 0.5
+        context = run_network(self.context_net, scaled, None, self.network_dtype)
         w, log_det = self.bijector(noise, context)
         log_sigmoid_det = -sum_per_item(F.softplus(w) + F.softplus(-w))
         log_q = self.base.log_prob(noise.flatten(1)) - log_det - log_sigmoid_det
         return torch.sigmoid(w), log_q
+
+
+def convolutional_dequantization(
+    image_shape: tuple[int, int, int], n_bits: int, depth: int, hidden_channels: int
+) -> VariationalDequantization:
+    """A small variational dequantizer: affine couplings and 1x1 convolutions on the squeezed noise.
+
+    Args:
+        image_shape: ``(C, H, W)`` with even H and W.
+        n_bits: Bits per grey level.
+        depth: Number of couplings.
+        hidden_channels: Width of their networks and of the context.
+    """
+    channels = 4 * image_shape[0]
+    steps: list[Bijector] = []
+    for _ in range(depth):
+        net = ConvNet(channels // 2, channels, hidden_channels, context_channels=hidden_channels)
+        coupling = AffineCoupling(ChannelHalves(), net, ScaleMap("soft-tanh", channels // 2))
+        steps += [InvertibleConv1x1(channels), coupling]
+    context_net = SqueezedContextNet(image_shape[0], hidden_channels)
+    bijector = Chain(Squeeze(), *steps, Inverse(Squeeze()))
+    return VariationalDequantization(bijector, context_net, n_bits)

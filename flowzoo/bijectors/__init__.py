@@ -12,7 +12,7 @@ from flowzoo.bijectors.coupling import (
 from flowzoo.bijectors.elementwise import FixedAffine, Logit, Sigmoid
 from flowzoo.bijectors.linear import InvertibleConv1x1, InvertibleConv1x1LU, Permutation, Whitening
 from flowzoo.bijectors.mixture import LogisticMixture, MixtureLogisticCoupling
-from flowzoo.bijectors.multiscale import ConditionalPrior, FactorOut
+from flowzoo.bijectors.multiscale import ConditionalPrior, FactorOut, LearnedTop
 from flowzoo.bijectors.normalization import ActNorm, DiagonalScaling, FlowBatchNorm
 from flowzoo.bijectors.partitions import (
     AlternateColumns,
@@ -47,6 +47,7 @@ __all__ = [
     "Inverse",
     "InvertibleConv1x1",
     "InvertibleConv1x1LU",
+    "LearnedTop",
     "LogisticMixture",
     "Logit",
     "MaskedCheckerboard",

@@ -43,6 +43,28 @@ class ConditionalPrior(Bijector, RunsNetwork):
         return z * log_scale.exp() + mean, sum_per_item(log_scale)
 
 
+class LearnedTop(Bijector):
+    """z' = (z - mu) / sigma with learned constants, log|det| = -sum log sigma: Glow's learned top prior."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Makes the identity.
+
+        Args:
+            shape: ``(C, 1, 1)`` for one mean and log-scale per channel, ``(C, H, W)`` for one per element.
+        """
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(shape))
+        self.log_scale = nn.Parameter(torch.zeros(shape))
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_scale = self.log_scale
+        return (x - self.mean) * torch.exp(-log_scale), -sum_per_item(log_scale.expand_as(x))
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_scale = self.log_scale
+        return z * log_scale.exp() + self.mean, sum_per_item(log_scale.expand_as(z))
+
+
 class FactorOut(Bijector):
     """The first half of the channels goes on through ``rest``; the second leaves for the latent.
 

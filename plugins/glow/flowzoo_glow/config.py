@@ -1,0 +1,75 @@
+"""Glow's hyper-parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flowzoo.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlowConfig:
+    """What a Glow is made of; the defaults are those of OpenAI's code.
+
+    Attributes:
+        image_shape: ``(C, H, W)``; H and W divisible by 2 once per level.
+        n_bits: Bits per grey level.
+        levels: L; each begins with a squeeze, and all but the last end with factoring out half the channels.
+        depth: K, steps of flow per level.
+        hidden_channels: Width of the networks inside the couplings.
+        coupling: Affine or additive.
+        scale_map: Raw network output to log-scale; ``sigmoid2`` is log sigmoid(raw + 2).
+        order: (x + t) s or x s + t.
+        layout: How shift and log-scale share the network's channels.
+        permutation: Between couplings: invertible 1x1 convolution (``dense`` or ``lu``), ``reverse`` or ``shuffle``.
+        actnorm: Whether a step begins with ActNorm.
+        net_normalization: ActNorm or nothing inside the networks.
+        edge_bias: Whether the 3x3 convolutions see where the zero padding is.
+        learn_prior: Whether the factored-out half has a prior learned from the kept one.
+        learn_top: The last level's prior: standard, or a learned mean and scale per ``channel`` or ``element``.
+        squeeze_order: Channel order of the squeeze.
+        preprocessing: ``centre`` is x - 1/2; ``logit`` is logit(alpha + (1 - 2 alpha) x).
+        alpha: Of the logit.
+        dequantization: ``uniform``, or ``variational`` with a small conditional flow (Flow++).
+        dequantization_depth: Couplings of that flow.
+        dequantization_channels: Width of its networks.
+    """
+
+    image_shape: tuple[int, int, int]
+    n_bits: int = 8
+    levels: int
+    depth: int
+    hidden_channels: int = 512
+    coupling: Literal["affine", "additive"] = "affine"
+    scale_map: Literal["exp", "tanh", "soft-tanh", "sigmoid2", "clamp2"] = "sigmoid2"
+    order: Literal["shift-scale", "scale-shift"] = "shift-scale"
+    layout: Literal["halves", "interleaved"] = "interleaved"
+    permutation: Literal["dense", "lu", "reverse", "shuffle"] = "dense"
+    actnorm: bool = True
+    net_normalization: Literal["actnorm", "none"] = "actnorm"
+    edge_bias: bool = True
+    learn_prior: bool = True
+    learn_top: Literal["none", "channel", "element"] = "channel"
+    squeeze_order: Literal["channel", "offset", "checkerboard"] = "channel"
+    preprocessing: Literal["centre", "logit"] = "centre"
+    alpha: float = 0.05
+    dequantization: Literal["uniform", "variational"] = "uniform"
+    dequantization_depth: int = 4
+    dequantization_channels: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be built.
+
+        Raises:
+            ConfigError: A number is out of range, or the image does not halve ``levels`` times.
+        """
+        for name in ("levels", "depth", "hidden_channels", "dequantization_depth", "dequantization_channels"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"glow: {name} is {getattr(self, name)}; expected at least 1.")
+        for size in self.image_shape[1:]:
+            if size % 2**self.levels:
+                raise ConfigError(
+                    f"glow: an image of {self.image_shape[1]}x{self.image_shape[2]} cannot be halved "
+                    f"{self.levels} times; use fewer levels or another image size."
+                )

@@ -1,0 +1,104 @@
+"""Glow's stack of bijectors (Kingma and Dhariwal, 2018, section 3 and figure 2)."""
+
+from __future__ import annotations
+
+from flowzoo.bijectors import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Bijector,
+    Chain,
+    ChannelHalves,
+    ConditionalPrior,
+    FactorOut,
+    FixedAffine,
+    Flatten,
+    InvertibleConv1x1,
+    InvertibleConv1x1LU,
+    LearnedTop,
+    Logit,
+    Permutation,
+    ScaleMap,
+    Squeeze,
+)
+from flowzoo.dequantization import Dequantization, UniformDequantization, convolutional_dequantization
+from flowzoo.flow import Flow
+from flowzoo.nets.conv import ConvNet, ZeroConv2d
+
+from flowzoo_glow.config import GlowConfig
+
+# OpenAI's code stores ActNorm's log-scales divided by this.
+LOG_SCALE_FACTOR = 3.0
+
+
+def build(config: GlowConfig) -> Flow:
+    """Builds an untrained Glow."""
+    head = FixedAffine(shift=-0.5) if config.preprocessing == "centre" else Logit(config.alpha)
+    return Flow(
+        image_shape=config.image_shape,
+        n_bits=config.n_bits,
+        dequantization=_dequantization(config),
+        bijector=Chain(head, *_level(config, config.image_shape, level=1)),
+    )
+
+
+def _dequantization(config: GlowConfig) -> Dequantization:
+    if config.dequantization == "uniform":
+        return UniformDequantization()
+    return convolutional_dequantization(
+        config.image_shape, config.n_bits, config.dequantization_depth, config.dequantization_channels
+    )
+
+
+def _level(config: GlowConfig, shape: tuple[int, int, int], level: int) -> list[Bijector]:
+    """One level and all that follow it, for a level whose input has this shape."""
+    channels, height, width = 4 * shape[0], shape[1] // 2, shape[2] // 2
+    stack: list[Bijector] = [Squeeze(config.squeeze_order)]
+    for index in range(config.depth):
+        stack += _step(config, channels, seed=1000 * level + index)
+    if level < config.levels:
+        kept = channels // 2
+        prior = None
+        if config.learn_prior:
+            net = ZeroConv2d(kept, 2 * (channels - kept), edge_bias=config.edge_bias)
+            prior = ConditionalPrior(net, config.layout)
+        rest = Chain(*_level(config, (kept, height, width), level + 1))
+        return [*stack, FactorOut(rest, prior)]
+    if config.learn_top != "none":
+        element = config.learn_top == "element"
+        stack.append(LearnedTop((channels, height, width) if element else (channels, 1, 1)))
+    return [*stack, Flatten((channels, height, width))]
+
+
+def _step(config: GlowConfig, channels: int, seed: int) -> list[Bijector]:
+    """ActNorm, permutation, coupling."""
+    actnorm = ActNorm((channels,), LOG_SCALE_FACTOR) if config.actnorm else None
+    mixing: list[Bijector]
+    if config.permutation in ("dense", "lu"):
+        convolution = InvertibleConv1x1 if config.permutation == "dense" else InvertibleConv1x1LU
+        mixing = [convolution(channels, actnorm)]
+    else:
+        fixed = (
+            Permutation.reversal(channels)
+            if config.permutation == "reverse"
+            else Permutation.random(channels, seed)
+        )
+        mixing = [fixed] if actnorm is None else [actnorm, fixed]
+    return [*mixing, _coupling(config, channels)]
+
+
+def _coupling(config: GlowConfig, channels: int) -> Bijector:
+    kept = (channels + 1) // 2
+    changed = channels - kept
+    affine = config.coupling == "affine"
+    net = ConvNet(
+        kept,
+        2 * changed if affine else changed,
+        config.hidden_channels,
+        normalization=config.net_normalization,
+        edge_bias=config.edge_bias,
+    )
+    if not affine:
+        return AdditiveCoupling(ChannelHalves(), net)
+    scale_map = ScaleMap(config.scale_map, changed)
+    return AffineCoupling(ChannelHalves(), net, scale_map, config.order, config.layout)

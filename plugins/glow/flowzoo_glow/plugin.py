@@ -1,0 +1,120 @@
+"""Glow's entry in the zoo: presets, published figures, citation."""
+
+from __future__ import annotations
+
+from flowzoo.api import Architecture, Citation, Preset, Published
+
+PROTOCOL = (
+    "one uniform dequantization sample, x - 1/2, weights without EMA, checkpoint chosen on the test set "
+    "(official code)"
+)
+
+COUNT_NOTE = (
+    "as tabulated by others, who leave out the edge bias of the official code (one more input channel in every "
+    "3x3 convolution); with edge_bias=False the counts agree"
+)
+
+
+def _published(bpd: float, dataset: str, table: str = "Table 2") -> Published:
+    return Published(
+        bpd=bpd, dataset=dataset, source=f"Kingma and Dhariwal 2018 (arXiv 1807.03039), {table}", protocol=PROTOCOL
+    )
+
+
+def _recipe(name: str) -> str:
+    return f"flowzoo_glow:recipes/{name}.toml"
+
+
+PRESETS = {
+    "tiny": Preset(
+        summary="8x8 images, for tests and documentation",
+        config={"image_shape": (3, 8, 8), "levels": 2, "depth": 2, "hidden_channels": 16},
+        recipe=_recipe("tiny"),
+    ),
+    "mnist": Preset(
+        summary="28x28 digits, small enough to train on one laptop core",
+        config={
+            "image_shape": (1, 28, 28),
+            "levels": 2,
+            "depth": 8,
+            "hidden_channels": 128,
+            "edge_bias": False,
+            "preprocessing": "logit",
+            "alpha": 1e-5,
+            "dequantization": "variational",
+        },
+        dataset="mnist",
+        recipe=_recipe("mnist"),
+        published=Published(
+            bpd=1.05,
+            dataset="MNIST, test",
+            source="as tabulated in FFJORD (arXiv 1810.01367), Table 2",
+            protocol="not stated there for this cell; another network and another logit alpha",
+        ),
+    ),
+    "cifar10": Preset(
+        summary="The paper's CIFAR-10 model",
+        config={"image_shape": (3, 32, 32), "levels": 3, "depth": 32},
+        dataset="cifar10",
+        recipe=_recipe("cifar10"),
+        published=_published(3.35, "CIFAR-10, test"),
+        parameters=44_000_000,
+        parameters_note=COUNT_NOTE,
+    ),
+    "imagenet32": Preset(
+        summary="The paper's ImageNet 32x32 model",
+        config={"image_shape": (3, 32, 32), "levels": 3, "depth": 48},
+        dataset="imagenet32-oord",
+        recipe=_recipe("imagenet32"),
+        published=_published(4.09, "ImageNet 32x32 (oord), validation"),
+        parameters=66_200_000,
+        parameters_note=COUNT_NOTE,
+    ),
+    "imagenet64": Preset(
+        summary="The paper's ImageNet 64x64 model",
+        config={"image_shape": (3, 64, 64), "levels": 4, "depth": 48},
+        dataset="imagenet64-oord",
+        recipe=_recipe("imagenet64"),
+        published=_published(3.81, "ImageNet 64x64 (oord), validation"),
+        parameters=110_900_000,
+        parameters_note=COUNT_NOTE,
+    ),
+    "lsun64": Preset(
+        summary="The paper's LSUN 64x64 model (bedroom)",
+        config={"image_shape": (3, 64, 64), "levels": 4, "depth": 48},
+        dataset="lsun-bedroom64",
+        recipe=_recipe("lsun64"),
+        published=_published(2.38, "LSUN bedroom 64x64, validation"),
+    ),
+    "celebahq256": Preset(
+        summary="The paper's CelebA-HQ 256x256 model, 5 bits",
+        config={"image_shape": (3, 256, 256), "n_bits": 5, "levels": 6, "depth": 32, "coupling": "additive"},
+        recipe=_recipe("celebahq256"),
+        published=_published(1.03, "CelebA-HQ 256x256, 5 bits", "appendix, Table 3"),
+    ),
+    "celeba64": Preset(
+        summary="CelebA 64x64 with the paper's widths",
+        config={"image_shape": (3, 64, 64), "levels": 4, "depth": 48},
+        dataset="celeba64",
+        recipe=_recipe("celeba64"),
+    ),
+}
+
+ARCHITECTURE = Architecture(
+    api_version=1,
+    name="glow",
+    summary="Generative flow with invertible 1x1 convolutions",
+    config="flowzoo_glow.config:GlowConfig",
+    build="flowzoo_glow.model:build",
+    presets=PRESETS,
+    citations=(
+        Citation(
+            key="kingma2018glow",
+            title="Glow: Generative Flow with Invertible 1x1 Convolutions",
+            authors=("Diederik P. Kingma", "Prafulla Dhariwal"),
+            year=2018,
+            venue="Advances in Neural Information Processing Systems 31",
+            arxiv="1807.03039",
+        ),
+    ),
+)

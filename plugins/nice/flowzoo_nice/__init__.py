@@ -1,0 +1,1 @@
+"""NICE for flowzoo."""
