@@ -20,8 +20,8 @@ from flowzoo.unlisted import Unlisted, locate_unlisted
 if TYPE_CHECKING:
     import torch
 
+    from flowzoo.entries import Entry
     from flowzoo.flow import Flow
-    from flowzoo.manifest import Entry
 
 __all__ = ["find_entry", "load", "prepare"]
 

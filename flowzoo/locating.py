@@ -13,7 +13,7 @@ from flowzoo.hub import FileId, HubSettings, RemoteFile, cached_file, check_file
 from flowzoo.hub.fetch import check_filename
 
 if TYPE_CHECKING:
-    from flowzoo.manifest import Entry, Weights
+    from flowzoo.entries import Entry, Weights
 
 __all__ = ["OVERLAY_VARIABLE", "local_copies", "locate", "remote_file"]
 
@@ -85,7 +85,10 @@ def _package_directory(architecture: str) -> Path | None:
 
 
 def _unpublished(entry: Entry) -> WeightsUnavailable:
+    what = (
+        "trained weights yet" if entry.weights is None else "weights on the Hub yet, and none on this machine"
+    )
     return WeightsUnavailable(
-        f"{entry.name} has no published weights yet: train them with `flowzoo train {entry.name}`, or take "
+        f"{entry.name} has no {what}: train them with `flowzoo train {entry.name}`, or take "
         f"the untrained model from flowzoo.create({entry.name!r})."
     )

@@ -13,43 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowzoo.config import parse_config
+from flowzoo.entries import Weights
 from flowzoo.errors import ConfigError, InputError, WeightsUnavailable
 from flowzoo.hub import FileId, HubSettings, RemoteFile, check_file, fetch, fetch_unlisted
-from flowzoo.hub.fetch import check_filename
+from flowzoo.strict import read
 
-__all__ = ["CARD_FILENAME", "WEIGHTS_FILENAME", "Unlisted", "UnlistedWeights", "locate_unlisted", "read_card"]
+__all__ = ["CARD_FILENAME", "WEIGHTS_FILENAME", "Unlisted", "locate_unlisted", "read_card"]
 
 CARD_FILENAME = "flowzoo.json"
 WEIGHTS_FILENAME = "model.safetensors"
 _SCHEMA = 1
 _MAX_CARD_BYTES = 1_000_000
 _REFERENCE = re.compile(r"hf:(?P<repo>[^@]+)@(?P<revision>.+)")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnlistedWeights:
-    """The weights file that a ``flowzoo.json`` stands beside.
-
-    Attributes:
-        filename: Its name, in the same directory.
-        sha256: SHA-256 of its content, 64 hex digits.
-        size: Length in bytes.
-        dtype: How floating-point values are stored, such as ``"float32"``.
-    """
-
-    filename: str
-    sha256: str
-    size: int
-    dtype: str
-
-    def __post_init__(self) -> None:
-        check_filename(self.filename)
-        if not _SHA256.fullmatch(self.sha256) or self.size <= 0:
-            raise ConfigError(
-                f"sha256 {self.sha256!r} or size {self.size} of {self.filename} cannot be right."
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +44,7 @@ class Unlisted:
     architecture: str
     config: Mapping[str, Any]
     config_hash: str
-    weights: UnlistedWeights
+    weights: Weights
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,6 +54,7 @@ def read_card(path: Path) -> Unlisted:
     Raises:
         WeightsUnavailable: There is none.
         ConfigError: It is not of the form that this version of flowzoo reads.
+        ManifestError: Its account of the weights is not well formed.
     """
     try:
         with path.open("rb") as file:
@@ -131,6 +107,6 @@ def _parse(data: dict[str, Any], where: str) -> Unlisted:
     for key, kind in needed.items():
         if not isinstance(data.get(key), kind):
             raise ConfigError(f"{where}: {key} is {data.get(key)!r}; expected {kind.__name__}.")
-    weights = parse_config(UnlistedWeights, data["weights"], f"{where}: weights")
+    weights = read(Weights, data["weights"], where, "$.weights")
     details = {key: value for key, value in data.items() if key not in needed and key != "schema"}
     return Unlisted(**{key: data[key] for key in needed} | {"weights": weights}, details=details)
