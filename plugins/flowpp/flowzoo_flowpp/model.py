@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors import (
@@ -22,11 +23,12 @@ from flowzoo.bijectors import (
     MixtureLogisticCoupling,
     Partition,
     Squeeze,
+    SqueezeOrder,
 )
 from flowzoo.dequantization import Dequantization, UniformDequantization, VariationalDequantization
 from flowzoo.flow import Flow
 from flowzoo_flowpp.config import FlowppConfig, Group
-from flowzoo_flowpp.networks import ContextNetwork, ConvNetwork, GatedNetwork
+from flowzoo_flowpp.networks import ContextNetwork, ConvNetwork, GatedNetwork, PriorNetwork
 
 __all__ = ["OnHalves", "build"]
 
@@ -36,8 +38,11 @@ PARTITIONS: dict[str, type[Partition]] = {
     "channel": ChannelHalves,
 }
 
-SQUEEZE_ORDER = "offset"
+SQUEEZE_ORDER: SqueezeOrder = "offset"
 """Channel order of the official code's space_to_depth."""
+
+POINTWISE_NOISE = 0.001
+"""The 1x1 convolutions of the halves begin as the identity plus noise of this standard deviation."""
 
 
 def build(config: FlowppConfig) -> Flow:
@@ -154,18 +159,24 @@ def _normalize_and_mix(config: FlowppConfig, group: Group, partition: Partition)
         return [actnorm]
     if config.permutation == "halves":
         half = group.half[0]
-        return [actnorm, OnHalves(partition, InvertibleConv1x1(half), InvertibleConv1x1(half))]
+        return [actnorm, OnHalves(partition, _near_identity(half), _near_identity(half))]
     if config.normalization == "channel":
         # A normalization by channel folds into the convolution: one pass over the activations, not two.
         return [InvertibleConv1x1(channels, actnorm)]
     return [actnorm, InvertibleConv1x1(channels)]
 
 
+def _near_identity(channels: int) -> InvertibleConv1x1:
+    conv = InvertibleConv1x1(channels)
+    conv.reset_matrix(torch.eye(channels) + POINTWISE_NOISE * torch.randn(channels, channels))
+    return conv
+
+
 def _prior(config: FlowppConfig, group: Group) -> ConditionalPrior | None:
     if config.prior == "standard":
         return None
     half = group.half[0]
-    return ConditionalPrior(ConvNetwork(half, 2 * half, filters=config.filters))
+    return ConditionalPrior(PriorNetwork(half, filters=config.filters))
 
 
 def _dequantization(config: FlowppConfig) -> Dequantization:

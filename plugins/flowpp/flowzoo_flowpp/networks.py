@@ -12,10 +12,13 @@ from flowzoo.bijectors import Partition
 from flowzoo.nets.attention import GatedAttention, PositionEmbedding
 from flowzoo.nets.gated import ChannelLayerNorm, GatedConv, ScaledConv2d, concat_elu
 
-__all__ = ["ContextNetwork", "ConvNetwork", "GatedBlock", "GatedNetwork"]
+__all__ = ["ContextNetwork", "ConvNetwork", "GatedBlock", "GatedNetwork", "PriorNetwork"]
 
 OUTPUT_SCALE = 0.1
 """Standard deviation of the coupling parameters after initialization: couplings begin near the identity."""
+
+MAX_LOG_SCALE = 5.0
+"""Bound on the log-scale of a conditional prior."""
 
 
 class GatedBlock(nn.Module):
@@ -171,6 +174,26 @@ class ConvNetwork(nn.Module):
         return out
 
 
+class PriorNetwork(nn.Module):
+    """Mean and log-scale of what is factored out, from what is kept.
+
+    The log-scale is bounded to (-5, 5) by a tanh: unbounded, a single odd image can blow a training run up.
+
+    Args:
+        channels: Channels of either half.
+        filters: Channels of the hidden layers.
+    """
+
+    def __init__(self, channels: int, *, filters: int) -> None:
+        super().__init__()
+        self.net = ConvNetwork(channels, 2 * channels, filters=filters)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Maps the kept half ``(B, C, H, W)`` to means and log-scales ``(B, 2C, H, W)``."""
+        mean, raw = self.net(x, context).chunk(2, dim=1)
+        return torch.cat([mean, MAX_LOG_SCALE * torch.tanh(raw / MAX_LOG_SCALE)], dim=1)
+
+
 class ContextNetwork(nn.Module):
     """The image as the dequantizer's couplings see it: features at the resolution of their halves.
 
@@ -215,7 +238,7 @@ class ContextNetwork(nn.Module):
         )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Maps images ``(B, C, H, W)`` in [-1/2, 1/2] to ``(B, channels, H', W')``; takes no context itself."""
+        """Maps images ``(B, C, H, W)`` in [-1/2, 1/2] to features ``(B, channels, H', W')``."""
         halves = self.partition.split(F.pixel_unshuffle(x, self.squeeze))
         x = self.project_in(torch.cat(halves, dim=1).contiguous(memory_format=torch.channels_last))
         position = None if self.position is None else self.position()
