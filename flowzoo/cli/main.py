@@ -130,12 +130,9 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"Error: {place}{error.strerror}.", 8
-    lines = " ".join(str(error).split())
-    return (
-        f"Error: unexpected {kind}: {lines}\n"
-        "This is a bug in flowzoo or in a plugin. FLOWZOO_DEBUG=1 shows where it happened; please report it.",
-        EXIT_BUG,
-    )
+    what = f"Error: unexpected {kind}: {' '.join(str(error).split())}"
+    hint = "This is a bug in flowzoo or a plugin. FLOWZOO_DEBUG=1 shows where it happened; please report it."
+    return f"{what}\n{hint}", EXIT_BUG
 
 
 def _fail(message: str, code: int) -> NoReturn:
