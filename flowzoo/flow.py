@@ -19,7 +19,8 @@ from flowzoo.nets.precision import RunsNetwork
 from flowzoo.summary import summarize
 
 if TYPE_CHECKING:
-    from flowzoo.manifest import Entry
+    from flowzoo.entries import Entry
+    from flowzoo.unlisted import Unlisted
 
 
 class Flow(nn.Module):
@@ -61,7 +62,7 @@ class Flow(nn.Module):
         self.base = base or StandardNormal()
         self.architecture: str | None = None
         self.config: Any = None
-        self.card: Entry | None = None
+        self.card: Entry | Unlisted | None = None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
