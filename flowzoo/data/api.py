@@ -1,7 +1,7 @@
 """What a data set is: where it comes from, how it is prepared, how it is split, and what it may be used for.
 
-Torch-free: everything here can be listed without importing torch. Pixels are read by the set's *reader*, a function
-named as ``"module:function"`` that is imported only by :meth:`Dataset.load`.
+Torch-free: everything here can be listed without importing torch. Pixels are read by the set's *reader*, a
+function named as ``"module:function"`` that is imported only by :meth:`Dataset.load`.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ class Split:
     Attributes:
         description: Which images of the release these are, in words.
         size: Number of images, or None where it depends on the user's files.
-        sha256: Digest of the uint8 pixels, images in order, each channel by channel, row by row; None if unknown.
-        alternatives: Each a tuple of paths (relative to the data root) that together hold the split; the first
-            one that is complete is read. Empty: the reader needs no files, the split is always there.
+        sha256: Digest of the uint8 pixels, images in order, each channel by channel, row by row; None if
+            unknown.
+        alternatives: Each a tuple of paths (relative to the data root) that together hold the split; the
+            first one that is complete is read. Empty: the reader needs no files, the split is always there.
     """
 
     description: str
@@ -73,12 +74,13 @@ class Dataset:
         id: Its name everywhere: manifests, recipes, command line.
         title: One line.
         release: Which release of the images this is.
-        preprocessing: Id of the preprocessing; two sets of images with the same id were made by the same steps.
+        preprocessing: Id of the preprocessing; two sets of images with the same id were made by the same
+            steps.
         preprocessing_note: These steps in words, rounding included.
         image_shape: (C, H, W) of every image.
         splits: ``train``, ``valid`` and ``test``.
-        reader: ``"module:function"``; called with (this data set, split, paths) it returns the images, as a uint8
-            tensor (N, C, H, W) or an :class:`flowzoo.data.images.ImageSource`.
+        reader: ``"module:function"``; called with (this data set, split, paths) it returns the images, as a
+            uint8 tensor (N, C, H, W) or an :class:`flowzoo.data.images.ImageSource`.
         terms: License or terms of use, one line.
         attribution: Whom to credit, and the paper.
         how_to_get: What to do when it is missing, in words.
@@ -204,8 +206,8 @@ class Dataset:
             source = f"the default, as ${ROOT_VARIABLE} is not set"
         several = "any of these would do" if len(alternatives) > 1 else "all of these are needed"
         return (
-            f"The {split} split of the data set {self.id!r} is not there. It was looked for under {data_root(root)} "
-            f"({source}); {several}:\n{places}\nHow to get it: {self.how_to_get}"
+            f"The {split} split of the data set {self.id!r} is not there. It was looked for under "
+            f"{data_root(root)} ({source}); {several}:\n{places}\nHow to get it: {self.how_to_get}"
         )
 
 

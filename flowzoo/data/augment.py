@@ -1,6 +1,7 @@
 """Augmentation of uint8 images, on the device, as a function of (seed, step, place in the joint batch).
 
-Every augmentation keeps the pixels whole numbers, so that a density over integers can be trained on its output.
+Every augmentation keeps the pixels whole numbers, so that a density over integers can be trained on its
+output.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, tuple[int, int], NDArray[np.uint64]],
     "flip": _random_flip,
     "translate-10": _random_translation,
 }
-"""``flip``: mirrored left to right with probability 1/2. ``translate-10``: moved by a whole number of pixels, uniform
-between minus and plus a tenth of the side (rounded down) in each direction, border repeated."""
+"""``flip``: mirrored left to right with probability 1/2. ``translate-10``: moved by a whole number of pixels,
+uniform between minus and plus a tenth of the side (rounded down) in each direction, border repeated."""
 
 
 def parse_augmentations(spec: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:

@@ -27,6 +27,11 @@ def _test_first(folder: str) -> tuple[str, ...]:
     return _under(folder, (*_IDX_FILES["test"], *_IDX_FILES["train"]))
 
 
+def _torchvision(name: str) -> str:
+    """The line of Python that downloads a set; DATA is the data root that the message names."""
+    return f"python -c \"import torchvision; torchvision.datasets.{name}('DATA', download=True)\""
+
+
 _MNIST_TRAIN = (_train_first("MNIST/raw"),)
 
 MNIST = Dataset(
@@ -57,9 +62,12 @@ MNIST = Dataset(
     },
     reader="flowzoo.data.readers.idx:read",
     terms="CC BY-SA 3.0",
-    attribution="Yann LeCun, Corinna Cortes; LeCun et al., Gradient-based learning applied to document recognition, 1998",
+    attribution=(
+        "Yann LeCun and Corinna Cortes; LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied "
+        "to document recognition, 1998"
+    ),
     how_to_get=(
-        "python -c \"import os, torchvision; torchvision.datasets.MNIST(os.environ['FLOWZOO_DATA'], download=True)\", "
+        f"{_torchvision('MNIST')}, "
         "or put the four uncompressed idx files of the MNIST database into MNIST/raw yourself."
     ),
     md5={
@@ -116,9 +124,7 @@ FASHION_MNIST = Dataset(
     terms="MIT",
     attribution="Zalando SE; Xiao, Rasul and Vollgraf, Fashion-MNIST, arXiv 1708.07747",
     how_to_get=(
-        "apt-get install dataset-fashion-mnist on Debian and Ubuntu, or "
-        'python -c "import os, torchvision; '
-        "torchvision.datasets.FashionMNIST(os.environ['FLOWZOO_DATA'], download=True)\"."
+        f"apt-get install dataset-fashion-mnist on Debian and Ubuntu, or {_torchvision('FashionMNIST')}."
     ),
     md5={
         **{f"FashionMNIST/raw/{name}": md5 for name, md5 in _FASHION_MD5.items()},
@@ -175,8 +181,9 @@ CIFAR10 = Dataset(
     terms="no stated license; research use is customary",
     attribution="Alex Krizhevsky, Learning multiple layers of features from tiny images, 2009",
     how_to_get=(
-        "python -c \"import os, torchvision; torchvision.datasets.CIFAR10(os.environ['FLOWZOO_DATA'], download=True)\", "
-        "or unpack cifar-10-python.tar.gz or cifar-10-binary.tar.gz from the CIFAR page of the University of Toronto."
+        f"{_torchvision('CIFAR10')}, "
+        "or unpack cifar-10-python.tar.gz or cifar-10-binary.tar.gz from the CIFAR page "
+        "of the University of Toronto."
     ),
     md5={f"cifar-10-batches-py/{name}": md5 for name, md5 in _CIFAR_MD5.items()},
     options={"valid": 5_000},
@@ -187,11 +194,11 @@ _HALF_FILE = (("celeba64-half/images.npy",),)
 CELEBA64_HALF = Dataset(
     id="celeba64-half",
     title="10,000 CelebA faces, 64x64, RGB, from a half-resolution copy",
-    release="aligned CelebA, ids 1 to 10,000, half resolution (89x109), JPEG-recompressed at quality about 75",
+    release="aligned CelebA, ids 1 to 10,000, half resolution (89x109), JPEG of quality about 75",
     preprocessing="celeba64-half-v1",
     preprocessing_note=(
-        "Central 74x74 of the 89x109 copy (148x148 of the original), PIL bilinear to 64x64, uint8. Smoother than "
-        "CelebA proper: figures measured on it cannot be compared with any published one."
+        "Central 74x74 of the 89x109 copy (148x148 of the original), PIL bilinear to 64x64, uint8. "
+        "Smoother than CelebA proper: figures measured on it cannot be compared with any published one."
     ),
     image_shape=(3, 64, 64),
     splits={

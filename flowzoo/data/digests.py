@@ -50,7 +50,8 @@ def check_md5(path: Path, expected: str) -> None:
                 digest.update(block)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise IntegrityError(
-            f"{path} cannot be decompressed: {error}. Expected content with md5 {expected}: get the file again."
+            f"{path} cannot be decompressed: {error}. Expected content with md5 {expected}: get the file "
+            "again."
         ) from error
     if digest.hexdigest() != expected:
         raise IntegrityError(

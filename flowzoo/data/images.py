@@ -30,7 +30,7 @@ class ImageSource(Protocol):
         """(N, C, H, W)."""
 
     def batch(self, indices: Tensor) -> Tensor:
-        """Returns the images at ``indices`` (int64, shape (B,), on the CPU) as uint8 (B, C, H, W) on the CPU."""
+        """Returns the images at ``indices``, int64 (B,), as uint8 (B, C, H, W), both on the CPU."""
 
 
 class Selected:
@@ -181,8 +181,9 @@ class ImageSet:
         for what, wanted in expected.items():
             if found[what] != wanted:
                 raise IntegrityError(
-                    f"The {self.split} split of {self.id!r} is not the one on record: its {what} is {found[what]}, "
-                    f"expected {wanted}. The files are damaged or of another release: get them again."
+                    f"The {self.split} split of {self.id!r} is not the one on record: its {what} is "
+                    f"{found[what]}, expected {wanted}. The files are damaged or of another release: get "
+                    "them again."
                 )
 
     def __repr__(self) -> str:

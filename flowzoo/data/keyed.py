@@ -1,10 +1,10 @@
 """Random integers as a pure function of a key, by integer arithmetic alone.
 
-The order of the training images and the augmentation draw from here, so that they depend on nothing but the key: not
-on the number of processes, not on where a run was resumed, not on the version of torch or NumPy.
+The order of the training images and the augmentation draw from here, so that they depend on nothing but the
+key: not on the number of processes, not on where a run was resumed, not on the version of torch or NumPy.
 
-The mixing function is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014).
+The mixing function is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
+number generators", OOPSLA 2014).
 """
 
 from __future__ import annotations

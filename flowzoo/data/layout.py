@@ -1,8 +1,9 @@
-"""The shape of arrays of images, read from the header of an ``.npy`` file without reading its pixels. Torch-free."""
+"""The layout of arrays of images, read from an ``.npy`` file's header without its pixels. Torch-free."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,13 @@ def map_npy(path: Path) -> NDArray[np.uint8]:
     if not path.is_file():
         raise DataUnavailable(f"There is no file {path}. Save a uint8 array there with numpy.save.")
     try:
-        array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise IntegrityError(f"{path} is not a complete .npy file of numbers: {error}.") from error
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
-        found = getattr(array, "dtype", "an archive")
-        raise InputError(f"{path} holds {found}, expected uint8 pixels 0 to 255: convert it first.")
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} is an archive of several arrays, expected one array saved with numpy.save.")
+    if array.dtype != np.uint8:
+        raise InputError(f"{path} holds {array.dtype}, expected uint8 pixels 0 to 255: convert it first.")
     return array
 
 
@@ -67,9 +69,9 @@ def array_layout(
     ]
     if len(fits) != 1:
         reason = "could be (N, H, W, C) or (N, C, H, W): say which by ?layout=nhwc or ?layout=nchw"
-        raise InputError(
-            f"{where} has shape {shape}, which {reason if fits else 'has no axis of 1 or 3 channels where one is due'}."
-        )
+        if not fits:
+            reason = "has no axis of 1 or 3 channels where one is due"
+        raise InputError(f"{where} has shape {shape}, which {reason}.")
     return fits[0], (shape[3], shape[1], shape[2]) if fits[0] == CHANNELS_LAST else (
         shape[1],
         shape[2],

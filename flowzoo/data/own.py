@@ -26,7 +26,8 @@ def parse_own(name: str) -> Dataset:
     """Returns the data set that a ``folder:`` or ``numpy:`` name describes.
 
     Args:
-        name: ``folder:DIR?size=N[&channels=1|3][&split=all]`` or ``numpy:FILE.npy[?layout=nhwc|nchw][&split=all]``.
+        name: ``folder:DIR?size=N[&channels=1|3][&split=all]`` or
+            ``numpy:FILE.npy[?layout=nhwc|nchw][&split=all]``.
 
     Raises:
         InputError: if the name is malformed, or the array is not one of images.
@@ -58,9 +59,9 @@ def _folder(name: str, path: Path, options: Mapping[str, str]) -> Dataset:
         release="as found",
         preprocessing=f"folder-square-bilinear{size}-{'grey' if channels == 1 else 'rgb'}-v1",
         preprocessing_note=(
-            f"All images below the folder, sorted by relative path; each converted to {'L' if channels == 1 else 'RGB'}"
-            f", cropped to the central square, resized to {size}x{size} by PIL's antialiased bilinear filter, which "
-            "rounds to uint8. EXIF rotation is not applied."
+            "All images below the folder, sorted by relative path; each converted to "
+            f"{'L' if channels == 1 else 'RGB'}, cropped to the central square, resized to {size}x{size} by "
+            "PIL's antialiased bilinear filter, which rounds to uint8. EXIF rotation is not applied."
         ),
         image_shape=(channels, size, size),
         splits=_splits(whole, ((str(path),),) if whole else None, path),

@@ -1,8 +1,8 @@
 """Batches for training and for evaluation.
 
-Training: :class:`TrainBatches`, an endless stream that is a pure function of (seed, position). The joint batch of a
-step is the same however many processes share it, and a stream restored at a position goes on exactly as the one that
-was never interrupted.
+Training: :class:`TrainBatches`, an endless stream that is a pure function of (seed, position). The joint
+batch of a step is the same however many processes share it, and a stream restored at a position goes on
+exactly as the one that was never interrupted.
 
 Evaluation: :func:`eval_batches`, every image exactly once, nothing padded, nothing dropped.
 """
@@ -60,12 +60,12 @@ class Position:
 class TrainBatches:
     """An endless stream of training batches, the same on every machine for the same seed.
 
-    In each epoch the set is permuted by (seed, epoch) and cut into joint batches; the remainder that would not fill
-    one is left out of this epoch. Process ``rank`` of ``world_size`` takes its consecutive share of each joint batch.
-    Augmentation is keyed by (seed, step, place in the joint batch).
+    In each epoch the set is permuted by (seed, epoch) and cut into joint batches; the remainder that would
+    not fill one is left out of this epoch. Process ``rank`` of ``world_size`` takes its consecutive share of
+    each joint batch. Augmentation is keyed by (seed, step, place in the joint batch).
 
-    Where the set fits in a quarter of the device's free memory it is copied there once; otherwise threads gather
-    batches ahead into pinned memory, which is copied to the device while the step before is computed.
+    Where the set fits in a quarter of the device's free memory it is copied there once; otherwise threads
+    gather batches ahead into pinned memory, which is copied to the device while the step before is computed.
 
     Args:
         image_set: The images.
@@ -103,8 +103,8 @@ class TrainBatches:
             )
         if batch_size > len(image_set):
             raise InputError(
-                f"A batch of {batch_size} images is larger than the {image_set.split} split of {image_set.id!r} "
-                f"with its {len(image_set)} images: choose a smaller batch."
+                f"A batch of {batch_size} images is larger than the {image_set.split} split of "
+                f"{image_set.id!r} with its {len(image_set)} images: choose a smaller batch."
             )
         self.image_set, self.batch_size, self.seed = image_set, batch_size, seed
         self.device = torch.device(device)
@@ -217,7 +217,7 @@ class TrainBatches:
 
 
 def fits_on(image_set: ImageSet, device: torch.device) -> bool:
-    """Whether to keep the whole set on a device: at most a quarter of a GPU's free memory; what is in RAM, in RAM."""
+    """Whether to keep the whole set on a device: in at most a quarter of a GPU's free memory."""
     if device.type == "cpu":
         return image_set.in_memory
     if device.type == "cuda":
@@ -237,8 +237,8 @@ def eval_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields every image of this process's share exactly once.
 
-    Process ``rank`` takes images ``rank``, ``rank + world_size``, ...; shares may differ by one image, and the last
-    batch may be smaller: nothing is padded and nothing dropped.
+    Process ``rank`` takes images ``rank``, ``rank + world_size``, ...; shares may differ by one image, and
+    the last batch may be smaller: nothing is padded and nothing dropped.
 
     Args:
         image_set: The images.
@@ -258,9 +258,8 @@ def eval_batches(
     if batch_size < 1:
         raise InputError(f"The batch size must be at least 1, found {batch_size}.")
     indices = (torch.arange(len(image_set)) if order is None else order)[rank::world_size]
-    return prefetch(
-        lambda chosen: (chosen, image_set.batch(chosen)), indices.split(batch_size), workers=workers
-    )
+    chunks = (indices[start : start + batch_size] for start in range(0, len(indices), batch_size))
+    return prefetch(lambda chosen: (chosen, image_set.batch(chosen)), chunks, workers=workers)
 
 
 def _check_rank(rank: int, world_size: int) -> None:
@@ -276,7 +275,7 @@ def _copy_ahead(
         for indices, images in batches:
             yield indices, images.to(device)
         return
-    stream = torch.cuda.Stream(device)
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def send(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.cuda.stream(stream):

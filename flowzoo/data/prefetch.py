@@ -1,7 +1,7 @@
 """Batches gathered ahead of time by worker threads, in order.
 
-Threads rather than processes: decoding a JPEG in PIL, copying out of a memory map and hashing all release Python's
-global lock, and threads need no second copy of the set and no pickling of batches.
+Threads rather than processes: decoding a JPEG in PIL, copying out of a memory map and hashing all release
+Python's global lock, and threads need no second copy of the set and no pickling of batches.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def prefetch(
         depth: How many results may be under way or waiting.
 
     Yields:
-        The results. An exception in ``function`` is raised where its result would have come. Closing the iterator
-        ends the threads.
+        The results. An exception in ``function`` is raised where its result would have come. Closing the
+        iterator ends the threads.
     """
     if workers == 0:
         yield from map(function, jobs)

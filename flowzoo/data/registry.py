@@ -1,8 +1,8 @@
 """Which data sets there are: the built-in ones, those of other distributions, and the user's own files.
 
-Other distributions announce theirs by the entry-point group ``flowzoo.datasets``: the entry's name is the data set's
-id, its value a :class:`flowzoo.data.api.Dataset` or a function without arguments that returns one. One that cannot be
-loaded is listed with its cause and raises only when it is asked for.
+Other distributions announce theirs by the entry-point group ``flowzoo.datasets``: the entry's name is the
+data set's id, its value a :class:`flowzoo.data.api.Dataset` or a function without arguments that returns one.
+One that cannot be loaded is listed with its cause and raises only when it is asked for.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _load(point: EntryPoint) -> Registered:
         value = point.load()
         dataset = value if isinstance(value, Dataset) else value()
         cause = _objection(point, dataset)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code may fail in any way
         dataset, cause = None, f"{type(error).__name__}: {error}"
     usable = dataset if not cause else None
     return Registered(id=point.name, dataset=usable, origin=_origin(point), cause=cause)
@@ -124,5 +124,5 @@ def _objection(point: EntryPoint, dataset: object) -> str:
     if dataset.id != point.name:
         return f"its id is {dataset.id!r}, expected {point.name!r}, the entry point's name"
     if dataset.api_version != API_VERSION:
-        return f"it was written for version {dataset.api_version} of the contract, this flowzoo speaks {API_VERSION}"
+        return f"its api_version is {dataset.api_version}, this flowzoo speaks {API_VERSION}"
     return ""

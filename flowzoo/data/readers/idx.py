@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: idx files in torchvision's layout, gzipped ones, and the bundled MNIST test images."""
+"""MNIST and Fashion-MNIST: idx files, in torchvision's layout, gzipped, or bundled with flowzoo."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def parse_idx_images(content: bytes, where: Path) -> Tensor:
     if magic != _IMAGES_MAGIC or len(content) - 16 != math.prod(shape):
         raise IntegrityError(
             f"{where} is not a complete idx image file: magic {magic:#010x}, shape {tuple(shape)}, "
-            f"{len(content) - 16} bytes of pixels; expected magic {_IMAGES_MAGIC:#010x} and {math.prod(shape)} bytes."
+            f"{len(content) - 16} bytes of pixels; expected magic {_IMAGES_MAGIC:#010x} and "
+            f"{math.prod(shape)} bytes."
         )
     count, height, width = shape
     pixels = np.frombuffer(content, dtype=np.uint8, offset=16).reshape(count, 1, height, width)
@@ -79,7 +80,8 @@ def _read_with_torchvision(dataset: Dataset, split: str, path: Path) -> Tensor:
         found = getattr(datasets, path.parents[1].name)(str(root), train=split != "test", download=False)
     except (RuntimeError, OSError) as error:
         raise DataUnavailable(
-            f"torchvision cannot read {dataset.id!r} under {root}: {error}. How to get it: {dataset.how_to_get}"
+            f"torchvision cannot read {dataset.id!r} under {root}: {error}. How to get it: "
+            f"{dataset.how_to_get}"
         ) from error
     images: Tensor = found.data
     return images[:, None]

@@ -1,0 +1,222 @@
+"""The arrays inside a pickled dictionary, read without running anything.
+
+CIFAR-10 and the downsampled ImageNet are released as pickles. Unpickling runs whatever a file asks for, so
+this reader does not unpickle: it walks the opcodes that the standard library's disassembler finds (which
+executes nothing) over a stack of its own, knows the few opcodes of which dictionaries of numeric arrays
+consist, and gives meaning to five names, none of which it looks up or imports. Any other opcode or name is
+refused.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowzoo.errors import IntegrityError
+
+__all__ = ["read_pickled_arrays"]
+
+_NUMERIC = re.compile(r"[uif][1248]|b1")
+_MARK = object()
+_NDARRAY = object()
+
+
+class _Refused(Exception):
+    """The file holds something that this reader does not know."""
+
+
+class _Dtype:
+    """A NumPy type under construction: its code, such as ``u1``, and then its byte order."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or not _NUMERIC.fullmatch(code):
+            raise _Refused(f"an array of type {code!r}, which is not a plain number")
+        self.dtype = np.dtype(code)
+
+    def build(self, state: Any) -> None:
+        order = state[1]
+        if order not in ("|", "<", ">", "="):
+            raise _Refused(f"the byte order {order!r}")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array:
+    """An array under construction; the pickle creates it empty and fills it in later."""
+
+    def __init__(self, *_: Any) -> None:
+        self.values: NDArray[Any] | None = None
+
+    def build(self, state: Any) -> None:
+        _, shape, kind, fortran, data = state
+        if not isinstance(kind, _Dtype) or fortran not in (0, False):
+            raise _Refused("an array that is not in C order")
+        content = data.encode("latin-1") if isinstance(data, str) else data
+        if len(content) != math.prod(shape) * kind.dtype.itemsize:
+            raise _Refused(f"an array of shape {shape} with {len(content)} bytes")
+        self.values = np.frombuffer(content, dtype=kind.dtype).reshape(shape)
+
+
+class _Function:
+    """A name that a pickle may call, and what is done instead of calling it."""
+
+    def __init__(self, replacement: Callable[..., Any]) -> None:
+        self.replacement = replacement
+
+
+def _encoded(text: Any, encoding: Any) -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise _Refused(f"text encoded as {encoding!r}")
+    return text.encode("latin-1")
+
+
+_NAMES: dict[str, Any] = {
+    "numpy ndarray": _NDARRAY,
+    "numpy dtype": _Function(_Dtype),
+    "numpy.core.multiarray _reconstruct": _Function(_Array),
+    "numpy._core.multiarray _reconstruct": _Function(_Array),
+    "_codecs encode": _Function(_encoded),
+}
+
+_STRINGS = {"BINSTRING", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE"}
+_BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
+_NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
+_PUSH = _STRINGS | _BYTES | _NUMBERS
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+_SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_IGNORED = {"PROTO", "FRAME", "STOP"}
+
+
+class _Machine:
+    """The stack and memo of a pickle, for data only."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, content: bytes) -> Any:
+        for opcode, argument, _ in pickletools.genops(content):
+            self.step(opcode.name, argument)
+        if len(self.stack) != 1:
+            raise _Refused("an unfinished value")
+        return self.stack[0]
+
+    def step(self, name: str, argument: Any) -> None:
+        if name in _PUSH:
+            self.stack.append(argument)
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            self.stack.append(_EMPTY[name]())
+        elif name in _SHORT_TUPLES:
+            count = _SHORT_TUPLES[name]
+            self.stack[-count:] = [tuple(self.stack[-count:])]
+        elif name not in _IGNORED:
+            handler = _HANDLERS.get(name)
+            if handler is None:
+                raise _Refused(f"the opcode {name}")
+            handler(self, argument)
+
+    def pop_to_mark(self) -> list[Any]:
+        at = len(self.stack) - 1
+        while self.stack[at] is not _MARK:
+            at -= 1
+            if at < 0:
+                raise _Refused("a value without a beginning")
+        items = self.stack[at + 1 :]
+        del self.stack[at:]
+        return items
+
+    def look_up(self, name: str) -> None:
+        if name not in _NAMES:
+            raise _Refused(f"the name {name.replace(' ', '.')!r}")
+        self.stack.append(_NAMES[name])
+
+    def stack_global(self, _: Any) -> None:
+        attribute, module = self.stack.pop(), self.stack.pop()
+        self.look_up(f"{module} {attribute}")
+
+    def reduce(self, _: Any) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, _Function):
+            raise _Refused("a call of something that is not a function")
+        self.stack.append(function.replacement(*arguments))
+
+    def build(self, _: Any) -> None:
+        state, value = self.stack.pop(), self.stack[-1]
+        if not isinstance(value, _Dtype | _Array):
+            raise _Refused("state for something that is no array")
+        value.build(state)
+
+    def append_items(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise _Refused("items for something that is no list")
+        self.stack[-1].extend(items)
+
+    def set_items(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise _Refused("entries for something that is no dictionary")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    def set_item(self, _: Any) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_items([key, value])
+
+
+_HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
+    "MARK": lambda machine, _: machine.stack.append(_MARK),
+    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_to_mark())),
+    "APPEND": lambda machine, _: machine.append_items([machine.stack.pop()]),
+    "APPENDS": lambda machine, _: machine.append_items(machine.pop_to_mark()),
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
+    "BINPUT": lambda machine, index: machine.memo.__setitem__(index, machine.stack[-1]),
+    "LONG_BINPUT": lambda machine, index: machine.memo.__setitem__(index, machine.stack[-1]),
+    "MEMOIZE": lambda machine, _: machine.memo.__setitem__(len(machine.memo), machine.stack[-1]),
+    "BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
+    "LONG_BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
+    "GLOBAL": _Machine.look_up,
+    "STACK_GLOBAL": _Machine.stack_global,
+    "REDUCE": _Machine.reduce,
+    "BUILD": _Machine.build,
+}
+
+
+def read_pickled_arrays(content: bytes, where: Path) -> dict[str, NDArray[Any]]:
+    """Returns the numeric arrays among the values of a pickled dictionary.
+
+    Args:
+        content: A pickle of protocol 2 to 4, as Python 2 and 3 write it.
+        where: The file, for the error.
+
+    Returns:
+        The arrays by key, read-only; values of other kinds are left out.
+
+    Raises:
+        IntegrityError: if the file holds anything but plain data; nothing in it has been run.
+    """
+    try:
+        value = _Machine().run(content)
+        if not isinstance(value, dict):
+            raise _Refused(f"a {type(value).__name__} where a dictionary is due")
+    except _Refused as error:
+        raise IntegrityError(
+            f"{where} holds {error}. Expected a dictionary of numeric arrays and nothing else; the file was "
+            "not unpickled and nothing in it was run. Get it again from its official page."
+        ) from None
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
+        raise IntegrityError(
+            f"{where} is not a complete pickle: {error}. Get the file again from its official page."
+        ) from error
+    return {
+        key.decode("latin-1") if isinstance(key, bytes) else str(key): item.values
+        for key, item in value.items()
+        if isinstance(item, _Array) and item.values is not None
+    }

@@ -1,0 +1,168 @@
+"""Images in files that PIL reads: any folder, CelebA, LSUN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flowzoo.data.api import SPLITS, Dataset
+from flowzoo.data.images import ImageSource
+from flowzoo.data.readers.npy import in_memory_if_small, tenths
+from flowzoo.errors import DataUnavailable, IntegrityError
+
+__all__ = [
+    "SUFFIXES",
+    "FileImages",
+    "find_images",
+    "read_celeba",
+    "read_own",
+    "read_split_folders",
+    "square_box",
+]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+
+Box = tuple[int, int, int, int]
+
+
+def square_box(width: int, height: int) -> Box:
+    """The central square with the image's shorter side; an odd pixel is cut off at the right or bottom."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def _celeba_box(width: int, height: int) -> Box:
+    """Rows 40 to 187 and columns 15 to 162 of an aligned CelebA image of 178x218 pixels."""
+    if (width, height) != (178, 218):
+        raise ValueError(f"it is {width}x{height}, an aligned CelebA image is 178x218")
+    return 15, 40, 163, 188
+
+
+_BOXES: dict[str, Callable[[int, int], Box]] = {"square": square_box, "celeba": _celeba_box}
+
+
+class FileImages:
+    """One image a file, decoded when asked for: converted, cropped, resized by PIL's bilinear filter, uint8.
+
+    Args:
+        paths: The files, in order.
+        crop: ``"square"`` or ``"celeba"``.
+        size: Side of the resulting square in pixels.
+        channels: 1 for grey, 3 for RGB.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, crop: str, size: int, channels: int) -> None:
+        self._paths, self._box = list(paths), _BOXES[crop]
+        self._mode = "L" if channels == 1 else "RGB"
+        self.shape: tuple[int, int, int, int] = (len(self._paths), channels, size, size)
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """Returns the images at ``indices``, uint8 (B, C, size, size).
+
+        Raises:
+            IntegrityError: if a file cannot be decoded or has a size that the crop does not allow.
+        """
+        _, channels, height, width = self.shape
+        out = np.empty((len(indices), channels, height, width), dtype=np.uint8)
+        for row, index in enumerate(indices.tolist()):
+            out[row] = self._decode(self._paths[index])
+        return torch.from_numpy(out)
+
+    def _decode(self, path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+        _, channels, height, width = self.shape
+        try:
+            with Image.open(path) as file:
+                image = file.convert(self._mode)
+            cropped = image.crop(self._box(*image.size))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise IntegrityError(
+                f"{path} cannot be used as an image: {error}. Replace or remove it."
+            ) from error
+        pixels = np.asarray(cropped.resize((width, height), Image.Resampling.BILINEAR))
+        return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Returns the image files below a folder, sorted by relative path with ``/`` between its parts."""
+    found = (path for path in _walk(folder) if path.suffix.lower() in SUFFIXES)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _walk(path)
+        else:
+            yield path
+
+
+def read_own(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Tensor | ImageSource:
+    """Reads ``folder:DIR``: its subfolder named like the split, or every tenth image of a folder without any.
+
+    Raises:
+        DataUnavailable: if there are no images, or some of the subfolders train, valid, test but not this
+            one.
+    """
+    folder = Path(dataset.options["folder"])
+    named = [name for name in SPLITS if (folder / name).is_dir()]
+    if paths[0] == folder and named and not dataset.options["all"]:
+        raise DataUnavailable(
+            f"{folder} has the subfolder {named[0]} but no subfolder {split}. Make one, or use "
+            f"'{dataset.id}&split=all' for all images below the folder."
+        )
+    files = find_images(paths[0])
+    if paths[0] == folder and not dataset.options["all"]:
+        files = [files[position] for position in tenths(len(files), split).tolist()]
+    return _files(dataset, split, files, paths[0])
+
+
+def read_split_folders(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Tensor | ImageSource:
+    """Reads a folder of training images, the last ``options["valid"]`` held out, or one of test images."""
+    files = find_images(paths[0])
+    held_out = int(dataset.options["valid"])
+    if split != "test":
+        files = files[-held_out:] if split == "valid" else files[:-held_out]
+    return _files(dataset, split, files, paths[0])
+
+
+def read_celeba(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Tensor | ImageSource:
+    """Reads aligned CelebA by its official partition: 0 train, 1 valid, 2 test.
+
+    Raises:
+        IntegrityError: if the partition file cannot be read, or names an image that is not there.
+    """
+    folder, partition = paths
+    wanted = str(SPLITS.index(split))
+    files = []
+    for number, line in enumerate(
+        partition.read_text(encoding="ascii", errors="replace").splitlines(), start=1
+    ):
+        fields = line.split()
+        if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
+            raise IntegrityError(
+                f"{partition}, line {number}: expected 'NAME.jpg 0|1|2', found {line[:60]!r}."
+            )
+        if fields[1] == wanted:
+            files.append(folder / Path(fields[0]).name)
+    if missing := next((path for path in files if not path.is_file()), None):
+        raise IntegrityError(
+            f"{partition} lists {missing.name}, which is not in {folder}: unpack the images again."
+        )
+    return _files(dataset, split, files, folder)
+
+
+def _files(dataset: Dataset, split: str, files: Sequence[Path], folder: Path) -> Tensor | ImageSource:
+    if not files:
+        raise DataUnavailable(
+            f"There are no images for the {split} split of {dataset.id!r} in {folder}. How to get them: "
+            f"{dataset.how_to_get}"
+        )
+    options = dataset.options
+    source = FileImages(files, crop=options["crop"], size=options["size"], channels=options["channels"])
+    return in_memory_if_small(source)
