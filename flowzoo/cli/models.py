@@ -1,0 +1,290 @@
+"""``flowzoo list`` and ``flowzoo info``: what there is, and everything known about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
+from typing import Any
+
+import click
+
+from flowzoo.api import Architecture, Citation, Preset
+from flowzoo.cli.output import fields, json_option, note, print_json, print_line, table
+from flowzoo.config import config_to_dict
+from flowzoo.errors import UnknownModel, did_you_mean
+from flowzoo.factory import preset_names, resolve
+from flowzoo.manifest import Entry, Manifest, load_manifests
+from flowzoo.registry import PluginState, discover, get_architecture, get_plugin
+
+_MODEL_COLUMNS = ("model", "version", "architecture", "data", "measured", "published", "status")
+_PRESET_COLUMNS = ("preset", "data", "published", "parameters", "recipe", "summary")
+_ARCHITECTURE_COLUMNS = ("architecture", "state", "summary", "presets")
+
+
+@click.command("list")
+@click.option("--architectures", "what", flag_value="architectures", help="List the architectures instead.")
+@click.option(
+    "--presets", "what", flag_value="presets", help="List the names that flowzoo.create takes instead."
+)
+@click.option("--all", "every", is_flag=True, help="List every version of a model, not just the default one.")
+@json_option
+def list_models(what: str | None, every: bool, as_json: bool) -> None:
+    """List the models of the zoo, with bits per dimension measured here and published."""
+    manifest = Manifest()
+    columns: tuple[str, ...]
+    if what == "architectures":
+        columns, rows = _ARCHITECTURE_COLUMNS, _architecture_rows()
+    elif what == "presets":
+        columns, rows = _PRESET_COLUMNS, _preset_rows()
+    else:
+        manifest = load_manifests()
+        columns, rows = _MODEL_COLUMNS, _model_rows(manifest, every)
+    if as_json:
+        print_json(rows)
+    else:
+        table(columns, [_cells(row, columns) for row in rows], right=("version", "published", "parameters"))
+    _note_problems(manifest)
+    if not rows and what is None:
+        note("No manifest lists a model yet; `flowzoo list --presets` shows what can be trained.")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--stack", is_flag=True, help="Print the stack of bijectors with shapes and parameters.")
+@click.option("--bibtex", is_flag=True, help="Print the papers as BibTeX, and nothing else.")
+@json_option
+def info(name: str, stack: bool, bibtex: bool, as_json: bool) -> None:
+    """Show everything about NAME: a model (glow-mnist, glow-mnist@1), a preset, or an architecture."""
+    subject = _subject(name)
+    if bibtex:
+        for citation in subject.citations:
+            print_line(citation.bibtex())
+        return
+    details = subject.details() | ({"stack": _summary(subject)} if stack else {})
+    if as_json:
+        print_json(details)
+        return
+    drawn = details.pop("stack", None)
+    fields(_shown(details, subject.citations))
+    if drawn is not None:
+        print_line()
+        print_line(drawn)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """What a name on the command line turned out to be; only an architecture has no config."""
+
+    name: str
+    kind: str
+    architecture: Architecture | None
+    architecture_name: str
+    preset: Preset | None = None
+    entry: Entry | None = None
+    config: Mapping[str, Any] | None = None
+    source: str = ""
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """The papers; of a model, those that its entry names."""
+        found = self.architecture.citations if self.architecture else ()
+        return tuple(c for c in found if self.entry is None or c.key in self.entry.citations)
+
+    def details(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        plugin = get_plugin(self.architecture_name) if self.architecture_name else None
+        facts: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        if self.entry is not None:
+            facts |= {**asdict(self.entry), "listed_by": self.source}
+            facts["load"] = f'flowzoo.load("{self.name}")' if self.entry.weights else None
+        elif self.preset is not None:
+            facts |= {f.name: getattr(self.preset, f.name) for f in dataclass_fields(self.preset)}
+            facts |= {
+                "published": asdict(self.preset.published) if self.preset.published else None,
+                "architecture": self.architecture_name,
+                "config": self.config,
+            }
+        elif self.architecture is not None:
+            facts |= {"summary": self.architecture.summary}
+            facts["presets"] = {key: preset.summary for key, preset in self.architecture.presets.items()}
+        if self.preset is not None or self.kind == "architecture":
+            call = f'"{self.name}"' + ("" if self.preset else ", image_shape=(C, H, W), ...")
+            facts["create"] = f"flowzoo.create({call})"
+        if plugin is not None:
+            facts["plugin"] = {
+                key: str(getattr(plugin, key))
+                for key in ("distribution", "version", "state", "cause", "mend")
+            }
+        facts["papers"] = [asdict(citation) for citation in self.citations]
+        return facts
+
+
+def _subject(name: str) -> _Subject:
+    """Finds a model, else a preset, else an architecture of that name.
+
+    Raises:
+        UnknownModel: It is none of them; the message suggests names.
+    """
+    manifest = load_manifests()
+    if name.partition("@")[0] in {*manifest.names(), *manifest.conflicts}:
+        entry = manifest.get(name)
+        return _Subject(
+            name=name,
+            kind="model",
+            architecture=_usable(entry.architecture),
+            architecture_name=entry.architecture if entry.architecture in discover() else "",
+            entry=entry,
+            config=entry.config,
+            source=manifest.sources[entry.key],
+        )
+    if name in discover():
+        return _Subject(
+            name=name, kind="architecture", architecture=get_architecture(name), architecture_name=name
+        )
+    try:
+        architecture, preset, config = resolve(name, {})
+    except UnknownModel:
+        known = [*manifest.names(), *preset_names(), *discover()]
+        raise UnknownModel(
+            f"{name!r} is no model, preset or architecture.{did_you_mean(name, known)} "
+            "`flowzoo list`, `flowzoo list --presets` and `flowzoo list --architectures` show them all."
+        ) from None
+    return _Subject(
+        name=name,
+        kind="preset",
+        architecture=architecture,
+        architecture_name=architecture.name,
+        preset=preset,
+        config=config_to_dict(config),
+    )
+
+
+def _usable(name: str) -> Architecture | None:
+    plugin = discover().get(name)
+    return plugin.architecture if plugin else None
+
+
+def _summary(subject: _Subject) -> str:
+    """The stack of bijectors; imports torch, allocates nothing."""
+    from flowzoo.factory import build_flow
+
+    if subject.config is None:
+        raise click.UsageError(
+            f"{subject.name!r} is an architecture, and --stack needs a config: name a preset such as "
+            f"{subject.name}-tiny."
+        )
+    architecture, _, config = resolve(subject.architecture_name, subject.config)
+    return build_flow(architecture.name, config, device="meta").summary()
+
+
+# --- tables -------------------------------------------------------------------------------------------
+
+
+def _model_rows(manifest: Manifest, every: bool) -> list[dict[str, Any]]:
+    entries = manifest.entries if every else [manifest.default(name) for name in manifest.names()]
+    return [
+        {
+            "model": entry.name,
+            "version": entry.version,
+            "architecture": entry.architecture,
+            "data": entry.data.id,
+            "measured": asdict(entry.measured) if entry.measured else None,
+            "published": asdict(entry.published) if entry.published else None,
+            "status": entry.status,
+        }
+        for entry in entries
+        if entry is not None
+    ]
+
+
+def _preset_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "preset": f"{plugin.name}-{key}",
+            "data": preset.dataset,
+            "published": asdict(preset.published) if preset.published else None,
+            "parameters": preset.parameters,
+            "recipe": preset.recipe,
+            "summary": preset.summary,
+        }
+        for plugin in discover().values()
+        for key, preset in (plugin.architecture.presets if plugin.architecture else {}).items()
+    ]
+
+
+def _architecture_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "architecture": plugin.name,
+            "state": str(plugin.state),
+            "summary": plugin.architecture.summary if plugin.architecture else plugin.cause,
+            "presets": list(plugin.architecture.presets) if plugin.architecture else [],
+        }
+        for plugin in discover().values()
+    ]
+
+
+def _cells(row: Mapping[str, Any], columns: tuple[str, ...]) -> list[object]:
+    """A row's values as they are shown in a table: figures short, lists joined."""
+    return [_cell(column, row[column]) for column in columns]
+
+
+def _cell(column: str, value: Any) -> object:
+    if isinstance(value, dict):
+        return _bpd(value)
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if column == "parameters" and value is not None:
+        return f"{value:,}"
+    return value
+
+
+def _bpd(figure: Mapping[str, Any]) -> str:
+    """Bits per dimension, with the standard error where it is known."""
+    if "stderr" in figure:
+        return f"{figure['bpd']:.4f} ± {figure['stderr']:.4f}"
+    return f"{figure['bpd']:.2f}"
+
+
+def _note_problems(manifest: Manifest) -> None:
+    for name, sources in manifest.conflicts.items():
+        note(
+            f"Model {name!r} is listed by {' and by '.join(sources)}; it cannot be loaded until one is gone."
+        )
+    for problem in manifest.problems:
+        note(f"A plugin's manifest cannot be read: {problem}")
+    unusable = [plugin.name for plugin in discover().values() if plugin.state is not PluginState.OK]
+    if unusable:
+        note(f"Not usable: {', '.join(unusable)}; see `flowzoo plugins`.")
+
+
+# --- one model, preset or architecture ----------------------------------------------------------------
+
+
+def _shown(details: dict[str, Any], citations: tuple[Citation, ...]) -> list[tuple[str, object]]:
+    """The details as lines for people: nested values flattened, figures with their protocol."""
+    shown: list[tuple[str, object]] = []
+    for key, value in details.items():
+        if value in (None, "", {}, [], ()) or key == "papers":
+            continue
+        if key == "citations":
+            shown.append((key, ", ".join(value)))
+        else:
+            shown.append((key.replace("_", " "), _lines(key, value)))
+    papers = [
+        f"{c.title} ({', '.join(c.authors)}; {c.venue} {c.year}) {c.url or ''}".strip() for c in citations
+    ]
+    return [*shown, ("papers", "\n".join(papers) or None)]
+
+
+def _lines(key: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(
+            f"{name}: {_lines(name, item)}" for name, item in value.items() if item not in (None, "")
+        )
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, int) and key in ("num_params", "parameters", "size", "num_images"):
+        return f"{value:,}"
+    return str(value)
