@@ -1,0 +1,177 @@
+"""What the README and the generated pages say is what the manifest and the code say."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from flowzoo import errors
+from flowzoo.api import Citation, Published
+from flowzoo.cli.main import main as command_line
+from flowzoo.manifest import Data, Entry, Manifest, Measured, Training, Weights
+from tools.cards import differences, render
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MARKERS = "<!-- models: x -->\n<!-- /models -->\n<!-- samples: x -->\n<!-- /samples -->\n"
+PAPER = Citation(key="k", title="A Title", authors=("A B",), year=2018, venue="V", arxiv="1234.56789")
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def entry(**changes: object) -> Entry:
+    """A released model whose every figure is a number that occurs nowhere else."""
+    fields: dict[str, object] = {
+        "name": "glow-digits",
+        "version": 3,
+        "status": "released",
+        "architecture": "glow",
+        "config": {"image_shape": [1, 28, 28], "n_bits": 8, "depth": 7},
+        "config_hash": "c" * 64,
+        "num_params": 123456,
+        "data": Data(id="digits", preprocessing="digits-28", split="test", num_images=9876, terms="CC BY"),
+        "license": "Apache-2.0",
+        "citations": ("k",),
+        "weights": Weights(
+            filename="glow-digits.safetensors", sha256="d" * 64, size=5_432_100, dtype="float32"
+        ),
+        "published": Published(bpd=1.05, dataset="digits test", source="Table 7", protocol="uniform"),
+        "measured": Measured(
+            bpd=1.23456,
+            stderr=0.00789,
+            dequantization="uniform",
+            samples=1,
+            seed=17,
+            dtype="float32",
+            num_images=9876,
+            tolerance=0.0005,
+            versions={"torch": "9.8.7"},
+            command="flowzoo eval glow-digits",
+            reconstruction_exact=9875,
+        ),
+        "training": Training(
+            recipe="flowzoo_glow:recipes/digits.toml",
+            command="flowzoo train glow-digits",
+            steps=43210,
+            hours=4.25,
+            hardware="one core",
+            seed=3,
+        ),
+    }
+    return Entry(**(fields | changes))  # type: ignore[arg-type]
+
+
+def rendered(*entries: Entry, pictures: frozenset[str] = frozenset()) -> dict[str, str]:
+    return dict(render(Manifest(entries=entries), MARKERS, pictures, lambda _: (PAPER,)))
+
+
+def test_generated_pages_equal_the_manifest() -> None:
+    assert differences(ROOT) == [], "run: make docs"
+
+
+def test_a_card_holds_every_figure_of_its_entry() -> None:
+    card = rendered(entry())["docs/models/glow-digits.md"]
+    figures = (
+        "123,456 1.2346 ± 0.0079 1.05 9,875 9,876 0.0005 17 9.8.7 43,210 4.2 d" + "d" * 63
+    ).split()  # fmt: skip
+    assert [figure for figure in figures if figure not in card] == []
+    for text in ("Table 7", "CC BY", "A Title", "https://arxiv.org/abs/1234.56789", '"depth": 7', "+0.1846"):
+        assert text in card
+
+
+def test_a_bound_is_marked_as_one() -> None:
+    found = entry().measured
+    assert found is not None
+    fields = {name: getattr(found, name) for name in found.__slots__} | {"dequantization": "variational"}
+    assert "≤ 1.2346" in rendered(entry(measured=Measured(**fields)))["README.md"]
+    assert "≤ 1.2346" not in rendered(entry())["README.md"]
+
+
+def test_a_configuration_without_weights_has_its_training_command_and_no_load() -> None:
+    bare = entry(status="unpublished", weights=None, measured=None, training=None)
+    files = rendered(bare)
+    assert "flowzoo train glow-digits --out" in files["docs/models/glow-digits.md"]
+    assert "flowzoo.load(" not in files["docs/models/glow-digits.md"]
+    assert "glow-digits" not in files["README.md"]
+    assert "glow-digits" in files["docs/models.md"]
+
+
+def test_no_published_figure_means_its_reason_is_shown() -> None:
+    files = rendered(entry(published=None, published_reason="no paper trained on digits"))
+    assert "no paper trained on digits" in files["docs/models/glow-digits.md"]
+
+
+def test_pictures_are_shown_if_and_only_if_they_are_there() -> None:
+    without = rendered(entry())
+    both = rendered(entry(), pictures=frozenset({"glow-digits.png", "glow-digits-curve.png"}))
+    assert "images/" not in without["README.md"] + without["docs/models/glow-digits.md"]
+    assert "(docs/images/glow-digits.png)" in both["README.md"]
+    assert "(../images/glow-digits-curve.png)" in both["docs/models/glow-digits.md"]
+
+
+def test_the_newest_release_stands_for_a_name() -> None:
+    files = rendered(entry(version=1, num_params=111), entry(version=2, num_params=222))
+    assert "222" in files["docs/models.md"]
+    assert "111" not in files["docs/models.md"]
+
+
+def test_a_readme_without_its_markers_is_refused() -> None:
+    with pytest.raises(click.ClickException, match="models"):
+        render(Manifest(), "no markers", frozenset(), lambda _: ())
+
+
+@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])
+def test_every_command_of_the_readme_exists(line: str) -> None:
+    words = line.partition("#")[0].split()
+    if words[0] == "make":
+        listed = subprocess.run(
+            ("make", "-n", words[1], "VENV=x"), cwd=ROOT, capture_output=True, check=False
+        )
+        assert listed.returncode == 0
+        return
+    assert words[0] == "flowzoo"
+    assert isinstance(command_line, click.Group)
+    with click.Context(command_line) as context:
+        command = command_line.get_command(context, words[1])
+        assert command is not None
+        options = {option for parameter in command.get_params(context) for option in parameter.opts}
+        wanted = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", line))
+    assert wanted <= options
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    (block,) = blocks("python")
+    script = tmp_path / "example.py"
+    script.write_text(block)
+    env = {key: value for key, value in os.environ.items() if not key.startswith("FLOWZOO_")}
+    done = subprocess.run(
+        (sys.executable, script), cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    table = re.compile(r"^\| (\d+) \| (.+) \|$", flags=re.MULTILINE)
+    assert table.findall(README) == table.findall(errors.__doc__ or "")
+    found = {value.exit_code for value in vars(errors).values() if isinstance(value, type)}
+    assert {str(code) for code in found} <= {code for code, _ in table.findall(README)}
+
+
+def test_every_variable_that_the_code_reads_is_in_the_readme() -> None:
+    literals = {
+        node.value
+        for path in (ROOT / "flowzoo").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    read = {text for text in literals if re.fullmatch(r"FLOWZOO_[A-Z_]+", text)}
+    assert read == set(re.findall(r"`(FLOWZOO_[A-Z_]+)`", README))

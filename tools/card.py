@@ -1,0 +1,170 @@
+"""A model's card: everything the manifest says of it, in Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from flowzoo.api import Citation
+from flowzoo.manifest import Entry
+from tools.cells import count, measured, megabytes, published, shape, table, versions
+
+GENERATED = "<!-- generated from weights_manifest.json by `make docs`; edit that, not this -->"
+
+
+def card(entry: Entry, citations: tuple[Citation, ...], pictures: frozenset[str]) -> str:
+    """The page ``docs/models/NAME.md``.
+
+    Args:
+        entry: The model.
+        citations: The architecture's papers; those that the entry names are printed.
+        pictures: Names of the files in ``docs/images``; ``NAME.png`` is the grid of samples and
+            ``NAME-curve.png`` the training curve.
+    """
+    sections = [
+        [GENERATED, f"# {entry.name}", *_opening(entry)],
+        _figures(entry),
+        _samples(entry, pictures),
+        _model(entry),
+        _data(entry),
+        _training(entry, pictures),
+        _terms(entry),
+        _papers(entry, citations),
+    ]
+    return "\n\n".join(part for section in sections for part in section) + "\n"
+
+
+def _opening(entry: Entry) -> Iterator[str]:
+    yield (
+        f"Version {entry.version}, {entry.status}. Architecture `{entry.architecture}`, "
+        f"{count(entry.num_params)} trainable parameters, images {shape(entry)}."
+    )
+    if entry.weights is None:
+        yield (
+            "There are no weights for this configuration yet. `flowzoo.create` builds it untrained, and\n\n"
+            f"```sh\nflowzoo train {entry.name} --out run\n```\n\ntrains it."
+        )
+        return
+    yield f'```python\nflow = flowzoo.load("{entry.name}")\n```'
+
+
+def _figures(entry: Entry) -> Iterator[str]:
+    yield "## Bits per dimension"
+    rows = []
+    if entry.measured is not None:
+        rows.append(("measured", measured(entry), _protocol(entry)))
+    if entry.published is not None:
+        source = f"{entry.published.source}; {entry.published.dataset}; {entry.published.protocol}"
+        rows.append(("published", published(entry), source))
+    if rows:
+        yield table(("", "bits/dim", "how"), rows)
+    if entry.published is None:
+        yield f"Published: none. {entry.published_reason}"
+    if entry.measured is None:
+        return
+    if entry.published is not None:
+        difference = entry.measured.bpd - entry.published.bpd
+        yield (
+            f"Measured minus published: {difference:+.4f}, with a standard error of "
+            f"{entry.measured.stderr:.4f} from the images alone. The published figure is a reference; the "
+            "verdict of `flowzoo eval` does not depend on it."
+        )
+    exact = entry.measured.reconstruction_exact
+    if exact is not None:
+        yield (
+            f"Reconstruction audit: `decode(encode(x)) == x` exactly for {count(exact)} of "
+            f"{count(entry.measured.num_images)} images."
+        )
+    yield (
+        f"Measure it again: `{entry.measured.command}`. It is verified if the result is within "
+        f"{entry.measured.tolerance:g} of the figure above. Measured with "
+        f"{versions(entry.measured.versions.items())}"
+        f"{_where(entry.measured.hardware, entry.measured.seconds)}."
+    )
+
+
+def _protocol(entry: Entry) -> str:
+    found = entry.measured
+    assert found is not None
+    samples = f"{found.samples} sample{'s' if found.samples > 1 else ''} an image"
+    bound = "; a bound" if found.dequantization != "uniform" else ""
+    return (
+        f"{count(found.num_images)} images of {entry.data.id}/{entry.data.split}; {found.dequantization} "
+        f"dequantization, {samples}, seed {found.seed}, {found.dtype}; ± is the standard error{bound}"
+    )
+
+
+def _where(hardware: str | None, seconds: float | None) -> str:
+    parts = [f" on {hardware}"] if hardware else []
+    return "".join(parts + ([f" in {seconds:.0f} s"] if seconds is not None else []))
+
+
+def _samples(entry: Entry, pictures: frozenset[str]) -> Iterator[str]:
+    if f"{entry.name}.png" in pictures:
+        yield "## Samples"
+        yield f"![Samples of {entry.name}](../images/{entry.name}.png)"
+
+
+def _model(entry: Entry) -> Iterator[str]:
+    yield "## Model"
+    if entry.weights is not None:
+        rows = [
+            ("file", f"`{entry.weights.filename}`, {megabytes(entry.weights.size)}, {entry.weights.dtype}"),
+            ("sha256", f"`{entry.weights.sha256}`"),
+            ("on the Hub", _hub(entry)),
+        ]
+        yield table(("weights", ""), rows)
+    yield f"```json\n{json.dumps(dict(entry.config), indent=2)}\n```"
+
+
+def _hub(entry: Entry) -> str:
+    assert entry.weights is not None
+    if entry.weights.revision is None:
+        return "not yet; the file ships inside the plugin"
+    return f"`{entry.weights.repo_id}` at `{entry.weights.revision}`"
+
+
+def _data(entry: Entry) -> Iterator[str]:
+    yield "## Data"
+    release = f", release {entry.data.release}" if entry.data.release else ""
+    yield (
+        f"`{entry.data.id}`{release}, preprocessing `{entry.data.preprocessing}`; the figure is for the "
+        f"{count(entry.data.num_images)} images of the split `{entry.data.split}`."
+    )
+    if entry.data.digest:
+        yield f"SHA-256 of these images after preprocessing: `{entry.data.digest}`."
+
+
+def _training(entry: Entry, pictures: frozenset[str]) -> Iterator[str]:
+    curve = f"{entry.name}-curve.png"
+    if entry.training is None and curve not in pictures:
+        return
+    yield "## Training"
+    if entry.training is not None:
+        cost = entry.training
+        rows = [
+            ("recipe", f"`{cost.recipe}`"),
+            ("command", f"`{cost.command}`"),
+            ("steps", count(cost.steps)),
+            ("cost", f"{cost.hours:.1f} hours on {cost.hardware}"),
+            ("seed", str(cost.seed)),
+        ]
+        if cost.versions:
+            rows.append(("versions", versions(cost.versions.items())))
+        yield table(("training", ""), rows)
+    if curve in pictures:
+        yield f"![Training curve of {entry.name}](../images/{curve})"
+
+
+def _terms(entry: Entry) -> Iterator[str]:
+    yield "## Terms"
+    yield f"Weights: {entry.license}. Data: {entry.data.terms}"
+
+
+def _papers(entry: Entry, citations: tuple[Citation, ...]) -> Iterator[str]:
+    papers = [citation for citation in citations if citation.key in entry.citations]
+    if papers:
+        yield "## Papers"
+    for paper in papers:
+        link = f" <{paper.url}>" if paper.url else ""
+        yield f"{', '.join(paper.authors)}. *{paper.title}.* {paper.venue}, {paper.year}.{link}"

@@ -1,0 +1,179 @@
+"""Writes what the documentation says of the models: ``python -m tools.cards [--check]``.
+
+The README's table and pictures, ``docs/models.md`` and a card for each model under ``docs/models/`` come
+from ``weights_manifest.json`` and the pictures in ``docs/images``. ``--check`` writes nothing and fails if
+anything differs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+from flowzoo.api import Citation
+from flowzoo.manifest import Entry, Manifest, parse
+from flowzoo.registry import get_architecture
+from tools.card import GENERATED, card
+from tools.cells import count, measured, published, shape, table
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES_A_ROW = 3
+
+Citations = Callable[[str], tuple[Citation, ...]]
+
+
+def render(
+    manifest: Manifest, readme: str, pictures: frozenset[str], citations: Citations
+) -> Mapping[str, str]:
+    """Every generated file of the repository.
+
+    Args:
+        manifest: The models.
+        readme: The README as it is; what lies between its markers is replaced.
+        pictures: Names of the files in ``docs/images``.
+        citations: From an architecture's name to its papers.
+
+    Returns:
+        Path relative to the root of the repository to content.
+    """
+    entries = [entry for name in manifest.names() if (entry := manifest.default(name)) is not None]
+    trained = [entry for entry in entries if entry.weights is not None]
+    untrained = [entry for entry in entries if entry.weights is None]
+    readme = _between(readme, "models", _readme_models(trained, untrained))
+    files = {
+        "README.md": _between(readme, "samples", _readme_samples(trained, pictures)),
+        "docs/models.md": _models_page(trained, untrained),
+    }
+    for entry in entries:
+        files[f"docs/models/{entry.name}.md"] = card(entry, citations(entry.architecture), pictures)
+    return files
+
+
+def _between(page: str, marker: str, content: str) -> str:
+    pattern = re.compile(rf"(<!-- {marker}: [^\n]*-->\n).*?(<!-- /{marker} -->)", flags=re.DOTALL)
+    found, replaced = pattern.subn(lambda match: f"{match[1]}{content}{match[2]}", page)
+    if replaced != 1:
+        raise click.ClickException(
+            f"README.md has {replaced} places for {marker!r}; expected one pair of markers."
+        )
+    return found
+
+
+def _readme_models(trained: list[Entry], untrained: list[Entry]) -> str:
+    rows = [
+        (
+            f"[`{entry.name}`](docs/models/{entry.name}.md)",
+            entry.data.id,
+            count(entry.num_params),
+            measured(entry),
+            published(entry),
+        )
+        for entry in trained
+    ]
+    found = table(("model", "data", "parameters", "bits/dim, measured on test", "published"), rows)
+    return (
+        f"\n{found}\n\n± is the standard error over the test images; ≤ marks a bound, under learned "
+        "dequantization. Protocols and sources of the\npublished figures are in each model's card. "
+        f"[docs/models.md](docs/models.md) lists these and {len(untrained)} configurations\nof the papers "
+        "without weights.\n\n"
+    )
+
+
+def _readme_samples(trained: list[Entry], pictures: frozenset[str]) -> str:
+    shown = [entry.name for entry in trained if f"{entry.name}.png" in pictures]
+    blocks = []
+    for first in range(0, len(shown), PICTURES_A_ROW):
+        names = shown[first : first + PICTURES_A_ROW]
+        images = [f"![Samples of {name}](docs/images/{name}.png)" for name in names]
+        blocks.append(table([f"`{name}`" for name in names], [images]))
+    return "".join(f"\n{block}\n" for block in blocks) + ("\n" if blocks else "")
+
+
+def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
+    with_weights = table(
+        ("model", "architecture", "data", "images", "parameters", "measured", "published"),
+        [
+            (
+                f"[`{entry.name}`](models/{entry.name}.md)",
+                entry.architecture,
+                f"{entry.data.id}/{entry.data.split}",
+                shape(entry),
+                count(entry.num_params),
+                measured(entry),
+                published(entry),
+            )
+            for entry in trained
+        ],
+    )
+    without = table(
+        ("configuration", "architecture", "data", "images", "parameters", "published", "source"),
+        [
+            (
+                f"[`{entry.name}`](models/{entry.name}.md)",
+                entry.architecture,
+                entry.data.id,
+                shape(entry),
+                count(entry.num_params),
+                published(entry),
+                entry.published.source if entry.published else f"none: {entry.published_reason}",
+            )
+            for entry in untrained
+        ],
+    )
+    return (
+        f"{GENERATED}\n\n# Models\n\nFigures are bits per dimension. ± is the standard error over the "
+        "images of the split; ≤ marks a bound, under learned\ndequantization. Published figures are "
+        "references, never gates: each card has source and protocol.\n\n"
+        f"## With weights\n\n`flowzoo.load(NAME)` loads these.\n\n{with_weights}\n\n"
+        "## Without weights\n\n`flowzoo.create(NAME)` builds these untrained, and "
+        f"`flowzoo train NAME --out RUN` trains them.\n\n{without}\n"
+    )
+
+
+def expected(root: Path) -> Mapping[str, str]:
+    """The generated files as they should be in the checkout at ``root``."""
+    manifest_path = root / "weights_manifest.json"
+    manifest = parse(manifest_path.read_text(encoding="utf-8"), manifest_path.name)
+    pictures = frozenset(path.name for path in (root / "docs/images").glob("*.png"))
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    return render(manifest, readme, pictures, lambda name: get_architecture(name).citations)
+
+
+def differences(root: Path) -> list[str]:
+    """Generated files that are missing, out of date, or of a model that is gone."""
+    files = expected(root)
+    cards = {path.relative_to(root).as_posix() for path in (root / "docs/models").glob("*.md")}
+    return sorted(
+        {name for name, content in files.items() if _content(root / name) != content} | (cards - files.keys())
+    )
+
+
+def _content(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; fail if a generated file differs.")
+def main(check: bool) -> None:
+    """Writes the README's table and the model cards from the manifest."""
+    stale = differences(ROOT)
+    if check:
+        if stale:
+            raise click.ClickException(f"out of date: {', '.join(stale)}. Run: make docs")
+        return
+    files = expected(ROOT)
+    for name in stale:
+        path = ROOT / name
+        if name in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[name], encoding="utf-8")
+        else:
+            path.unlink()
+        click.echo(f"{'wrote' if name in files else 'removed'} {name}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Pieces of Markdown: tables, and the figures of a manifest entry as a reader wants to see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from flowzoo.manifest import Entry
+
+NOTHING = "-"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a vertical bar inside a cell is escaped."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def measured(entry: Entry) -> str:
+    """Bits per dimension with standard error; a bound under learned noise carries the sign for it."""
+    if entry.measured is None:
+        return NOTHING
+    bound = "≤ " if entry.measured.dequantization != "uniform" else ""
+    return f"{bound}{entry.measured.bpd:.4f} ± {entry.measured.stderr:.4f}"
+
+
+def published(entry: Entry) -> str:
+    """The published bits per dimension, as many digits as were published."""
+    return NOTHING if entry.published is None else f"{entry.published.bpd:g}"
+
+
+def count(number: int) -> str:
+    """An integer with a comma between thousands."""
+    return f"{number:,}"
+
+
+def megabytes(size: int) -> str:
+    """Bytes in units of 10^6."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def shape(entry: Entry) -> str:
+    """The images' shape, channels first, and their bits where they are not 8."""
+    sizes = "x".join(map(str, entry.config.get("image_shape", ())))
+    n_bits = entry.config.get("n_bits", 8)
+    return sizes if n_bits == 8 else f"{sizes}, {n_bits} bits"
+
+
+def versions(found: Iterable[tuple[str, str]]) -> str:
+    """Names and versions on one line."""
+    return ", ".join(f"{name} {version}" for name, version in found)
