@@ -10,7 +10,10 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import re
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -40,6 +43,7 @@ class Fault:
         headers: Further headers of that answer.
         body: Send this body, under the headers of the right one.
         cut_at: Close the connection when this many bytes of the body are sent.
+        reset: Break the connection off instead of closing it.
         seconds_per_chunk: Wait this long before every 64 KiB of the body.
     """
 
@@ -50,6 +54,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
     cut_at: int | None = None
+    reset: bool = False
     seconds_per_chunk: float = 0.0
 
 
@@ -241,6 +246,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.record.sent += len(piece)
         if end < len(body):
             self.close_connection = True
+        if fault and fault.reset:
+            time.sleep(0.1)  # or the reset would overtake what was sent
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
 
     def write(self, path: str, fault: Fault | None) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,7 +47,7 @@ def remote_size(remote: RemoteFile, hub: HubSettings) -> int | None:
         )
 
     try:
-        metadata = _patiently(ask)
+        metadata = _patiently(ask, RETRY_WAITS)
     except FlowzooError:
         raise
     except Exception as error:  # the client raises its HTTP library's errors, and that library changes
@@ -74,8 +74,8 @@ def download(remote: RemoteFile, hub: HubSettings, *, force: bool) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    try:
-        path = hf_hub_download(
+    def get() -> str:
+        return hf_hub_download(
             remote.repo_id,
             remote.filename,
             revision=remote.revision,
@@ -85,6 +85,10 @@ def download(remote: RemoteFile, hub: HubSettings, *, force: bool) -> Path:
             force_download=force,
             library_name="flowzoo",
         )
+
+    try:
+        # The client resumes after most breaks, but not after a connection reset or a server's error.
+        path = _patiently(get, RETRY_WAITS[:1])
     except Exception as error:  # the client raises its HTTP library's errors, and that library changes
         raise explain(error, remote, hub) from error
     return Path(path)
@@ -179,8 +183,8 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _patiently(ask: Callable[[], T]) -> T:
-    for wait in RETRY_WAITS:
+def _patiently(ask: Callable[[], T], waits: Sequence[float]) -> T:
+    for wait in waits:
         try:
             return ask()
         except Exception as error:  # as above: which errors mean "no network" depends on the HTTP library
@@ -194,10 +198,9 @@ def _pause(error: Exception, wait: float) -> float | None:
     """Seconds to wait before asking again, or None if asking again is no use."""
     from huggingface_hub import errors
 
-    if isinstance(error, errors.OfflineModeIsEnabled | errors.FileMetadataError | ValueError | FlowzooError):
-        return None
     if not isinstance(error, errors.HfHubHTTPError):
-        return wait
+        # A disk's error is an OSError, a misuse a ValueError; the rest is the HTTP library's: the network.
+        return None if isinstance(error, OSError | ValueError | FlowzooError) else wait
     if error.response.status_code not in _BUSY:
         return None
     asked = error.response.headers.get("Retry-After", "")
