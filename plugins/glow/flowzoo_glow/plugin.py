@@ -31,6 +31,10 @@ PRESETS = {
         config={"image_shape": (3, 8, 8), "levels": 2, "depth": 2, "hidden_channels": 16},
         recipe=_recipe("tiny"),
     ),
+    "toy": Preset(
+        summary="2x2 images of two bits: few enough to enumerate",
+        config={"image_shape": (1, 2, 2), "n_bits": 2, "levels": 1, "depth": 3, "hidden_channels": 8},
+    ),
     "mnist": Preset(
         summary="28x28 digits, small enough to train on one laptop core",
         config={

@@ -22,6 +22,10 @@ PRESETS = {
         },
         recipe=_recipe("tiny"),
     ),
+    "toy": Preset(
+        summary="2x2 images of two bits: few enough to enumerate",
+        config={"image_shape": (1, 2, 2), "n_bits": 2, "hidden_layers": 1, "hidden_units": 8},
+    ),
     "mnist": Preset(
         summary="The paper's MNIST model",
         config={"image_shape": (1, 28, 28)},

@@ -1,0 +1,106 @@
+"""Conformance checks of the contract: metadata, config, building, initialisation, saving."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from flowzoo.api import API_VERSION
+from flowzoo.checkpoint import load_weights, save_weights
+from flowzoo.config import config_hash, config_to_dict, parse_config
+from flowzoo.errors import ConfigError
+from flowzoo.factory import build_flow, resolve
+from flowzoo.registry import get_plugin
+from flowzoo.testing.randomize import random_images
+from flowzoo.testing.subject import Subject
+
+MAX_TINY_PARAMETERS = 50_000
+
+
+def metadata_without_torch(subject: Subject) -> str:
+    """The modules of metadata and config import without torch."""
+    modules = [get_plugin(subject.architecture.name).entry_point, subject.architecture.config]
+    imports = "; ".join(f"import {reference.partition(':')[0]}" for reference in modules)
+    script = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"importing the metadata imports torch, or fails: {done.stderr.strip()[-300:]}"
+    return f"api_version {subject.architecture.api_version} of {API_VERSION}"
+
+
+def tiny_preset(subject: Subject) -> str:
+    """The preset ``tiny`` is for 8x8 images and has at most 50,000 parameters."""
+    flow = subject.build(seed=1)
+    parameters = sum(p.numel() for p in flow.parameters())
+    assert flow.image_shape[1:] == (8, 8), f"tiny is for {flow.image_shape}; expected 8x8 images"
+    assert parameters <= MAX_TINY_PARAMETERS, f"tiny has {parameters:,} parameters; allowed {MAX_TINY_PARAMETERS:,}"
+    return f"{parameters:,} parameters"
+
+
+def config_round_trip(subject: Subject) -> str:
+    """Every preset's config survives JSON and keeps its hash; an unknown key is refused."""
+    name = subject.architecture.name
+    for preset in subject.architecture.presets:
+        _, _, config = resolve(f"{name}-{preset}", {})
+        plain = json.loads(json.dumps(config_to_dict(config)))
+        again = parse_config(type(config), plain, f"{name}-{preset}")
+        assert again == config, f"{name}-{preset} changes in a JSON round trip"
+        assert config_hash(name, plain) == config_hash(name, config_to_dict(again)), "the config's hash changes"
+        try:
+            parse_config(type(config), {**plain, "no_such_key": 1}, name)
+        except ConfigError:
+            continue
+        raise AssertionError(f"{name}-{preset} accepts an unknown key")
+    return f"{len(subject.architecture.presets)} presets"
+
+
+def meta_build(subject: Subject) -> str:
+    """Every preset builds on the meta device, with the tiny one's names and shapes as on the CPU."""
+    name = subject.architecture.name
+    for preset in subject.architecture.presets:
+        _, _, config = resolve(f"{name}-{preset}", {})
+        flow = build_flow(name, config, device="meta")
+        assert all(t.is_meta for t in flow.state_dict().values()), f"{name}-{preset} allocates memory on meta"
+        if preset == "tiny":
+            real = {key: value.shape for key, value in subject.build(seed=1).state_dict().items()}
+            meta = {key: value.shape for key, value in flow.state_dict().items()}
+            assert real == meta, "names or shapes differ between meta and cpu"
+    return f"{len(subject.architecture.presets)} presets"
+
+
+@torch.no_grad()
+def save_and_load(subject: Subject) -> str:
+    """Saved weights, loaded strictly into a model of another seed, give the same log_prob to the last bit."""
+    flow = subject.build(seed=9, dtype=torch.float32)
+    x = random_images(flow, 4, seed=9)
+    noise = flow.draw_noise(4, generator=torch.Generator().manual_seed(9))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_weights(flow, path, {"architecture": subject.architecture.name})
+        other = subject.build(seed=10, dtype=torch.float32, random=False)
+        load_weights(other, path)
+    assert torch.equal(flow.log_prob(x, noise=noise), other.log_prob(x, noise=noise)), "log_prob changes"
+    return "identical log_prob"
+
+
+@torch.no_grad()
+def initialization_once(subject: Subject) -> str:
+    """Data-dependent initialisation happens on the first batch only and survives saving."""
+    flow = subject.build(seed=11, random=False).train()
+    needs = not flow.is_initialized
+    generator = torch.Generator().manual_seed(11)
+    changed = flow.initialize(random_images(flow, 64, seed=11), generator=generator)
+    assert changed == needs and flow.is_initialized, "initialize() does not initialise"
+    before = {key: value.clone() for key, value in flow.state_dict().items()}
+    again = flow.initialize(random_images(flow, 64, seed=12), generator=generator)
+    assert not again, "a second batch initialises again"
+    reloaded = subject.build(seed=13, random=False)
+    reloaded.load_state_dict(before)
+    assert not reloaded.initialize(random_images(flow, 64, seed=14), generator=generator), "a reload forgets it"
+    same = all(torch.equal(value, reloaded.state_dict()[key]) for key, value in before.items())
+    assert same, "a second initialisation changes the weights"
+    return "once" if needs else "nothing to initialise"

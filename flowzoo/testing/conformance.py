@@ -1,0 +1,67 @@
+"""Running all conformance checks on an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from flowzoo.testing import checks_contract, checks_math
+from flowzoo.testing.subject import Subject
+
+CHECKS: dict[str, Callable[[Subject], str]] = {
+    "metadata imports no torch": checks_contract.metadata_without_torch,
+    "tiny preset": checks_contract.tiny_preset,
+    "config round trip": checks_contract.config_round_trip,
+    "meta-device build": checks_contract.meta_build,
+    "inverse, float64": checks_math.inverse_float64,
+    "inverse, float32": checks_math.inverse_float32,
+    "log_det is the Jacobian's": checks_math.log_det_is_jacobian,
+    "dequantization density": checks_math.dequantization_density,
+    "probabilities sum": checks_math.probabilities_sum,
+    "gradient reaches all": checks_math.gradient_reaches_all,
+    "batch equals items": checks_math.batch_equals_items,
+    "exact reconstruction": checks_math.reconstruction_exact,
+    "deterministic sampling": checks_math.sampling_deterministic,
+    "save and load": checks_contract.save_and_load,
+    "initialisation once": checks_contract.initialization_once,
+}
+"""All checks by name; each takes a :class:`Subject`, returns a detail and raises what is wrong."""
+
+
+class CheckResult(NamedTuple):
+    """The outcome of one check."""
+
+    check: str
+    passed: bool
+    detail: str
+
+
+def run_conformance(architecture: str) -> Iterator[CheckResult]:
+    """Runs every check on an installed architecture, one after the other.
+
+    Args:
+        architecture: Its name, such as ``"glow"``.
+
+    Yields:
+        One result per check; a check that fails does not stop the others.
+
+    Raises:
+        PluginError: The plugin is not usable at all.
+    """
+    subject = Subject(architecture)
+    for name, check in CHECKS.items():
+        try:
+            yield CheckResult(name, True, check(subject))
+        except Exception as error:  # whatever a third party's code raises is this check's result
+            yield CheckResult(name, False, f"{type(error).__name__}: {error}")
+
+
+def conformance_suite(architecture: str) -> Callable[..., None]:
+    """A parametrised pytest test, one case per check; assign it to a name that starts with ``test_``."""
+    import pytest
+
+    @pytest.mark.parametrize("check", [pytest.param(c, id=name) for name, c in CHECKS.items()])
+    def test(check: Any) -> None:
+        check(Subject(architecture))
+
+    return test

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+import flowzoo
+from flowzoo.testing import conformance_suite, random_images, randomize
+
+test_conformance = conformance_suite("glow")
+
+PUBLISHED = {"cifar10": 44_000_000, "imagenet32": 66_200_000, "imagenet64": 110_900_000}
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_parameter_count_is_the_tabulated_one_without_edge_bias(preset: str) -> None:
+    flow = flowzoo.create(f"glow-{preset}", device="meta", edge_bias=False)
+    count = sum(p.numel() for p in flow.parameters())
+    assert abs(count - PUBLISHED[preset]) <= 0.01 * PUBLISHED[preset]
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_edge_bias_accounts_for_the_rest_of_the_count(preset: str) -> None:
+    with_edge, without = (
+        sum(p.numel() for p in flowzoo.create(f"glow-{preset}", device="meta", edge_bias=edge).parameters())
+        for edge in (True, False)
+    )
+    config = flowzoo.create(f"glow-{preset}", device="meta").config
+    channels = [12 * 2**level for level in range(config.levels)]
+    couplings = sum(config.depth * 9 * (config.hidden_channels + c) for c in channels)
+    priors = sum(9 * c for c in channels[:-1])
+    assert with_edge - without == couplings + priors
+
+
+VARIANTS = [
+    {"coupling": "additive"},
+    {"permutation": "lu"},
+    {"permutation": "reverse"},
+    {"permutation": "shuffle"},
+    {"learn_prior": False, "learn_top": "none"},
+    {"learn_top": "element", "squeeze_order": "offset"},
+    {"actnorm": False, "net_normalization": "none"},
+    {"scale_map": "tanh", "order": "scale-shift", "layout": "halves"},
+    {"preprocessing": "logit", "alpha": 1e-5},
+    {"dequantization": "variational", "dequantization_channels": 4},
+    {"n_bits": 5, "edge_bias": False},
+]
+
+
+@pytest.mark.parametrize("overrides", VARIANTS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()))
+def test_every_variant_inverts_and_its_log_det_is_the_jacobians(overrides: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    flow = flowzoo.create(
+        "glow", image_shape=(1, 4, 4), levels=2, depth=2, hidden_channels=4, **overrides
+    ).double()
+    randomize(flow.eval(), seed=1)
+    y = 0.02 + 0.96 * torch.rand(1, 1, 4, 4, dtype=torch.float64)
+    z, log_det = flow.bijector(y)
+    back, _ = flow.bijector.inverse(z)
+    assert (back - y).abs().max() < 1e-9
+    jacobian = torch.autograd.functional.jacobian(lambda v: flow.bijector(v)[0], y).reshape(16, 16)
+    assert abs(torch.linalg.slogdet(jacobian).logabsdet - log_det[0]) < 1e-8
+    x = random_images(flow, 4, seed=2)
+    assert torch.equal(flow.reconstruct(x), x)
+
+
+def test_initialisation_normalises_what_every_coupling_sees() -> None:
+    torch.manual_seed(0)
+    flow = flowzoo.create("glow-tiny").double()
+    outputs: list[torch.Tensor] = []
+    for module in flow.modules():
+        if type(module).__name__ == "InvertibleConv1x1":
+            module.register_forward_pre_hook(lambda m, args: outputs.append(m.actnorm(args[0])[0]))
+    x = random_images(flow, 128, seed=0)
+    noise = flow.draw_noise(128, generator=torch.Generator().manual_seed(0))
+    flow.initialize(x, noise=noise)
+    outputs.clear()
+    flow.log_prob(x, noise=noise)
+    assert len(outputs) == 4
+    for h in outputs:
+        var, mean = torch.var_mean(h, dim=(0, 2, 3), correction=0)
+        assert mean.abs().max() < 1e-8
+        assert (var - 1).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"image_shape": (3, 12, 12), "levels": 3, "depth": 1},
+        {"image_shape": (3, 8, 8), "levels": 0, "depth": 1},
+        {"image_shape": (3, 8, 8), "levels": 1, "depth": 1, "coupling": "cubic"},
+        {"image_shape": (3, 8, 8), "levels": 1, "depth": 1, "deepness": 3},
+    ],
+)
+def test_an_impossible_config_is_refused(config: dict[str, object]) -> None:
+    with pytest.raises(flowzoo.errors.ConfigError):
+        flowzoo.create("glow", **config)
