@@ -130,7 +130,7 @@ class Train:
         init_images: Images of the one batch for data-dependent initialization.
         seed: Key of every random number: weights, order, noise, augmentation.
         precision: Type that the networks inside couplings run in; everything else stays float32.
-        memory: ``store`` activations, ``checkpoint`` (recompute) or ``invertible`` (reconstruct).
+        memory: ``store`` activations, or ``checkpoint``: compute them again in the backward pass.
         compile: Run through torch.compile.
         deterministic: Ask for deterministic kernels; without it, CUDA runs do not resume bit for bit.
         clip_norm: Gradients are scaled down to this norm; None for never.
@@ -156,7 +156,7 @@ class Train:
     init_images: int = 256
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
-    memory: Literal["store", "checkpoint", "invertible"] = "store"
+    memory: Literal["store", "checkpoint"] = "store"
     compile: bool = False
     deterministic: bool = True
     clip_norm: float | None = None

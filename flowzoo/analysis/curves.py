@@ -1,0 +1,139 @@
+"""The training curve as PNG, drawn with Pillow alone so that every run has one."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowzoo.atomic import write_chunks
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+
+WIDTH, HEIGHT = 960, 540
+LEFT, RIGHT, TOP, BOTTOM = 80, 30, 50, 60
+INK, FAINT = (40, 40, 40), (225, 225, 225)
+COLOURS = ((120, 160, 205), (200, 75, 45), (70, 130, 70), (125, 85, 160))
+
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Data range of the plot: steps across, bits per dimension upwards."""
+
+    x_max: float
+    y_min: float
+    y_max: float
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Pixel of a point; values outside the range land on its edge."""
+        share_x = min(1.0, x / self.x_max)
+        share_y = (min(max(y, self.y_min), self.y_max) - self.y_min) / (self.y_max - self.y_min)
+        return LEFT + share_x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - share_y * (HEIGHT - TOP - BOTTOM)
+
+
+def curves_of(rows: Sequence[dict[str, Any]]) -> tuple[Points, Points]:
+    """Training loss and validation of the rows of ``metrics.jsonl``, as (step, bits per dimension)."""
+    train = [
+        (row["step"], row["loss"]) for row in rows if row.get("kind") == "train" and row["loss"] is not None
+    ]
+    valid = [(row["step"], row["bpd"]) for row in rows if row.get("kind") == "valid"]
+    return _finite(train), _finite(valid)
+
+
+def save_curve(rows: Sequence[dict[str, Any]], path: str | Path, *, title: str = "") -> None:
+    """Draws one run: loss of the training windows, and validation with averaged weights.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+    """
+    train, valid = curves_of(rows)
+    save_lines([("training loss", train, False), ("validation", valid, True)], path, title=title)
+
+
+def save_lines(lines: Sequence[tuple[str, Points, bool]], path: str | Path, *, title: str = "") -> None:
+    """Draws named lines over steps into a PNG, atomically.
+
+    Args:
+        lines: Name, points, and whether to mark the points and write the last value.
+        path: The file.
+        title: Text above the plot.
+    """
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    draw = ImageDraw.Draw(picture)
+    axes = _axes([points for _, points, _ in lines])
+    _draw_axes(draw, axes, title)
+    for i, (name, points, marked) in enumerate(lines):
+        _draw_line(draw, axes, points, COLOURS[i % len(COLOURS)], marked)
+        _draw_key(draw, i, name, points, COLOURS[i % len(COLOURS)])
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_chunks(Path(path), [buffer.getvalue()])
+
+
+def _finite(points: Points) -> Points:
+    return [(float(x), float(y)) for x, y in points if math.isfinite(y)]
+
+
+def _axes(lines: Sequence[Points]) -> Axes:
+    """Fits the range; the first steep drop is cut off so that the rest can be seen."""
+    points = [point for line in lines for point in line]
+    if not points:
+        return Axes(1.0, 0.0, 8.0)
+    values = sorted(y for _, y in points)
+    low, high = values[0], values[min(len(values) - 1, int(0.95 * len(values)))]
+    pad = 0.05 * (high - low) or 0.05
+    return Axes(max(x for x, _ in points) or 1.0, low - pad, high + pad)
+
+
+def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
+    """Round numbers between two bounds."""
+    raw = (high - low) / wanted
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first = math.ceil(low / step)
+    return [round(i * step, 10) for i in range(first, math.floor(high / step) + 1)]
+
+
+def _draw_axes(draw: ImageDraw, axes: Axes, title: str) -> None:
+    for y in ticks(axes.y_min, axes.y_max):
+        _, row = axes.place(0, y)
+        draw.line([(LEFT, row), (WIDTH - RIGHT, row)], fill=FAINT)
+        draw.text((LEFT - 10, row), f"{y:g}", fill=INK, anchor="rm", font=_font(14))
+    for x in ticks(0, axes.x_max, 8):
+        column, _ = axes.place(x, axes.y_min)
+        draw.line([(column, HEIGHT - BOTTOM), (column, HEIGHT - BOTTOM + 5)], fill=INK)
+        draw.text((column, HEIGHT - BOTTOM + 10), f"{x:g}", fill=INK, anchor="ma", font=_font(14))
+    draw.line([(LEFT, TOP), (LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, HEIGHT - BOTTOM)], fill=INK)
+    draw.text((LEFT, 14), f"{title}   bits per dimension", fill=INK, font=_font(17))
+    draw.text((WIDTH - RIGHT, HEIGHT - 24), "step", fill=INK, anchor="ra", font=_font(14))
+
+
+def _draw_line(
+    draw: ImageDraw, axes: Axes, points: Points, colour: tuple[int, int, int], marked: bool
+) -> None:
+    pixels = [axes.place(x, y) for x, y in points]
+    if len(pixels) > 1:
+        draw.line(pixels, fill=colour, width=2 if marked else 1, joint="curve")
+    for x, y in pixels if marked else []:
+        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colour)
+
+
+def _draw_key(draw: ImageDraw, i: int, name: str, points: Points, colour: tuple[int, int, int]) -> None:
+    last = f" {points[-1][1]:.4f} (best {min(y for _, y in points):.4f})" if points else ""
+    top = TOP + 8 + 22 * i
+    right = WIDTH - RIGHT - 12
+    draw.text((right, top), f"{name}{last}", fill=colour, anchor="ra", font=_font(15))
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)

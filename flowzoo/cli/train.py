@@ -1,0 +1,143 @@
+"""``flowzoo train`` and ``flowzoo runs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowzoo.cli.output import json_option, note, print_json, print_line, table
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The run's directory; if a run is there, it goes on.",
+)
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override, such as train.steps=2000.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Where data sets are [$FLOWZOO_DATA].")
+@click.option("--device", help="cpu, cuda or cuda:1; a GPU if there is one.")
+@click.option("--max-seconds", type=float, help="Stop with a checkpoint after this many seconds.")
+@click.option(
+    "--init-from",
+    type=click.Path(exists=True, path_type=Path),
+    help="Start from a run's best weights, or a file.",
+)
+@click.option("--on-nan", type=click.Choice(["stop", "skip", "rollback"]), help="What a bad update does.")
+@click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads; runs resume bit for bit with the same number."
+)
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard events too.")
+@click.option("--dry-run", is_flag=True, help="Show what would be trained, its memory and its time.")
+@json_option
+def train(
+    name: str | None,
+    out: Path | None,
+    sets: tuple[str, ...],
+    on_nan: str | None,
+    threads: int | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Train NAME (a preset such as glow-mnist, or recipe.toml), or go on with the run in --out.
+
+    A run that was interrupted, by whatever, goes on bit for bit when the same command is given again.
+    Several processes: torchrun --nproc-per-node N -m flowzoo train ...
+    """
+    if name is None and (out is None or dry_run):
+        raise click.UsageError("Give a preset or a recipe.toml, or --out with a run that is to go on.")
+    if out is None and not dry_run:
+        raise click.UsageError("Give --out DIR, the run's directory.")
+    import torch
+
+    from flowzoo.harness.training import find_recipe
+    from flowzoo.harness.training import train as run_training
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if on_nan is not None:
+        sets = (*sets, f"train.on_nan={on_nan}")
+    recipe = find_recipe(name, sets) if name is not None else _own_recipe(out, sets)
+    if dry_run:
+        from flowzoo.harness.dry_run import dry_run as plan
+
+        _show_plan(plan(recipe, data_root=options["data_root"], device=options["device"]), as_json)
+        return 0
+    assert out is not None
+    outcome = run_training(recipe, out, **options)
+    result = {
+        "state": outcome.state,
+        "step": outcome.step,
+        "best_bpd": outcome.best_bpd,
+        "best_step": outcome.best_step,
+        "hours": round(outcome.hours, 4),
+        "run": str(out),
+    }
+    if as_json:
+        print_json(result)
+    else:
+        best = (
+            "no validation yet"
+            if outcome.best_bpd is None
+            else f"best validation {outcome.best_bpd:.4f} bits/dim"
+        )
+        print_line(f"{out}: {outcome.state} at step {outcome.step}, {best}, {outcome.hours:.2f} h")
+    return 0
+
+
+def _own_recipe(out: Path | None, sets: tuple[str, ...]) -> Any:
+    from flowzoo.harness.run_dir import RunDir
+    from flowzoo.recipe import parse_recipe
+
+    assert out is not None
+    return parse_recipe(RunDir(out).recipe().to_dict(), str(out), sets)
+
+
+def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(plan)
+        return
+    recipe = plan.pop("recipe")
+    for section, values in recipe.items():
+        print_line(f"{section} = {values}" if not isinstance(values, dict) else f"[{section}]")
+        if isinstance(values, dict):
+            for key, value in values.items():
+                print_line(f"  {key} = {value}")
+    table(("what", "value"), list(plan.items()))
+
+
+@click.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@json_option
+def runs(directory: Path, as_json: bool) -> None:
+    """Compare the training runs in DIRECTORY, best first."""
+    from flowzoo.harness.runs import list_runs
+
+    found = list_runs(directory)
+    if as_json:
+        print_json(found)
+        return
+    headers = ("run", "model", "best", "at", "step", "of", "hours", "images", "state")
+    rows = []
+    for run in found:
+        best = None if run["best_bpd"] is None else f"{run['best_bpd']:.4f}"
+        rows.append(
+            (
+                run["run"],
+                run["name"],
+                best,
+                run["best_step"],
+                run["step"],
+                run["steps"],
+                f"{run['hours']:.2f}",
+                run["images"],
+                run["state"],
+            )
+        )
+    table(headers, rows, right=("best", "at", "step", "of", "hours", "images"))
+    if not found:
+        note(f"No training run in {directory}: a run is a directory that flowzoo train --out wrote.")
