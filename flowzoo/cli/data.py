@@ -1,0 +1,211 @@
+"""``flowzoo data``: the data sets, where they are looked for, and whether they are the right ones."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+import click
+
+from flowzoo.cli.output import fields, json_option, note, print_json, print_line, table
+from flowzoo.data.api import Dataset, data_root, prepared_path
+from flowzoo.data.registry import discover_datasets, get_dataset
+from flowzoo.errors import IntegrityError
+
+root_option = click.option(
+    "--root", type=click.Path(file_okay=False), help="Folder to look in instead of $FLOWZOO_DATA."
+)
+
+
+@click.group()
+def data() -> None:
+    """Show the data sets, where they are looked for, and how to get them."""
+
+
+@data.command("list")
+@root_option
+@json_option
+def list_(root: str | None, as_json: bool) -> None:
+    """List every data set: preprocessing, terms, where it is looked for, whether it is there."""
+    rows = discover_datasets().values()
+    if as_json:
+        print_json(
+            [
+                _describe(row.dataset, root) if row.dataset else {"id": row.id, "cause": row.cause}
+                for row in rows
+            ]
+        )
+        return
+    table(
+        ("id", "there", "looked for", "preprocessing", "terms"),
+        [
+            (
+                row.id,
+                _there(row.dataset, root),
+                _place(row.dataset),
+                row.dataset.preprocessing,
+                row.dataset.terms,
+            )
+            for row in rows
+            if row.dataset is not None
+        ],
+    )
+    note(f"Paths are below {data_root(root)}. 'flowzoo data show ID' says how to get a set.")
+    note("Your own images: folder:DIR?size=N and numpy:FILE.npy.")
+    for row in rows:
+        if row.dataset is None:
+            note(f"Not usable: {row.id} of {row.origin}: {row.cause}.")
+
+
+@data.command()
+@click.argument("name", metavar="ID")
+@root_option
+@json_option
+def show(name: str, root: str | None, as_json: bool) -> None:
+    """Show everything about the data set ID."""
+    dataset = get_dataset(name)
+    if as_json:
+        print_json(_describe(dataset, root))
+        return
+    fields(
+        [
+            ("id", dataset.id),
+            ("title", dataset.title),
+            ("release", dataset.release),
+            ("images", "x".join(map(str, dataset.image_shape))),
+            ("preprocessing", f"{dataset.preprocessing}\n{dataset.preprocessing_note}"),
+            *((split, _split_text(dataset, split, root)) for split in dataset.splits),
+            ("terms", dataset.terms),
+            ("attribution", dataset.attribution),
+            ("how to get", dataset.how_to_get),
+        ]
+    )
+
+
+@data.command()
+@click.argument("name", metavar="ID")
+@root_option
+@json_option
+def check(name: str, root: str | None, as_json: bool) -> int:
+    """Read every split of the data set ID that is there, and compare it with what is on record.
+
+    Exit code 5 if a split is not the one on record, 7 if none is there.
+    """
+    dataset = get_dataset(name)
+    present = [split for split in dataset.splits if dataset.is_present(split, root)]
+    if not present:
+        dataset.find(next(iter(dataset.splits)), root)
+    results = [_check_split(dataset, split, root) for split in present]
+    if as_json:
+        print_json(results)
+    else:
+        columns = ("split", "images", "sha256", "verdict")
+        table(columns, [[result[column] for column in columns] for result in results], right=("images",))
+    for result in results:
+        if result["error"]:
+            note(f"Error: {result['error']}")
+    for split in dataset.splits:
+        if split not in present:
+            note(f"The {split} split is not there. How to get it: {dataset.how_to_get}")
+    return IntegrityError.exit_code if any(result["error"] for result in results) else 0
+
+
+@data.command()
+@click.argument("name", metavar="ID")
+@click.option("--split", "splits", multiple=True, help="Only this split; may be given several times.")
+@root_option
+def prepare(name: str, splits: tuple[str, ...], root: str | None) -> None:
+    """Decode the data set ID once, into files that training memory-maps.
+
+    Worth it for the large sets: celeba64, imagenet*, lsun-*. The copies go into the folder 'prepared' of the
+    data root; delete them at will.
+    """
+    from tqdm import tqdm
+
+    from flowzoo.data.prepared import prepare as prepare_split
+
+    dataset = get_dataset(name)
+    for split in splits or tuple(dataset.splits):
+        with tqdm(desc=f"{dataset.id} {split}", unit=" images") as bar:
+
+            def progress(done: int, total: int, bar: Any = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            path = prepare_split(dataset, split, root, progress)
+        print_line(str(path))
+
+
+def _check_split(dataset: Dataset, split: str, root: str | None) -> dict[str, Any]:
+    result: dict[str, Any] = {"split": split, "images": None, "sha256": None, "error": None}
+    try:
+        images = dataset.load(split, root)
+        result |= {"images": len(images), "sha256": images.digest}
+    except IntegrityError as error:
+        return result | {"verdict": "wrong", "error": str(error)}
+    if dataset.split(split).sha256 is not None:
+        return result | {"verdict": "as on record"}
+    copy = prepared_path(dataset, split, root)
+    kept = copy.with_suffix(".sha256")
+    if copy.is_file() and kept.is_file():
+        expected = kept.read_text(encoding="ascii").strip()
+        if expected != images.digest:
+            message = (
+                f"{copy} has changed since it was prepared: expected sha256 {expected}, "
+                f"found {images.digest}. Delete it and run 'flowzoo data prepare {dataset.id}'."
+            )
+            return result | {"verdict": "wrong", "error": message}
+        return result | {"verdict": "as prepared"}
+    return result | {"verdict": "no digest on record"}
+
+
+def _describe(dataset: Dataset, root: str | None) -> dict[str, Any]:
+    return {
+        "id": dataset.id,
+        "title": dataset.title,
+        "release": dataset.release,
+        "image_shape": list(dataset.image_shape),
+        "preprocessing": dataset.preprocessing,
+        "preprocessing_note": dataset.preprocessing_note,
+        "terms": dataset.terms,
+        "attribution": dataset.attribution,
+        "how_to_get": dataset.how_to_get,
+        "root": str(data_root(root)),
+        "splits": {
+            name: {
+                "description": split.description,
+                "size": split.size,
+                "sha256": split.sha256,
+                "present": dataset.is_present(name, root),
+                "looked_for": [[str(path) for path in paths] for paths in dataset.looked_for(name, root)],
+            }
+            for name, split in dataset.splits.items()
+        },
+    }
+
+
+def _there(dataset: Dataset, root: str | None) -> str:
+    present = [split for split in dataset.splits if dataset.is_present(split, root)]
+    if len(present) == len(dataset.splits):
+        return "yes"
+    return f"only {', '.join(present)}" if present else "no"
+
+
+def _place(dataset: Dataset) -> str:
+    """The folders below the data root that are looked into, the first choice first."""
+    parents = [
+        str(PurePath(paths[0]).parent) for split in dataset.splits.values() for paths in split.alternatives
+    ]
+    return ", ".join(dict.fromkeys(parents)) or "bundled"
+
+
+def _split_text(dataset: Dataset, split: str, root: str | None) -> str:
+    info = dataset.split(split)
+    size = f"{info.size:,} images: " if info.size is not None else ""
+    lines = [f"{size}{info.description}; {'there' if dataset.is_present(split, root) else 'not there'}"]
+    if info.sha256:
+        lines.append(f"sha256 {info.sha256}")
+    for paths in dataset.looked_for(split, root):
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        lines.append(f"looked for: {paths[0]}{more}")
+    return "\n".join(lines)
