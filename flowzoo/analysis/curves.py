@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from flowzoo.atomic import write_chunks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL.ImageDraw import ImageDraw
 
 WIDTH, HEIGHT = 960, 540

@@ -65,7 +65,7 @@ def save_grid(
     from PIL import Image
 
     canvas = grid(images, columns, border).numpy()
-    scale = scale or max(1, 48 // max(images.shape[-2:]))
+    scale = scale or max(1, 64 // max(images.shape[-2:]))
     picture = Image.fromarray(canvas[:, :, 0] if canvas.shape[2] == 1 else canvas)
     picture = picture.resize(
         (picture.width * scale, picture.height * scale), resample=Image.Resampling.NEAREST

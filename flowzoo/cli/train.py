@@ -27,9 +27,7 @@ from flowzoo.cli.output import json_option, note, print_json, print_line, table
     help="Start from a run's best weights, or a file.",
 )
 @click.option("--on-nan", type=click.Choice(["stop", "skip", "rollback"]), help="What a bad update does.")
-@click.option(
-    "--threads", type=click.IntRange(1), help="CPU threads; runs resume bit for bit with the same number."
-)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; resuming needs the same number.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events too.")
 @click.option("--dry-run", is_flag=True, help="Show what would be trained, its memory and its time.")
 @json_option

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from flowzoo.errors import CheckpointError, TrainingDiverged
 from flowzoo.harness.diagnose import diagnose
 from flowzoo.harness.distributed import World, barrier, broadcast_state, share
 from flowzoo.harness.ema import Ema
-from flowzoo.harness.interrupt import StopRequest
 from flowzoo.harness.noise import training_noise
 from flowzoo.harness.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_lr
 from flowzoo.harness.progress import Bar
@@ -32,11 +30,14 @@ from flowzoo.harness.step import Gradients, GradientStep
 from flowzoo.harness.validation import validate, write_pictures, write_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from flowzoo.data.images import ImageSet
     from flowzoo.data.pipeline import Batch
     from flowzoo.flow import Flow
+    from flowzoo.harness.interrupt import StopRequest
     from flowzoo.harness.run_dir import RunDir
     from flowzoo.recipe import Recipe
 

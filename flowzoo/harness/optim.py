@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from flowzoo.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flowzoo.recipe import Optimizer as OptimizerRecipe
 
 

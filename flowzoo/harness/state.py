@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.atomic import new_directory, sha256_file, write_text
@@ -16,6 +14,9 @@ from flowzoo.config import parse_config
 from flowzoo.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from torch import Tensor
 
 SCHEMA = 1

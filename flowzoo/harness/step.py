@@ -76,7 +76,7 @@ class GradientStep:
             waits = self.parallel is not None and i + 1 < len(parts)
             with self.parallel.no_sync() if waits and self.parallel else contextlib.nullcontext():
                 loss = flow.nats_to_bits(self.model(images, part_noise)).mean() / len(parts)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             losses.append(loss.detach())
         norm = clip_gradients(flow.parameters(), recipe.clip_norm)
         total = all_mean(torch.stack(losses).sum(), self.where)

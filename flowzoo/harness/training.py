@@ -6,8 +6,8 @@ import contextlib
 import datetime as dt
 import importlib.resources
 import os
+import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ from flowzoo.harness.run_dir import RunDir
 from flowzoo.recipe import Recipe, parse_recipe, read_recipe, with_defaults
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from flowzoo.data.images import ImageSet
     from flowzoo.flow import Flow
 
@@ -248,4 +250,5 @@ def _tensorboard(run: RunDir, *, enabled: bool) -> Iterator[Callable[[dict[str, 
 
 
 def _to_stderr(text: str) -> None:
-    pass
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +15,8 @@ from flowzoo.harness.likelihood import likelihoods
 from flowzoo.harness.metrics import Mean, mean_and_stderr, nats_to_bpd
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flowzoo.data.images import ImageSet
     from flowzoo.flow import Flow
     from flowzoo.harness.distributed import World
