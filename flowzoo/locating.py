@@ -33,7 +33,7 @@ def locate(entry: Entry, hub: HubSettings) -> Path:
         raise _unpublished(entry)
     expected = FileId(weights.sha256, weights.size)
     # A bad copy stops the search: stepping over it would hide that it is bad.
-    for path, mend in _own_copies(entry, weights):
+    for _, path, mend in _own_copies(entry, weights):
         return check_file(path, expected, mend)
     remote = remote_file(weights)
     if remote is None:
@@ -41,14 +41,17 @@ def locate(entry: Entry, hub: HubSettings) -> Path:
     return fetch(remote, expected, hub, entry.name)
 
 
-def local_copies(entry: Entry, hub: HubSettings) -> Iterator[Path]:
-    """Yields every local file that stands for an entry's weights, in the order of the search, unchecked."""
+def local_copies(entry: Entry, hub: HubSettings) -> Iterator[tuple[str, Path]]:
+    """Yields ``(source, path)`` of every local file that stands for an entry's weights, unchecked.
+
+    The order is that of the search; sources are ``"overlay"``, ``"plugin"`` and ``"hub cache"``.
+    """
     if entry.weights is not None:
-        yield from (path for path, _ in _own_copies(entry, entry.weights))
+        yield from ((source, path) for source, path, _ in _own_copies(entry, entry.weights))
         remote = remote_file(entry.weights)
         cached = cached_file(remote, hub) if remote else None
         if cached:
-            yield cached
+            yield "hub cache", cached
 
 
 def remote_file(weights: Weights) -> RemoteFile | None:
@@ -58,27 +61,31 @@ def remote_file(weights: Weights) -> RemoteFile | None:
     return RemoteFile(weights.repo_id, weights.revision, weights.filename)
 
 
-def _own_copies(entry: Entry, weights: Weights) -> Iterator[tuple[Path, str]]:
-    """Yields the copies that lie outside the Hub's cache, each with what mends a bad one."""
+def _own_copies(entry: Entry, weights: Weights) -> Iterator[tuple[str, Path, str]]:
+    """Yields the copies outside the Hub's cache: where from, the file, and what mends a bad one."""
     if overlay := os.environ.get(OVERLAY_VARIABLE):
         path = Path(overlay).expanduser() / f"{weights.sha256}.safetensors"
         # A dangling link is there too: whoever put it there expects it to be used.
         if os.path.lexists(path):
-            yield path, f"remove it, or run `flowzoo pull {entry.name} --to {overlay}`"
+            yield "overlay", path, f"remove it, or run `flowzoo pull {entry.name} --to {overlay}`"
     package = _package_directory(entry.architecture)
     bundled = package / "weights" / check_filename(weights.filename) if package else None
     if bundled and bundled.is_file():
         yield (
+            "plugin",
             bundled,
             f"run `pip install --force-reinstall` for the plugin that provides {entry.architecture}",
         )
 
 
 def _package_directory(architecture: str) -> Path | None:
-    """The directory of the package that builds an architecture, found without running its model code."""
-    from flowzoo.registry import get_architecture
+    """The directory of the package that builds an architecture, found without running its model's code; None without one."""
+    from flowzoo.registry import discover
 
-    package = get_architecture(architecture).build.partition(":")[0].partition(".")[0]
+    plugin = discover().get(architecture)
+    if plugin is None or plugin.architecture is None:
+        return None
+    package = plugin.architecture.build.partition(":")[0].partition(".")[0]
     spec = importlib.util.find_spec(package)
     locations = list(spec.submodule_search_locations or ()) if spec else []
     return Path(locations[0]) if locations else None
