@@ -7,20 +7,20 @@ takes to add an architecture. Whatever such a distribution does wrong ends as a 
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from flowzoo.api import API_VERSION, Architecture, Citation, Preset
-from flowzoo.errors import PluginError, UnknownArchitecture, did_you_mean
+from flowzoo.admission import Rejected, load_architecture, mend_import
+from flowzoo.api import Architecture
+from flowzoo.errors import UnknownArchitecture, did_you_mean
 from flowzoo.foreign import ForeignFailure, foreign_code, import_reference
+from flowzoo.plugin import Plugin, PluginState
 
 __all__ = [
     "DISABLE_VARIABLE",
@@ -39,63 +39,6 @@ __all__ = [
 
 GROUP = "flowzoo.architectures"
 DISABLE_VARIABLE = "FLOWZOO_DISABLE_PLUGINS"
-
-_NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
-_REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-
-
-class PluginState(StrEnum):
-    """What can be said of an installed plugin."""
-
-    OK = "ok"
-    BROKEN = "broken"
-    INCOMPATIBLE = "incompatible"
-    CONFLICT = "conflict"
-    DISABLED = "disabled"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plugin:
-    """One name in the entry-point group, and what became of it.
-
-    Attributes:
-        name: The entry point's name, which is the architecture's name.
-        state: Whether it can be used.
-        distribution: The distribution that declares it (several, comma-separated, in a conflict).
-        version: That distribution's version.
-        entry_point: The entry point's value, ``"module:attribute"``.
-        cause: Why it is not ``ok``; empty if it is.
-        mend: The command that mends it; empty if nothing needs mending.
-        architecture: What the entry point resolves to, if the plugin is ``ok``.
-    """
-
-    name: str
-    state: PluginState
-    distribution: str
-    version: str
-    entry_point: str
-    cause: str = ""
-    mend: str = ""
-    architecture: Architecture | None = None
-
-    def error(self) -> PluginError:
-        """The error that using this plugin raises."""
-        return PluginError(
-            f"Architecture {self.name!r} cannot be used: its plugin is {self.state}.\n"
-            f"  entry point:  {self.name} = {self.entry_point}\n"
-            f"  distribution: {self.distribution} {self.version}\n"
-            f"  cause:        {self.cause}\n"
-            f"  to mend it:   {self.mend}"
-        )
-
-
-class _Rejected(Exception):
-    """Loading a plugin failed; the arguments are its state, the cause and the mending command."""
-
-    def __init__(self, state: PluginState, cause: str, mend: str) -> None:
-        super().__init__(cause)
-        self.state, self.cause, self.mend = state, cause, mend
-
 
 _found: dict[str, list[Plugin]] | None = None
 _loaded: dict[str, Plugin] = {}
@@ -160,11 +103,9 @@ def config_class(name: str) -> type[Any]:
 
     Raises:
         UnknownArchitecture: No installed distribution declares the name.
-        PluginError: The plugin is not ``ok``, or has no such dataclass.
+        PluginError: The plugin is not ``ok``.
     """
-    found = _resolve(name, get_architecture(name).config, "its config class")
-    if not isinstance(found, type) or not hasattr(found, "__dataclass_fields__"):
-        raise _unusable(name, f"its config class {get_architecture(name).config} is not a dataclass").error()
+    found: type[Any] = import_reference(get_architecture(name).config)
     return found
 
 
@@ -175,24 +116,14 @@ def builder(name: str) -> Callable[[Any], Any]:
         UnknownArchitecture: No installed distribution declares the name.
         PluginError: The plugin is not ``ok``, or the function cannot be imported.
     """
-    found = _resolve(name, get_architecture(name).build, "its build function")
-    if not callable(found):
-        raise _unusable(name, f"its build function {get_architecture(name).build} cannot be called").error()
-    return found  # type: ignore[no-any-return]
-
-
-def _resolve(name: str, reference: str, what: str) -> Any:
-    plugin = get_plugin(name)
+    reference, plugin = get_architecture(name).build, get_plugin(name)
     try:
-        return import_reference(reference)
+        found = import_reference(reference)
     except ForeignFailure as failure:
-        cause = f"{what} {reference} cannot be imported: {failure}"
-        raise _unusable(name, cause, _mendimport_reference(failure.error, plugin)).error() from failure.error
-
-
-def _unusable(name: str, cause: str, mend: str | None = None) -> Plugin:
-    plugin = get_plugin(name)
-    return replace(plugin, state=PluginState.BROKEN, cause=cause, mend=mend or _upgrade(plugin))
+        cause = f"its build function {reference} cannot be imported: {failure}"
+        mend = mend_import(failure.error, plugin)
+        raise replace(plugin, state=PluginState.BROKEN, cause=cause, mend=mend).error() from failure.error
+    return found  # type: ignore[no-any-return]
 
 
 def _scan() -> dict[str, list[Plugin]]:
@@ -232,7 +163,7 @@ def _declared(distribution: importlib.metadata.Distribution, seen: set[str]) -> 
     except ForeignFailure as failure:
         plugin = row(_normalized(owner), "?")
         cause = f"its entry_points.txt cannot be read: {failure}"
-        return [replace(plugin, state=PluginState.BROKEN, cause=cause, mend=_reinstall(plugin))]
+        return [replace(plugin, state=PluginState.BROKEN, cause=cause, mend=plugin.reinstall)]
     return [row(name, value) for name, value in sorted(entries)]
 
 
@@ -266,9 +197,13 @@ def _settle(candidates: list[Plugin]) -> Plugin:
     if plugin.state is not PluginState.OK:
         return plugin
     try:
-        return replace(plugin, architecture=_load(plugin))
-    except _Rejected as rejected:
-        return replace(plugin, state=rejected.state, cause=rejected.cause, mend=rejected.mend)
+        with foreign_code():
+            return replace(plugin, architecture=load_architecture(plugin))
+    except ForeignFailure as failure:
+        error = failure.error
+        if not isinstance(error, Rejected):  # merely looking at what the plugin brings failed
+            error = Rejected(PluginState.BROKEN, str(failure), plugin.upgrade)
+        return replace(plugin, state=error.state, cause=error.cause, mend=error.mend)
 
 
 def _merged(plugins: list[Plugin]) -> Plugin:
@@ -278,110 +213,3 @@ def _merged(plugins: list[Plugin]) -> Plugin:
         version=", ".join(p.version for p in plugins),
         entry_point=", ".join(p.entry_point for p in plugins),
     )
-
-
-def _load(plugin: Plugin) -> Architecture:
-    if not _REFERENCE.fullmatch(plugin.entry_point):
-        cause = f"the entry point's value {plugin.entry_point!r} is not of the form 'module:ATTRIBUTE'"
-        raise _Rejected(PluginState.BROKEN, cause, _upgrade(plugin))
-    try:
-        found = import_reference(plugin.entry_point)
-    except ForeignFailure as failure:
-        declared = _declared_api_version(plugin.entry_point)
-        if declared is not None and declared != API_VERSION:
-            raise _version_mismatch(declared, plugin) from failure
-        mend = _mendimport_reference(failure.error, plugin)
-        raise _Rejected(PluginState.BROKEN, str(failure), mend) from failure
-    _judge(found, plugin)
-    return found  # type: ignore[no-any-return]
-
-
-def _judge(found: Any, plugin: Plugin) -> None:
-    """Raises :class:`_Rejected` unless ``found`` is an Architecture that this core can use."""
-    version = getattr(found, "api_version", None)
-    if type(version) is int and version != API_VERSION:
-        raise _version_mismatch(version, plugin)
-    for fault in _faults(found, plugin.name):
-        raise _Rejected(PluginState.BROKEN, fault, _upgrade(plugin))
-
-
-def _faults(found: Any, name: str) -> Iterator[str]:
-    if not isinstance(found, Architecture):
-        kind = type(found)
-        yield f"the entry point is a {kind.__module__}.{kind.__qualname__}, not a flowzoo.api.Architecture"
-        return
-    fields: dict[str, Any] = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-    if type(fields["api_version"]) is not int:
-        yield f"api_version is {fields['api_version']!r}; it must be the integer {API_VERSION}"
-    if fields["name"] != name:
-        yield f"the entry point is named {name!r} and its Architecture {fields['name']!r}; they must be equal"
-    if not _NAME.fullmatch(name):
-        yield f"the name {name!r} is not made of lower-case letters, digits and single - or _"
-    for key in ("config", "build"):
-        if not isinstance(fields[key], str) or not _REFERENCE.fullmatch(fields[key]):
-            yield f"{key} is {fields[key]!r}; it must be of the form 'module:name'"
-    yield from _preset_faults(fields["presets"])
-    citations = fields["citations"]
-    if not isinstance(citations, tuple) or not all(isinstance(c, Citation) for c in citations):
-        yield "citations must be a tuple of flowzoo.api.Citation"
-
-
-def _preset_faults(presets: Any) -> Iterator[str]:
-    if not isinstance(presets, Mapping) or "tiny" not in presets:
-        yield "it has no preset 'tiny', which is mandatory (8x8 images, at most 50,000 parameters)"
-        return
-    for key, preset in presets.items():
-        if not isinstance(key, str) or not isinstance(preset, Preset):
-            yield f"preset {key!r} is not a flowzoo.api.Preset"
-
-
-def _version_mismatch(declared: int, plugin: Plugin) -> _Rejected:
-    cause = f"it was written for plugin API {declared}; this flowzoo speaks {API_VERSION}"
-    mend = "pip install --upgrade flowzoo" if declared > API_VERSION else _upgrade(plugin)
-    return _Rejected(PluginState.INCOMPATIBLE, cause, mend)
-
-
-def _declared_api_version(entry_point: str) -> int | None:
-    """The literal ``api_version`` in a module's source that could not be imported.
-
-    A plugin for a newer core may use names that this core lacks, and then fails on import with an
-    ImportError or TypeError; its literal still tells that it is the core that is too old.
-    """
-    import ast
-    import importlib.util
-
-    try:
-        with foreign_code():
-            spec = importlib.util.find_spec(entry_point.partition(":")[0])
-            source = spec.loader.get_source(spec.name)  # type: ignore[union-attr]
-            tree = ast.parse(source)
-    except ForeignFailure:
-        return None
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.keyword)
-            and node.arg == "api_version"
-            and isinstance(node.value, ast.Constant)
-        ):
-            return node.value.value if type(node.value.value) is int else None
-    return None
-
-
-def _mendimport_reference(error: BaseException, plugin: Plugin) -> str:
-    """The command for a failed import: files that are gone are restored, anything else is upgraded.
-
-    Upgrading also installs declared dependencies that are missing. The missing module's name is no
-    distribution's name, so no command is made of it.
-    """
-    own = plugin.entry_point.split(":")[0].split(".")[0]
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == own:
-        return _reinstall(plugin)
-    return _upgrade(plugin)
-
-
-def _upgrade(plugin: Plugin) -> str:
-    return f"pip install --upgrade {plugin.distribution} (or: pip uninstall {plugin.distribution})"
-
-
-def _reinstall(plugin: Plugin) -> str:
-    return f"pip install --force-reinstall --no-deps {plugin.distribution}"
