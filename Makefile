@@ -52,7 +52,7 @@ types: setup-test
 
 # One thread a worker: on few cores, two processes of one thread each beat one process of two.
 tests: setup-test
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 docs: setup
 	$(PY) -m tools.cards

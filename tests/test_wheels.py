@@ -15,8 +15,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = ("nice", "realnvp", "glow", "flowpp")
 
-pytestmark = pytest.mark.xdist_group("wheels")
-
 
 def bundled_models() -> list[dict[str, object]]:
     """The manifest's entries whose weights lie inside a plugin's package."""
