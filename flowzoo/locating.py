@@ -79,7 +79,7 @@ def _own_copies(entry: Entry, weights: Weights) -> Iterator[tuple[str, Path, str
 
 
 def _package_directory(architecture: str) -> Path | None:
-    """The directory of the package that builds an architecture, found without running its model's code; None without one."""
+    """The directory of the package that builds an architecture, found without running the model's code."""
     from flowzoo.registry import discover
 
     plugin = discover().get(architecture)
