@@ -29,7 +29,7 @@ class OnDisk:
 
     def __init__(self, images: Tensor) -> None:
         self._images = images
-        self.shape: tuple[int, int, int, int] = (len(images), *images.shape[1:])  # type: ignore[assignment]
+        self.shape: tuple[int, int, int, int] = (len(images), *images.shape[1:])
         self.threads: set[str] = set()
 
     def batch(self, indices: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ FASHION_MNIST = Dataset(
     ),
     md5={
         **{f"FashionMNIST/raw/{name}": md5 for name, md5 in _FASHION_MD5.items()},
-        **{f"{_DEBIAN_FASHION}/{name}.gz": md5 for name, md5 in _FASHION_MD5.items()},
+        **{f"{_DEBIAN_FASHION}/{name}.gz": md5 for name, md5 in _FASHION_MD5.items() if "images" in name},
     },
     options={"valid": 10_000},
 )

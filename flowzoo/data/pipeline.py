@@ -275,7 +275,7 @@ def _copy_ahead(
         for indices, images in batches:
             yield indices, images.to(device)
         return
-    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream(device)
 
     def send(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.cuda.stream(stream):

@@ -50,10 +50,9 @@ def discover_datasets() -> Mapping[str, Registered]:
             rows[point.name] = _load(point)
         elif known.origin == "built in":
             # A built-in id stays what it is: published figures refer to it.
-            row = Registered(
-                id=point.name, dataset=None, origin=_origin(point), cause="the id is a built-in one"
-            )
-            rows.setdefault(f"{point.name} ({_distribution(point)})", row)
+            name = f"{point.name} ({_distribution(point)})"
+            cause = f"{point.name!r} is the id of a built-in data set"
+            rows[name] = Registered(id=name, dataset=None, origin=_origin(point), cause=cause)
         elif known.origin != _origin(point):
             origins = f"{known.origin} and {_origin(point)}"
             cause = "two distributions claim this id; uninstall one of them"
