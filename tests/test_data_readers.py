@@ -492,6 +492,9 @@ def test_a_prepared_copy_replaces_the_files(tmp_path: Path) -> None:
         file.unlink()
     assert dataset.is_present("train", tmp_path)
     assert dataset.load("train", tmp_path).digest == before.digest
+    with pytest.raises(IntegrityError):
+        prepare(dataset, "train", tmp_path)
+    assert path.exists(), "a failed preparation took the good copy away"
     assert list(path.parent.glob("*.part")) == []
     with pytest.raises(InputError, match="nothing to prepare"):
         prepare(get_dataset("mnist"), "test", tmp_path)

@@ -211,3 +211,19 @@ def test_prepare_and_check_the_copy(tmp_path: Path) -> None:
     result = run("check", "imagenet32-oord", "--root", str(tmp_path))
     assert result.return_value == IntegrityError.exit_code
     assert "changed since it was prepared" in result.stderr
+
+
+def test_the_page_about_data_says_what_the_catalogue_says() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    for name in BUILT_IN:
+        dataset = get_dataset(name)
+        facts = [
+            f"`{name}`",
+            f"`{dataset.preprocessing}`",
+            dataset.terms,
+            dataset.attribution,
+            dataset.how_to_get,
+        ]
+        digests = [split.sha256 for split in dataset.splits.values() if split.sha256]
+        missing = [fact for fact in (*facts, *digests) if fact not in page]
+        assert not missing, f"docs/data.md does not say of {name}: {missing}"

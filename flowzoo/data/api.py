@@ -150,12 +150,15 @@ class Dataset:
                 return paths
         raise DataUnavailable(self._missing(split, root, alternatives))
 
-    def load(self, split: str, root: str | os.PathLike[str] | None = None) -> ImageSet:
+    def load(
+        self, split: str, root: str | os.PathLike[str] | None = None, *, prepared: bool = True
+    ) -> ImageSet:
         """Reads a split and checks it against its recorded size and digest.
 
         Args:
             split: ``"train"``, ``"valid"`` or ``"test"``.
             root: Data root; see :func:`data_root`.
+            prepared: Whether a prepared copy may stand in for the release's files.
 
         Returns:
             The images: in memory where they are few, read from disk batch by batch where they are many.
@@ -168,7 +171,7 @@ class Dataset:
         from flowzoo.data.images import ImageSet
 
         info = self.split(split)
-        images = self._read(split, root)
+        images = self._read(split, root, prepared)
         result = ImageSet(
             images,
             id=self.id,
@@ -180,13 +183,13 @@ class Dataset:
         result.check(self.image_shape, info.size)
         return result
 
-    def _read(self, split: str, root: str | os.PathLike[str] | None) -> ImageSource | Any:
+    def _read(self, split: str, root: str | os.PathLike[str] | None, prepared: bool) -> ImageSource | Any:
         """Reads the pixels: from the prepared copy if there is one, else from the release."""
-        prepared = prepared_path(self, split, root)
-        if self.split(split).alternatives and prepared.is_file():
+        copy = prepared_path(self, split, root)
+        if prepared and self.split(split).alternatives and copy.is_file():
             from flowzoo.data.prepared import read_prepared
 
-            return read_prepared(prepared)
+            return read_prepared(copy)
         reader = _resolve(self.reader, self.id)
         return reader(self, split, self.find(split, root))
 

@@ -62,8 +62,7 @@ def prepare(
             f"The {split} split of {dataset.id!r} is read as it is; there is nothing to prepare."
         )
     path = prepared_path(dataset, split, root)
-    path.unlink(missing_ok=True)
-    images = dataset.load(split, root)
+    images = dataset.load(split, root, prepared=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.part")
     try:
