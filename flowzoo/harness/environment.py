@@ -9,16 +9,29 @@ from typing import Any
 
 import torch
 
+from flowzoo.registry import get_plugin
 
-def versions() -> dict[str, str]:
-    """Versions of everything that can move a digit."""
+
+def versions(architecture: str | None = None) -> dict[str, str]:
+    """Versions of everything that can move a digit.
+
+    Args:
+        architecture: Whose plugin to name, too.
+    """
     found = {"python": platform.python_version(), "torch": torch.__version__}
     for name in ("flowzoo", "numpy"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "unknown"
+        found[name] = _version(name)
+    if architecture is not None:
+        plugin = get_plugin(architecture)
+        found[str(plugin.distribution)] = str(plugin.version)
     return found
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def environment(device: torch.device) -> dict[str, Any]:

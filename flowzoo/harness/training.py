@@ -204,7 +204,7 @@ def _open_run(run: RunDir, recipe: Recipe, flow: Flow, total: int, where: World)
         "config": config_to_dict(flow.config) if flow.config is not None else {},
         "parameters": sum(p.numel() for p in flow.parameters()),
         "total_steps": total,
-        "versions": versions(),
+        "versions": versions(flow.architecture),
         "environment": environment(where.device) | {"processes": where.size},
         "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }

@@ -1,0 +1,193 @@
+"""``flowzoo eval``: a model's bits per dimension, measured here and compared with the manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowzoo.cli.output import fields, json_option, note, print_json, print_line, table
+from flowzoo.errors import DataUnavailable, FlowzooError, WeightsUnavailable
+
+if TYPE_CHECKING:
+    from flowzoo.harness.evaluation import Evaluation
+
+HEADERS = ("model", "images", "measured here", "in the manifest", "published", "verdict")
+RIGHT = ("images", "measured here", "in the manifest", "published")
+
+
+@click.command(name="eval")
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="Verify every released model whose data are here.")
+@click.option("--samples", type=click.IntRange(1), help="Noise samples an image, importance-weighted.")
+@click.option("--seed", type=click.IntRange(0), help="Key of the noise.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Precision; float64 is an audit.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=100, show_default=True, help="Images at a time."
+)
+@click.option("--device", help="cpu, cuda or cuda:1; a GPU if there is one.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first images; the result is partial.")
+@click.option("--data", "dataset", help="Another data set than the model's own.")
+@click.option("--split", type=click.Choice(["train", "valid", "test"]), help="Another split than test.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Where data sets are [$FLOWZOO_DATA].")
+@click.option("--audit/--no-audit", default=True, help="Check that images are reconstructed exactly.")
+@click.option(
+    "--per-image", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV, one image a row."
+)
+@click.option("--explain", is_flag=True, help="Print protocol and formula instead of measuring.")
+@click.option("--record", is_flag=True, help="Write the result into the manifest as the measured figure.")
+@json_option
+def evaluate(
+    name: str | None,
+    everything: bool,
+    threads: int | None,
+    per_image: Path | None,
+    explain: bool,
+    record: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Measure the bits per dimension of NAME: a model, a run's directory, or a path.
+
+    Samples, seed and precision default to those of the model's manifest entry. Exit code 0: verified
+    (the manifest's figure within its tolerance), or nothing to verify against; 1: anything else.
+    """
+    if (name is None) != everything:
+        raise click.UsageError("Give a model, a run's directory or a path; or --all.")
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    if everything:
+        return _evaluate_all(options, as_json)
+    assert name is not None
+    if explain:
+        print_line(_explanation(name, options))
+        return 0
+    from flowzoo.harness.evaluation import evaluate as run_evaluation
+
+    found = run_evaluation(name, **options)
+    if per_image is not None:
+        _write_csv(found, per_image)
+    if as_json:
+        print_json(_as_dict(found))
+    else:
+        _show(found)
+    if record:
+        note(f"Recorded in {_record(found, name)}.")
+        return 0
+    return 0 if found.verdict.passed else 1
+
+
+def _explanation(name: str, options: dict[str, Any]) -> str:
+    from flowzoo.harness.evaluation import protocol_of
+    from flowzoo.harness.explain import explain
+    from flowzoo.harness.targets import find_target
+
+    target = find_target(name)
+    protocol = protocol_of(target, options["samples"], options["seed"], options["dtype"])
+    dataset, split = options["dataset"] or target.dataset, options["split"] or target.split
+    return explain(target.name, target.flow, protocol, dataset, split)
+
+
+def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:
+    from flowzoo.harness.evaluation import evaluate as run_evaluation
+    from flowzoo.manifest import load_manifests
+
+    rows: list[tuple[Any, ...]] = []
+    results: list[dict[str, Any]] = []
+    failed = False
+    for entry in load_manifests().entries:
+        if entry.status != "released":
+            continue
+        note(f"{entry.key} ...")
+        try:
+            found = run_evaluation(entry.key, **options)
+        except (DataUnavailable, WeightsUnavailable) as error:
+            rows.append((entry.key, None, None, None, None, f"skipped: {str(error).splitlines()[0]}"))
+            results.append({"name": entry.key, "verdict": "skipped", "reason": str(error)})
+            continue
+        except FlowzooError as error:
+            failed = True
+            rows.append((entry.key, None, None, None, None, f"error: {error}"))
+            results.append({"name": entry.key, "verdict": "error", "reason": str(error)})
+            continue
+        failed |= not found.verdict.passed
+        rows.append(_row(found))
+        results.append(_as_dict(found))
+    if as_json:
+        print_json(results)
+    else:
+        table(HEADERS, rows, right=RIGHT)
+    return 1 if failed or not rows else 0
+
+
+def _row(found: Evaluation) -> tuple[Any, ...]:
+    verdict = found.verdict
+    here = f"{found.bpd:.6f} ± {found.stderr:.4f}" + (" (partial)" if found.partial else "")
+    there = None if verdict.manifest_bpd is None else f"{verdict.manifest_bpd:.6f}"
+    published = None if verdict.published_bpd is None else f"{verdict.published_bpd:g}"
+    return (found.name, found.num_images, here, there, published, verdict.state)
+
+
+def _show(found: Evaluation) -> None:
+    table(HEADERS, [_row(found)], right=RIGHT)
+    print_line()
+    protocol, audit = found.protocol, found.reconstruction
+    bound = ", an upper bound" if found.is_lower_bound else ""
+    pairs: list[tuple[str, object]] = [
+        ("verdict", f"{found.verdict.state}: {found.verdict.reason}"),
+        ("published", found.verdict.published_note),
+        ("data", f"{found.dataset}, {found.split} split, {found.num_images} images"),
+        (
+            "protocol",
+            f"{found.dequantization} dequantization, {protocol.samples} sample(s), seed {protocol.seed}, "
+            f"{protocol.dtype}{bound}",
+        ),
+    ]
+    if audit is not None:
+        exact = f"{audit.exact} of {audit.count} images exactly ({100 * audit.share:.4g} %)"
+        pairs.append(("decode(encode(x)) == x", f"{exact}; worst latent round trip {audit.worst_latent:.2e}"))
+    pairs.append(("time", f"{found.seconds:.1f} s, {found.images_per_s:.1f} images/s on {found.hardware}"))
+    fields(pairs)
+
+
+def _as_dict(found: Evaluation) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        field.name: getattr(found, field.name)
+        for field in dataclasses.fields(found)
+        if field.name not in ("per_image", "protocol", "reconstruction", "verdict")
+    }
+    result["stderr"] = found.stderr if math.isfinite(found.stderr) else None
+    result["images_per_s"] = found.images_per_s
+    result["protocol"] = dataclasses.asdict(found.protocol)
+    result["verdict"] = dataclasses.asdict(found.verdict)
+    audit = found.reconstruction
+    if audit is not None:
+        worst = audit.worst_latent if math.isfinite(audit.worst_latent) else None
+        result["reconstruction"] = {"exact": audit.exact, "count": audit.count, "worst_latent": worst}
+    return result
+
+
+def _write_csv(found: Evaluation, path: Path) -> None:
+    """One row an image: its position in the split, log-likelihood in nats, bits per dimension."""
+    from flowzoo.atomic import write_text
+    from flowzoo.harness.metrics import nats_to_bpd
+
+    bpd = nats_to_bpd(found.per_image.log_prob, found.dims).tolist()
+    rows = zip(found.per_image.indices.tolist(), found.per_image.log_prob.tolist(), bpd, strict=True)
+    lines = [f"{index},{log_prob!r},{value!r}\n" for index, log_prob, value in rows]
+    write_text(path, "index,log_prob_nats,bits_per_dim\n" + "".join(lines))
+    note(f"Wrote {path}.")
+
+
+def _record(found: Evaluation, name: str) -> Path:
+    from flowzoo.fingerprint import take_fingerprint
+    from flowzoo.harness.record import record
+    from flowzoo.loading import find_entry, load
+
+    return record(found, find_entry(name), take_fingerprint(load(name)))

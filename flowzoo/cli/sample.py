@@ -1,0 +1,49 @@
+"""``flowzoo sample``: images out of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from flowzoo.cli.output import print_line
+
+
+@click.command()
+@click.argument("name")
+@click.option("-n", "count", type=click.IntRange(1), default=64, show_default=True, help="How many images.")
+@click.option(
+    "--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Factor on the latent."
+)
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), default="samples.png", show_default=True
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same images."
+)
+@click.option("--columns", type=click.IntRange(1), help="Images in a row.")
+@click.option("--device", help="cpu, cuda or cuda:1; a GPU if there is one.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images at a time.")
+def sample(
+    name: str,
+    count: int,
+    temperature: float,
+    out: Path,
+    seed: int,
+    columns: int | None,
+    device: str | None,
+    batch_size: int,
+) -> None:
+    """Draw images from NAME (a model, a run's directory, or a path) into a PNG grid."""
+    import torch
+
+    from flowzoo.analysis.grids import save_grid
+    from flowzoo.harness.targets import find_target
+
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    flow = find_target(name).flow.to(target)
+    # The latents are drawn on the CPU, so that a seed gives the same images on every device.
+    generator = torch.Generator().manual_seed(seed)
+    images = flow.sample(count, temperature=temperature, generator=generator, batch_size=batch_size)
+    save_grid(images, out, columns=columns)
+    print_line(str(out))
