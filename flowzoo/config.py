@@ -37,9 +37,7 @@ def parse_config(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     missing = [
         name
         for name, f in fields.items()
-        if name not in data
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
+        if name not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise ConfigError(f"{where}: missing {', '.join(missing)}; give a value for each.")

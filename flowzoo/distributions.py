@@ -19,7 +19,13 @@ class BaseDensity(nn.Module):
         raise NotImplementedError
 
     def sample(
-        self, n: int, dims: int, *, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
+        self,
+        n: int,
+        dims: int,
+        *,
+        generator: torch.Generator | None,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> Tensor:
         """Draws ``(n, dims)``; a CPU generator gives the same numbers for every device."""
         raise NotImplementedError
@@ -33,7 +39,13 @@ class StandardNormal(BaseDensity):
         return -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi))
 
     def sample(
-        self, n: int, dims: int, *, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
+        self,
+        n: int,
+        dims: int,
+        *,
+        generator: torch.Generator | None,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> Tensor:
         """Draws ``(n, dims)`` from N(0, 1)."""
         source = device if generator is None else generator.device
@@ -48,7 +60,13 @@ class StandardLogistic(BaseDensity):
         return -(F.softplus(z) + F.softplus(-z)).sum(dim=1)
 
     def sample(
-        self, n: int, dims: int, *, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
+        self,
+        n: int,
+        dims: int,
+        *,
+        generator: torch.Generator | None,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> Tensor:
         """Draws ``(n, dims)`` from the standard logistic."""
         source = device if generator is None else generator.device

@@ -63,7 +63,7 @@ class Flow(nn.Module):
         self.architecture: str | None = None
         self.config: Any = None
         self.card: Entry | Unlisted | None = None
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     @property
     def is_lower_bound(self) -> bool:
@@ -104,13 +104,18 @@ class Flow(nn.Module):
         if noise is None:
             noise = self.draw_noise(x.shape[0], generator=generator)
         elif noise.shape != x.shape:
-            raise InputError(f"noise has shape {tuple(noise.shape)}; expected that of the images, {tuple(x.shape)}.")
+            raise InputError(
+                f"noise has shape {tuple(noise.shape)}; expected that of the images, {tuple(x.shape)}."
+            )
         u, log_q = self.dequantization(levels, noise.to(levels))
         z, log_det = self.bijector(self._unit_interval(levels + u))
         self._check_latent(z)
-        return self.base.log_prob(z) + log_det - log_q - self.dims * self.n_bits * math.log(2)
+        log_prob: Tensor = self.base.log_prob(z) + log_det - log_q - self.dims * self.n_bits * math.log(2)
+        return log_prob
 
-    def bits_per_dim(self, x: Tensor, *, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
+    def bits_per_dim(
+        self, x: Tensor, *, samples: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Bits per dimension, -log2 P(x) / D, from an importance-weighted average over the noise.
 
         Args:
@@ -167,7 +172,11 @@ class Flow(nn.Module):
         device, dtype = self._placement()
         z = self.base.sample(n, self.dims, generator=generator, device=device, dtype=dtype) * temperature
         batches = [self.decode(part) for part in z.split(batch_size)]
-        return torch.cat(batches) if batches else torch.empty(0, *self.image_shape, dtype=torch.uint8, device=device)
+        return (
+            torch.cat(batches)
+            if batches
+            else torch.empty(0, *self.image_shape, dtype=torch.uint8, device=device)
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """Latent of images, dequantized at the centre of each bin: ``uint8 (B, C, H, W)`` to ``(B, D)``."""
@@ -187,8 +196,8 @@ class Flow(nn.Module):
                 "the inverse gave NaN or infinity: this latent is far outside what the model was trained on, "
                 "or the model is untrained. Lower the temperature or use flow.double()."
             )
-        levels = torch.floor(y * 2**self.n_bits).clamp(0, 2**self.n_bits - 1).to(torch.uint8)
-        return (levels * 2 ** (8 - self.n_bits)).contiguous()
+        levels: Tensor = torch.floor(y * 2**self.n_bits).clamp(0, 2**self.n_bits - 1).to(torch.uint8)
+        return (levels << (8 - self.n_bits)).contiguous()
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """``decode(encode(x))``; equals ``x`` (with its low bits dropped if ``n_bits`` < 8) in a sound model."""
@@ -254,7 +263,9 @@ class Flow(nn.Module):
             )
         device, dtype = self._placement()
         if x.device != device:
-            raise InputError(f"images are on {x.device} and the model on {device}; move one: x.to({str(device)!r}).")
+            raise InputError(
+                f"images are on {x.device} and the model on {device}; move one: x.to({str(device)!r})."
+            )
         if self.n_bits < 8:
             x = x >> (8 - self.n_bits)
         return x.to(dtype).contiguous(memory_format=torch.channels_last)

@@ -21,12 +21,12 @@ def summarize(flow: Flow) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in [header, *rows]]
     total = sum(p.numel() for p in flow.parameters())
+    noise = sum(p.numel() for p in flow.dequantization.parameters())
     bound = ", a lower bound" if flow.is_lower_bound else ""
     lines += [
         "",
         f"images {flow.image_shape}, {flow.n_bits} bits, D = {flow.dims}",
-        f"dequantization: {type(flow.dequantization).__name__} "
-        f"({sum(p.numel() for p in flow.dequantization.parameters()):,} parameters{bound})",
+        f"dequantization: {type(flow.dequantization).__name__} ({noise:,} parameters{bound})",
         f"base: {type(flow.base).__name__}",
         f"total: {total:,} parameters",
     ]

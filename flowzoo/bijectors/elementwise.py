@@ -22,7 +22,9 @@ class Logit(Bijector):
         """Makes the map; alpha is part of the model, 0 < alpha < 1/2."""
         super().__init__()
         if not 0 < alpha < 0.5:
-            raise ConfigError(f"logit alpha is {alpha}; expected a number between 0 and 0.5, such as 0.05 or 1e-5.")
+            raise ConfigError(
+                f"logit alpha is {alpha}; expected a number between 0 and 0.5, such as 0.05 or 1e-5."
+            )
         self.alpha = alpha
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

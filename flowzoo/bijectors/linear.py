@@ -39,7 +39,7 @@ class Permutation(Bijector):
         return cls(torch.randperm(size, generator=generator, device="cpu"))
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args, **kwargs)
         self.inverse_indices = torch.argsort(self.indices)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -79,11 +79,13 @@ class InvertibleConv1x1(Bijector):
 
     def log_abs_det(self) -> Tensor:
         """log|det W|, a scalar, computed in float64."""
-        return torch.linalg.slogdet(self.weight.double()).logabsdet
+        log_abs_det: Tensor = torch.linalg.slogdet(self.weight.double()).logabsdet
+        return log_abs_det
 
     def inverse_matrix(self) -> Tensor:
         """W^-1 ``(C, C)``, float64."""
-        return torch.linalg.inv(self.matrix().double())
+        inverse: Tensor = torch.linalg.inv(self.matrix().double())
+        return inverse
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_shape(self, x, (self.channels, *(-1,) * (x.ndim - 2)))
@@ -149,8 +151,11 @@ class InvertibleConv1x1LU(InvertibleConv1x1):
     def inverse_matrix(self) -> Tensor:
         """W^-1 ``(C, C)`` by two triangular solves, float64."""
         lower, upper = (factor.double() for factor in self._factors())
-        y = torch.linalg.solve_triangular(lower, self.permutation.double().t(), upper=False, unitriangular=True)
-        return torch.linalg.solve_triangular(upper, y, upper=True)
+        y = torch.linalg.solve_triangular(
+            lower, self.permutation.double().t(), upper=False, unitriangular=True
+        )
+        solution: Tensor = torch.linalg.solve_triangular(upper, y, upper=True)
+        return solution
 
 
 class Whitening(Bijector, DataDependentInit):
@@ -186,7 +191,9 @@ class Whitening(Bijector, DataDependentInit):
     @torch.no_grad()
     def _fit(self, x: Tensor) -> None:
         if x.shape[0] < 2:
-            raise InputError(f"Whitening got {x.shape[0]} image to initialise from; give a batch of thousands.")
+            raise InputError(
+                f"Whitening got {x.shape[0]} image to initialise from; give a batch of thousands."
+            )
         mean = x.double().mean(dim=0)
         values, vectors = torch.linalg.eigh(torch.cov((x.double() - mean).t(), correction=0))
         self.mean.copy_(mean)
@@ -210,4 +217,5 @@ def _random_rotation(channels: int) -> Tensor:
     if gaussian.is_meta:
         return gaussian
     q, r = torch.linalg.qr(gaussian.double())
-    return (q * torch.sign(torch.diagonal(r))).to(gaussian.dtype)
+    rotation: Tensor = q * torch.sign(torch.diagonal(r))
+    return rotation.to(gaussian.dtype)

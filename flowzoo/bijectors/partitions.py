@@ -61,7 +61,9 @@ class ChannelHalves(Partition):
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[1] < 2:
-            raise InputError(f"ChannelHalves needs at least 2 channels; got shape {tuple(x.shape)}. Squeeze first.")
+            raise InputError(
+                f"ChannelHalves needs at least 2 channels; got shape {tuple(x.shape)}. Squeeze first."
+            )
         first = (x.shape[1] + 1) // 2
         return x[:, :first], x[:, first:]
 
@@ -128,6 +130,7 @@ class MaskedCheckerboard(Partition):
         return torch.where(checkerboard_mask(first).bool(), first, second)
 
     def select(self, elementwise: Tensor) -> Tensor:
+        """Zeroes what belongs to the conditioner, by the mask."""
         mask = checkerboard_mask(elementwise)
         return elementwise * (mask if self.swap else 1 - mask)
 

@@ -21,7 +21,9 @@ class EdgeBiasConv2d(nn.Module):
     rather than one more input channel (OpenAI's Glow pads the channel itself, with the same result).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, edge_bias: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, edge_bias: bool = False
+    ) -> None:
         """Makes a convolution without bias, weights N(0, 0.05)."""
         super().__init__()
         self.padding = kernel_size // 2
@@ -81,7 +83,9 @@ class ActNormConv2d(DataDependentInit):
 class BiasConv2d(nn.Module):
     """A convolution with a bias and no normalization, torch's default initialisation."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, edge_bias: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, edge_bias: bool = False
+    ) -> None:
         """Makes the layer."""
         super().__init__()
         self.conv = EdgeBiasConv2d(in_channels, out_channels, kernel_size, edge_bias)

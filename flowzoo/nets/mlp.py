@@ -12,7 +12,9 @@ from torch import Tensor, nn
 class MLP(nn.Module):
     """Linear layers with ReLU between them and a linear output (NICE, section 5.1)."""
 
-    def __init__(self, in_features: int, hidden: tuple[int, ...], out_features: int, init_range: float) -> None:
+    def __init__(
+        self, in_features: int, hidden: tuple[int, ...], out_features: int, init_range: float
+    ) -> None:
         """Makes the network, all weights uniform in ``[-init_range, init_range]`` and biases zero.
 
         With ``init_range`` 0 the hidden layers start as torch's default and the last at zero: an identity coupling.

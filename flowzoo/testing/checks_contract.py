@@ -28,7 +28,9 @@ def metadata_without_torch(subject: Subject) -> str:
     imports = "; ".join(f"import {reference.partition(':')[0]}" for reference in modules)
     script = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"importing the metadata imports torch, or fails: {done.stderr.strip()[-300:]}"
+    assert done.returncode == 0, (
+        f"importing the metadata imports torch, or fails: {done.stderr.strip()[-300:]}"
+    )
     return f"api_version {subject.architecture.api_version} of {API_VERSION}"
 
 
@@ -37,7 +39,9 @@ def tiny_preset(subject: Subject) -> str:
     flow = subject.build(seed=1)
     parameters = sum(p.numel() for p in flow.parameters())
     assert flow.image_shape[1:] == (8, 8), f"tiny is for {flow.image_shape}; expected 8x8 images"
-    assert parameters <= MAX_TINY_PARAMETERS, f"tiny has {parameters:,} parameters; allowed {MAX_TINY_PARAMETERS:,}"
+    assert parameters <= MAX_TINY_PARAMETERS, (
+        f"tiny has {parameters:,} parameters; allowed {MAX_TINY_PARAMETERS:,}"
+    )
     return f"{parameters:,} parameters"
 
 
@@ -49,7 +53,9 @@ def config_round_trip(subject: Subject) -> str:
         plain = json.loads(json.dumps(config_to_dict(config)))
         again = parse_config(type(config), plain, f"{name}-{preset}")
         assert again == config, f"{name}-{preset} changes in a JSON round trip"
-        assert config_hash(name, plain) == config_hash(name, config_to_dict(again)), "the config's hash changes"
+        assert config_hash(name, plain) == config_hash(name, config_to_dict(again)), (
+            "the config's hash changes"
+        )
         try:
             parse_config(type(config), {**plain, "no_such_key": 1}, name)
         except ConfigError:
@@ -94,13 +100,16 @@ def initialization_once(subject: Subject) -> str:
     needs = not flow.is_initialized
     generator = torch.Generator().manual_seed(11)
     changed = flow.initialize(random_images(flow, 64, seed=11), generator=generator)
-    assert changed == needs and flow.is_initialized, "initialize() does not initialise"
+    assert changed == needs, "initialize() does not say whether it initialised"
+    assert flow.is_initialized, "initialize() does not initialise"
     before = {key: value.clone() for key, value in flow.state_dict().items()}
     again = flow.initialize(random_images(flow, 64, seed=12), generator=generator)
     assert not again, "a second batch initialises again"
     reloaded = subject.build(seed=13, random=False)
     reloaded.load_state_dict(before)
-    assert not reloaded.initialize(random_images(flow, 64, seed=14), generator=generator), "a reload forgets it"
+    assert not reloaded.initialize(random_images(flow, 64, seed=14), generator=generator), (
+        "a reload forgets it"
+    )
     same = all(torch.equal(value, reloaded.state_dict()[key]) for key, value in before.items())
     assert same, "a second initialisation changes the weights"
     return "once" if needs else "nothing to initialise"

@@ -166,7 +166,8 @@ def sampling_deterministic(subject: Subject) -> str:
         return flow.sample(6, temperature=0.7, generator=generator, batch_size=batch_size)
 
     first = draw(0, 6)
-    assert first.dtype == torch.uint8 and first.shape == (6, *flow.image_shape), "samples are no uint8 images"
+    assert first.dtype == torch.uint8, "samples are not uint8"
+    assert first.shape == (6, *flow.image_shape), "samples have another shape than the images"
     assert torch.equal(first, draw(0, 6)), "the same seed gives other images"
     assert torch.equal(first, draw(0, 4)), "the images depend on the batch size"
     assert not torch.equal(first, draw(1, 6)), "another seed gives the same images"
@@ -176,4 +177,6 @@ def sampling_deterministic(subject: Subject) -> str:
 def _unit_batch(flow: Flow, n: int, dtype: torch.dtype) -> Tensor:
     generator = _generator(0)
     # Grey levels as a flow sees them: no closer to 0 and 1 than a bin's inside.
-    return (0.01 + 0.98 * torch.rand(n, *flow.image_shape, generator=generator, dtype=torch.float64)).to(dtype)
+    return (0.01 + 0.98 * torch.rand(n, *flow.image_shape, generator=generator, dtype=torch.float64)).to(
+        dtype
+    )

@@ -44,4 +44,4 @@ def random_images(flow: Flow, n: int, seed: int) -> Tensor:
     """Uniformly random images ``uint8 (n, C, H, W)`` for a flow, low bits zero if it has fewer than 8."""
     generator = torch.Generator().manual_seed(seed)
     levels = torch.randint(0, 2**flow.n_bits, (n, *flow.image_shape), generator=generator)
-    return (levels * 2 ** (8 - flow.n_bits)).to(torch.uint8)
+    return (levels << (8 - flow.n_bits)).to(torch.uint8)

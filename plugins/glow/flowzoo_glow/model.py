@@ -24,7 +24,6 @@ from flowzoo.bijectors import (
 from flowzoo.dequantization import Dequantization, UniformDequantization, convolutional_dequantization
 from flowzoo.flow import Flow
 from flowzoo.nets.conv import ConvNet, ZeroConv2d
-
 from flowzoo_glow.config import GlowConfig
 
 # OpenAI's code stores ActNorm's log-scales divided by this.

@@ -17,7 +17,10 @@ COUNT_NOTE = (
 
 def _published(bpd: float, dataset: str, table: str = "Table 2") -> Published:
     return Published(
-        bpd=bpd, dataset=dataset, source=f"Kingma and Dhariwal 2018 (arXiv 1807.03039), {table}", protocol=PROTOCOL
+        bpd=bpd,
+        dataset=dataset,
+        source=f"Kingma and Dhariwal 2018 (arXiv 1807.03039), {table}",
+        protocol=PROTOCOL,
     )
 
 

@@ -17,7 +17,6 @@ from flowzoo.bijectors import (
 from flowzoo.distributions import StandardLogistic, StandardNormal
 from flowzoo.flow import Flow
 from flowzoo.nets.mlp import MLP
-
 from flowzoo_nice.config import NICEConfig
 
 
