@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,27 +28,6 @@ from tests.plugin_factory import Distribution, broken, good, plugin_source
 FIRST_PARTY = {"flowpp", "glow", "nice", "realnvp"}
 
 Install = Callable[..., None]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Installs distributions for one test."""
-    monkeypatch.delenv(DISABLE_VARIABLE, raising=False)
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def run(*distributions: Distribution) -> None:
-        for distribution in distributions:
-            distribution.install_metadata(tmp_path)
-        reset_registry()
-
-    reset_registry()
-    yield run
-    for name in set(sys.modules) - before:
-        if name.startswith("zoo_"):
-            del sys.modules[name]
-    monkeypatch.undo()
-    reset_registry()
 
 
 def test_first_party_plugins_are_ok() -> None:
