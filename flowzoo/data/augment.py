@@ -49,9 +49,9 @@ def translate(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     device = images.device
     take_rows = (torch.arange(height, device=device) - rows[:, None]).clamp(0, height - 1)
     take_columns = (torch.arange(width, device=device) - columns[:, None]).clamp(0, width - 1)
-    batch = torch.arange(count, device=device)[:, None, None, None]
-    channel = torch.arange(channels, device=device)[None, :, None, None]
-    return images[batch, channel, take_rows[:, None, :, None], take_columns[:, None, None, :]]
+    source = (take_rows[:, :, None] * width + take_columns[:, None, :]).reshape(count, 1, height * width)
+    moved = images.flatten(2).gather(2, source.expand(-1, channels, -1))
+    return moved.reshape(images.shape)
 
 
 def _random_flip(images: Tensor, key: tuple[int, int], places: NDArray[np.uint64]) -> Tensor:
