@@ -39,6 +39,13 @@ TINY: dict[str, Any] = {
     "context_norm": True,
 }
 
+TOY: dict[str, Any] = {
+    **TINY,
+    "image_shape": (1, 2, 2),
+    "n_bits": 1,
+    "groups": ("checkerboard:2", "squeeze", "channel:2"),
+}
+
 MNIST: dict[str, Any] = {
     "image_shape": (1, 28, 28),
     "n_bits": 8,
@@ -133,6 +140,7 @@ ARCHITECTURE = Architecture(
         "tiny": Preset(
             summary="8x8 images: every part of the architecture in a few thousand parameters", config=TINY
         ),
+        "toy": Preset(summary="2x2 images of one bit: all 16 can be enumerated", config=TOY),
         "mnist": Preset(
             summary="two scales of plain convolutions and mixtures of 4 logistics, sized for one CPU core",
             config=MNIST,
