@@ -6,12 +6,13 @@ installed one: the directory goes on ``sys.path`` here, on PYTHONPATH for a comm
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,9 @@ class Probe:
     package: Path
 
     @classmethod
-    def install(cls, root: Path, monkeypatch: pytest.MonkeyPatch) -> Probe:
-        """Writes the distribution and makes it one of this process's."""
+    @contextlib.contextmanager
+    def installed(cls, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Probe]:
+        """Writes the distribution and makes it one of this process's until the block ends."""
         package, info = root / "flowzoo_probe", root / "flowzoo_probe-1.0.dist-info"
         for directory in (package / "weights", info):
             directory.mkdir(parents=True)
@@ -88,7 +90,8 @@ class Probe:
         for name in [name for name in sys.modules if name.partition(".")[0] == "flowzoo_probe"]:
             monkeypatch.delitem(sys.modules, name)
         reset_registry()
-        return probe
+        yield probe
+        reset_registry()
 
     def list(self, *entries: Entry) -> None:
         """Writes the plugin's manifest."""

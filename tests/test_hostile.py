@@ -10,7 +10,7 @@ import os
 import pickle
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,9 @@ def overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: Path) -> Probe:
-    return Probe.install(tmp_path / "site", monkeypatch)
+def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: Path) -> Iterator[Probe]:
+    with Probe.installed(tmp_path / "site", monkeypatch) as probe:
+        yield probe
 
 
 @pytest.fixture

@@ -38,13 +38,14 @@ def hub() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> Probe:
+def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> Iterator[Probe]:
     for name in ("FLOWZOO_OFFLINE", "HF_HUB_OFFLINE", "FLOWZOO_WEIGHTS_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FLOWZOO_HUB_ENDPOINT", hub.url)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("flowzoo.hub.client.RETRY_WAITS", (0.01,))
-    return Probe.install(tmp_path / "site", monkeypatch)
+    with Probe.installed(tmp_path / "site", monkeypatch) as probe:
+        yield probe
 
 
 @pytest.fixture
