@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,16 +17,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = ("nice", "realnvp", "glow", "flowpp")
 
 
-def bundled_models() -> list[dict[str, object]]:
+def bundled_models() -> list[dict[str, Any]]:
     """The manifest's entries whose weights lie inside a plugin's package."""
     entries = json.loads((ROOT / "weights_manifest.json").read_text())["models"]
     return [entry for entry in entries if entry["weights"] and weights_path(entry).is_file()]
 
 
-def weights_path(entry: dict[str, object]) -> Path:
-    architecture, weights = entry["architecture"], entry["weights"]
-    assert isinstance(weights, dict)
-    return ROOT / f"plugins/{architecture}/flowzoo_{architecture}/weights/{weights['filename']}"
+def weights_path(entry: dict[str, Any]) -> Path:
+    architecture, filename = entry["architecture"], entry["weights"]["filename"]
+    return ROOT / f"plugins/{architecture}/flowzoo_{architecture}/weights" / filename
 
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
@@ -142,16 +142,18 @@ def test_every_plugin_is_ok(installed: Path, environment: dict[str, str], tmp_pa
 def test_a_shipped_model_is_evaluated_on_real_images(
     installed: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    on_mnist = [entry["name"] for entry in bundled_models() if "mnist" in str(entry["data"])]
-    assert "glow-mnist" in on_mnist, "weights_manifest.json lists no bundled glow-mnist"
-    out = run(installed / "flowzoo", "eval", "glow-mnist", "--limit", "20", cwd=tmp_path, env=environment)
-    assert "glow-mnist" in out
+    (entry,) = (entry for entry in bundled_models() if entry["name"] == "glow-mnist")
+    command = (installed / "flowzoo", "eval", "glow-mnist", "--limit", "20", "--json")
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, f"20 images must not verify anything: {done.stdout} {done.stderr}"
+    found = json.loads(done.stdout)
+    assert found["verdict"]["state"] == "partial"
+    assert abs(found["bpd"] - entry["measured"]["bpd"]) < 6 * found["stderr"]
 
 
-def test_every_bundled_model_loads_and_samples(
+def test_every_bundled_model_proves_its_fingerprint(
     installed: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    code = "import sys, flowzoo; print(*[flowzoo.load(name).sample(1).shape for name in sys.argv[1:]])"
-    names = [str(entry["name"]) for entry in bundled_models()]
-    assert names
-    run(installed / "python", "-c", code, *names, cwd=tmp_path, env=environment)
+    names = [entry["name"] for entry in bundled_models()]
+    assert names, "weights_manifest.json lists no bundled model"
+    run(installed / "flowzoo", "verify", *names, cwd=tmp_path, env=environment)
