@@ -82,10 +82,13 @@ def load_optimizer_tensors(
             raise CheckpointError(
                 f"The checkpoint has optimizer state for {parameter_name!r}, which the model does not have."
             )
-        # Step counts stay where torch keeps them: on the CPU unless the kernel is fused.
-        on_device = key != "step" or optimizer.defaults.get("fused")
-        device = parameter.device if on_device else torch.device("cpu")
-        optimizer.state[parameter][key] = tensor.to(device)
+        if key == "step":
+            # Step counts stay where torch keeps them: on the CPU unless the kernel is fused.
+            fused = bool(optimizer.defaults.get("fused"))
+            optimizer.state[parameter][key] = tensor.to(parameter.device if fused else "cpu")
+        else:
+            # Moments must lie in memory as the parameter does (channels_last): fused kernels rely on it.
+            optimizer.state[parameter][key] = torch.empty_like(parameter.detach()).copy_(tensor)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:

@@ -1,0 +1,113 @@
+"""Kills trainings with SIGKILL at random moments, resumes them, and compares the weights byte by byte.
+
+``python -m tests.kills DIRECTORY NUMBER_OF_KILLS`` prints one JSON line per kill. torch is imported once,
+each training runs in a forked child.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import torch
+
+import flowzoo.atomic
+from flowzoo.harness.run_dir import RunDir
+from flowzoo.harness.state import list_checkpoints
+from flowzoo.harness.training import train
+from tests.trainings import save_images, tiny_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STEPS = 60
+
+
+def run_training(out: Path, dataset: str) -> None:
+    """One session of the training, from scratch or from a checkpoint."""
+    recipe = tiny_recipe("glow-tiny", dataset, steps=STEPS, checkpoint_every=3, validate_every=20, samples=0)
+    train(recipe, out, device="cpu", progress=False)
+
+
+def in_child(work: Callable[[], None], *, kill_after: float | None = None) -> int:
+    """Runs ``work`` in a forked child; kills it after some seconds; returns its wait status."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, 2)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def kill_inside_write(number: int) -> None:
+    """Arms the write layer: write number ``number`` puts half its bytes down and dies."""
+    whole = flowzoo.atomic.write_all
+    left = [number]
+
+    def write_half(handle: BinaryIO, chunk: flowzoo.atomic.Chunk) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            view = memoryview(chunk).cast("B")
+            handle.write(view[: len(view) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        whole(handle, chunk)
+
+    flowzoo.atomic.write_all = write_half
+
+
+def main(directory: Path, kills: int) -> None:
+    """Prints the table."""
+    torch.set_num_threads(1)
+    directory.mkdir(parents=True, exist_ok=True)
+    dataset = save_images(directory / "images.npy")
+    began = time.monotonic()
+    if in_child(lambda: run_training(directory / "whole", dataset)) != 0:
+        raise SystemExit("the unbroken training failed")
+    seconds = time.monotonic() - began
+    whole = RunDir(directory / "whole")
+    chooser = random.Random(0)
+    for number in range(kills):
+        run = RunDir(directory / f"run{number}")
+        inside = number % 2 == 1
+
+        def session(run: RunDir = run, write: int = chooser.randint(1, 6000), armed: bool = inside) -> None:
+            if armed:
+                kill_inside_write(write)
+            run_training(run.path, dataset)
+
+        moment = chooser.uniform(0.05, 1.0) * seconds
+        status = in_child(session, kill_after=None if inside else moment)
+        found = [path.name for path in list_checkpoints(run.checkpoints)]
+        partial = len(list(run.path.rglob(".partial-*")))
+        resumed = in_child(lambda run=run: run_training(run.path, dataset))  # type: ignore[misc]
+        same = all(
+            getattr(run, name).read_bytes() == getattr(whole, name).read_bytes() for name in ("best", "last")
+        )
+        row = {
+            "kill": number + 1,
+            "moment": "inside a write" if inside else f"{moment:.2f} s",
+            "killed": os.WIFSIGNALED(status),
+            "checkpoint": int(found[0]) if found else None,
+            "partial_files": partial,
+            "resumed": resumed == 0,
+            "identical": same,
+        }
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
