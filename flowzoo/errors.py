@@ -12,7 +12,9 @@
 | 7 | a data set is not to be had |
 | 8 | invalid input, configuration, recipe or manifest |
 | 9 | training stopped |
+| 70 | a bug: an error that nobody foresaw |
 | 130 | interrupted |
+| 141 | the reader of the output has gone away |
 """
 
 from __future__ import annotations

@@ -22,22 +22,19 @@ CONFIG = """
 MODEL = """
     import math
 
-    import torch
     from flowzoo.bijectors import AdditiveCoupling, Chain, DiagonalScaling, Flatten, InterleavedFeatures
     from flowzoo.distributions import StandardNormal
     from flowzoo.flow import Flow
+    from flowzoo.nets.mlp import MLP
 
     def build(config):
         dims = math.prod(config.image_shape)
-
-        def coupling(swap):
-            sizes = (dims // 2, dims - dims // 2) if swap else (dims - dims // 2, dims // 2)
-            net = torch.nn.Sequential(
-                torch.nn.Linear(sizes[0], config.hidden), torch.nn.Tanh(), torch.nn.Linear(config.hidden, sizes[1])
-            )
-            return AdditiveCoupling(InterleavedFeatures(swap), net)
-
-        stack = Chain(Flatten(config.image_shape), coupling(False), coupling(True), DiagonalScaling((dims,)))
+        sizes = dims - dims // 2, dims // 2
+        couplings = [
+            AdditiveCoupling(InterleavedFeatures(swap), MLP(sizes[swap], (config.hidden,), sizes[not swap], 0.1))
+            for swap in (False, True)
+        ]
+        stack = Chain(Flatten(config.image_shape), *couplings, DiagonalScaling((dims,)))
         return Flow(
             image_shape=config.image_shape, n_bits=config.n_bits, bijector=stack, base=StandardNormal()
         )

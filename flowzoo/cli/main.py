@@ -84,7 +84,9 @@ class LazyGroup(click.Group):
 @click.command(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Errors end with an exit code that says what went wrong; see docs/cli.md.",
+    epilog="Exit codes: 0 done or verified, 1 not verified, 2 wrong usage, 3 unknown name, 4 unusable plugin, "
+    "5 file not as promised, 6 weights not to be had, 7 data not to be had, 8 invalid input, config, recipe or "
+    "manifest, 9 training stopped, 70 a bug, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="flowzoo", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error (also: FLOWZOO_DEBUG=1).")

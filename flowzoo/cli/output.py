@@ -37,7 +37,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: It
         rows: Cells in the headers' order.
         right: Names of the columns that are aligned to the right (numbers).
     """
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[" ".join(_cell(value).splitlines()) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     flush_right = set(right)
     for line in [[name.upper() for name in headers], *cells]:
