@@ -13,6 +13,8 @@ from flowzoo_flowpp.plugin import ARCHITECTURE
 from flowzoo.bijectors import ActNorm, AlternateColumns, InvertibleConv1x1
 from flowzoo.config import parse_config
 from flowzoo.flow import Flow
+from flowzoo.nets.attention import GatedAttention
+from flowzoo.nets.gated import ChannelLayerNorm, GatedConv, ScaledConv2d
 
 SMALL: dict[str, dict[str, Any]] = {
     "tiny": {},
@@ -175,3 +177,35 @@ def test_five_bit_images_round_trip() -> None:
     x = images(4)
     flow.initialize(x, generator=torch.Generator().manual_seed(0))
     assert torch.equal(flow.eval().reconstruct(x), x // 8 * 8)
+
+
+@pytest.mark.parametrize("change", SMALL.values(), ids=SMALL.keys())
+def test_half_precision_networks_leave_the_likelihood_in_float32(change: dict[str, Any]) -> None:
+    flow = make(**change).eval()
+    x = images(8)
+    flow.initialize(x, generator=torch.Generator().manual_seed(0))
+    noise = flow.draw_noise(8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        exact = flow.log_prob(x, noise=noise)
+        flow.set_network_dtype(torch.bfloat16)
+        rounded = flow.log_prob(x, noise=noise)
+    assert rounded.dtype == torch.float32
+    # A twentieth of a nat in 64 dimensions is a thousandth of a bit per dimension.
+    torch.testing.assert_close(rounded, exact, atol=0.05, rtol=0)
+
+
+def test_every_block_sees_channels_last_memory() -> None:
+    flow = make("tiny").eval()
+    x = images(4)
+    flow.initialize(x, generator=torch.Generator().manual_seed(0))
+    other: list[str] = []
+
+    def note(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], _: object) -> None:
+        if not inputs[0].is_contiguous(memory_format=torch.channels_last):
+            other.append(type(module).__name__)
+
+    for module in flow.modules():
+        if isinstance(module, ScaledConv2d | GatedConv | GatedAttention | ChannelLayerNorm):
+            module.register_forward_hook(note)
+    flow.log_prob(x)
+    assert other == []
