@@ -171,7 +171,7 @@ def _verify(name: str, hub: dict[str, Any]) -> dict[str, Any]:
 
     flow = load(name, **hub)
     expected = getattr(flow.card, "fingerprint", None)
-    if isinstance(flow.card, Unlisted) and "fingerprint" in flow.card.details:
+    if isinstance(flow.card, Unlisted) and flow.card.details.get("fingerprint"):
         expected = read(Fingerprint, flow.card.details["fingerprint"], name, "$.fingerprint")
     if expected is None:
         raise InputError(
