@@ -264,7 +264,7 @@ def test_a_released_entry_cannot_vanish_or_change() -> None:
     assert "is gone" in check_append_only(old, Manifest())[0]
     assert entry.weights is not None
     assert entry.measured is not None
-    changed = {
+    changed: dict[str, dict[str, Any]] = {
         "weights.sha256": {"weights": replace(entry.weights, sha256="f" * 64)},
         "weights.size": {"weights": replace(entry.weights, size=1)},
         "config": {"config": {}},
