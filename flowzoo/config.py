@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import types
 import typing
@@ -52,6 +51,8 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 def config_hash(architecture: str, config: Mapping[str, Any]) -> str:
     """SHA-256 (64 hex digits) of an architecture's name and its full config as canonical JSON."""
+    import hashlib  # milliseconds that listing models does not need
+
     text = json.dumps([architecture, _plain(config)], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -260,11 +259,13 @@ def _ordered(entries: Iterable[Entry]) -> tuple[Entry, ...]:
 
 def _plugin_manifest(plugin: Plugin, reference: str) -> Manifest:
     """A plugin's manifest; one that cannot be read is an empty one with a problem."""
+    from importlib.resources import files
+
     where = f"{plugin.distribution} {plugin.version} ({reference})"
     package, _, filename = reference.partition(":")
     try:
         with foreign_code():
-            text = (importlib.resources.files(package) / filename).read_text(encoding="utf-8")
+            text = (files(package) / filename).read_text(encoding="utf-8")
         return parse(text, where)
     except ForeignFailure as failure:
         return Manifest(problems=(f"{where}: {failure}",))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
@@ -118,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _report(error: Exception) -> NoReturn:
     """Ends with one helpful message and the code that belongs to the error."""
     if os.environ.get("FLOWZOO_DEBUG", "0") not in ("", "0"):
+        import traceback
+
         traceback.print_exception(error, file=sys.stderr)
     message, code = _explain(error)
     _fail(message, code)
