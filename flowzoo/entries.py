@@ -15,7 +15,7 @@ Name = Annotated[
     str,
     Rule(pattern=r"[a-z0-9]+([-_.][a-z0-9]+)*", words="lower-case letters and digits, joined by - _ or ."),
 ]
-Text = Annotated[str, Rule(pattern=r"(?s:.*\S.*)", words="a text that is not empty")]
+Text = Annotated[str, Rule(pattern=r"[\s\S]*\S[\s\S]*", words="a text that is not empty")]
 Digest = Annotated[str, Rule(pattern=r"[0-9a-f]{64}", words="64 lower-case hexadecimal digits (SHA-256)")]
 Revision = Annotated[str, Rule(pattern=r"[0-9a-f]{40}", words="40 lower-case hexadecimal digits (a commit)")]
 RepoId = Annotated[

@@ -11,6 +11,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flowzoo.errors import ManifestError, UnknownModel
 from flowzoo.manifest import (
@@ -45,10 +47,11 @@ def bent(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     place: Any = data
     for step in steps:
         place = place[int(step)] if isinstance(place, list) else place[step]
+    key = int(last) if isinstance(place, list) else last
     if value is ...:
-        del place[last]
+        del place[key]
     else:
-        place[last] = value
+        place[key] = value
     return data
 
 
@@ -143,6 +146,49 @@ def test_what_only_the_parser_can_see_is_refused(text: str, said: str) -> None:
     with pytest.raises(ManifestError) as caught:
         parse(text, "m.json")
     assert said in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2**40)
+    | st.text(st.characters(exclude_categories=["C"]), max_size=8)
+    # A JSON Schema takes 1.0 for an integer; the parser does not.
+    | st.floats(-9, 9).filter(lambda x: not x.is_integer())
+    | st.sampled_from(
+        ["released", "unpublished", "float32", "a/b", "x.safetensors", "main", "f" * 40, "f" * 64]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["bpd", "seed", "x"]), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+def places(value: Any, path: str = "") -> list[str]:
+    """Dotted paths of everything inside a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = [(f"{path}{key}", item) for key, item in items]
+    return [name for inner, item in found for name in (inner, *places(item, f"{inner}."))]
+
+
+VALIDATOR = jsonschema.Draft202012Validator(schema())
+BASE = [GOOD["every key"], GOOD["unpublished"]]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), base=st.sampled_from(BASE), value=JSON | st.just(...))
+def test_parser_and_json_schema_agree_on_anything(data: st.DataObject, base: Any, value: Any) -> None:
+    path = data.draw(
+        st.sampled_from([name for name in places(base) if not (value is ... and name[-1].isdigit())])
+    )
+    changed = bent(base, path, value)
+    try:
+        accepted = parse(json.dumps(changed), "m.json") is not None
+    except ManifestError:
+        accepted = False
+    assert accepted == VALIDATOR.is_valid(changed), (path, value)
 
 
 def test_the_schema_in_the_docs_is_the_parsers() -> None:

@@ -254,7 +254,8 @@ def _note_problems(manifest: Manifest) -> None:
         )
     for problem in manifest.problems:
         note(f"A plugin's manifest cannot be read: {problem}")
-    unusable = [plugin.name for plugin in discover().values() if plugin.state is not PluginState.OK]
+    known = (PluginState.OK, PluginState.DISABLED)  # who disables a plugin need not be told
+    unusable = [plugin.name for plugin in discover().values() if plugin.state not in known]
     if unusable:
         note(f"Not usable: {', '.join(unusable)}; see `flowzoo plugins`.")
 
