@@ -92,6 +92,9 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """The model zoo for normalizing flows: trained models whose bits per dimension you can verify."""
+    from flowzoo.hub.settings import quiet_client
+
+    quiet_client()
     if debug:
         ctx.meta["flowzoo.debug"] = True
         os.environ["FLOWZOO_DEBUG"] = "1"

@@ -10,7 +10,7 @@ import click
 
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.errors import IntegrityError
-from flowzoo.hub import HubSettings, hub_settings, quiet_client
+from flowzoo.hub import HubSettings, hub_settings
 from flowzoo.manifest import core_manifest_path
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ def publish(
     """
     if everything == (run is not None) or everything != (repo is None) or everything != (org is not None):
         raise click.UsageError("Give RUN and --repo ORG/NAME; or --all and --org ORG.")
-    quiet_client()
     hub = hub_settings(endpoint=endpoint)
     path = manifest or core_manifest_path()
     if run is not None:

@@ -10,7 +10,7 @@ import click
 
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.errors import FlowzooError, InputError
-from flowzoo.hub import HubSettings, hub_settings, quiet_client
+from flowzoo.hub import HubSettings, hub_settings
 from flowzoo.manifest import load_manifests
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ def pull(
     With --to DIR they are copied to DIR, to be carried to a machine without a network: set
     FLOWZOO_WEIGHTS_DIR=DIR there. Prints where each file is.
     """
-    quiet_client()
     hub = hub_settings(offline=offline, endpoint=endpoint, cache_dir=cache_dir)
     rows = [_pull(name, to, hub) for name in names]
     if as_json:
@@ -97,7 +96,6 @@ def list_copies(cache_dir: Path | None, as_json: bool) -> None:
 @json_option
 def verify_copies(names: tuple[str, ...], cache_dir: Path | None, as_json: bool) -> int:
     """Check size and digest of the local weights of the models NAMES, or of all; exit code 5 if one is bad."""
-    quiet_client()
     entries = [load_manifests().get(name) for name in names] if names else load_manifests().entries
     checked = [(copy, copy.problem()) for copy in _copies(entries, cache_dir)]
     bad = sum(problem is not None for _, problem in checked)
@@ -118,7 +116,6 @@ def remove_copies(names: tuple[str, ...], everything: bool, cache_dir: Path | No
     """Remove the models NAMES from the Hub's cache; weights inside plugins and overlays stay."""
     from flowzoo.local_weights import remove_from_cache
 
-    quiet_client()
     entries = _chosen(names, everything)
     hub = hub_settings(cache_dir=cache_dir)
     rows = [(entry.key, remove_from_cache(entry, hub)) for entry in entries]
@@ -143,7 +140,6 @@ def verify(
     A fingerprint is the bits per dimension of four images that integer arithmetic generates; no data set is
     needed. Exit code 1 if one differs by more than its tolerance.
     """
-    quiet_client()
     hub: dict[str, Any] = {"endpoint": endpoint, "offline": offline, "cache_dir": cache_dir}
     if everything:
         names = tuple(entry.key for entry in _chosen(names, everything) if entry.status != "unpublished")
