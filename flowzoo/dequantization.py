@@ -17,7 +17,7 @@ from flowzoo.bijectors.reshape import Squeeze
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.distributions import StandardNormal
 from flowzoo.nets.conv import ConvNet, SqueezedContextNet
-from flowzoo.nets.precision import RunsNetwork, run_network
+from flowzoo.nets.precision import RunsNetwork
 
 NoiseKind = Literal["uniform", "normal"]
 
@@ -80,7 +80,7 @@ class VariationalDequantization(Dequantization, RunsNetwork):
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Dequantizes with learned noise; see :class:`Dequantization`."""
         scaled = x / (2**self.n_bits - 1) - 0.5
-        context = run_network(self.context_net, scaled, None, self.network_dtype)
+        context = self.run_network(self.context_net, scaled, None)
         w, log_det = self.bijector(noise, context)
         log_sigmoid_det = -sum_per_item(F.softplus(w) + F.softplus(-w))
         log_q = self.base.log_prob(noise.flatten(1)) - log_det - log_sigmoid_det

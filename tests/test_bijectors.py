@@ -49,7 +49,9 @@ class Net(nn.Module):
     def __init__(self, inputs: int, outputs: int, context: int = 0, image: bool = True) -> None:
         super().__init__()
         self.layer: nn.Module = (
-            nn.Conv2d(inputs + context, outputs, 3, padding=1) if image else nn.Linear(inputs + context, outputs)
+            nn.Conv2d(inputs + context, outputs, 3, padding=1)
+            if image
+            else nn.Linear(inputs + context, outputs)
         )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -69,8 +71,14 @@ def factor_out(prior: bool) -> FactorOut:
 
 CASES: dict[str, tuple[tuple[int, ...], Callable[[], Bijector]]] = {
     "additive": (IMAGE, lambda: AdditiveCoupling(ChannelHalves(), Net(2, 2))),
-    "additive, interleaved": (VECTOR, lambda: AdditiveCoupling(InterleavedFeatures(), Net(4, 3, image=False))),
-    "additive, interleaved'": (VECTOR, lambda: AdditiveCoupling(InterleavedFeatures(True), Net(3, 4, image=False))),
+    "additive, interleaved": (
+        VECTOR,
+        lambda: AdditiveCoupling(InterleavedFeatures(), Net(4, 3, image=False)),
+    ),
+    "additive, interleaved'": (
+        VECTOR,
+        lambda: AdditiveCoupling(InterleavedFeatures(True), Net(3, 4, image=False)),
+    ),
     "affine, halves": (IMAGE, lambda: affine(ChannelHalves(), 2)),
     "affine, halves'": (IMAGE, lambda: affine(ChannelHalves(swap=True), 2)),
     "affine, columns": (IMAGE, lambda: affine(AlternateColumns(), 4)),
@@ -112,7 +120,10 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[], Bijector]]] = {
     "logit, 1e-5": (IMAGE, lambda: Logit(1e-5)),
     "sigmoid": (IMAGE, Sigmoid),
     "fixed affine": (IMAGE, lambda: FixedAffine(-2.0, 0.5)),
-    "chain": (IMAGE, lambda: Chain(ActNorm((4,)), affine(ChannelHalves(), 2), Squeeze(), Flatten((16, 2, 2)))),
+    "chain": (
+        IMAGE,
+        lambda: Chain(ActNorm((4,)), affine(ChannelHalves(), 2), Squeeze(), Flatten((16, 2, 2))),
+    ),
     "inverse": (IMAGE, lambda: Inverse(Chain(affine(ChannelHalves(), 2), Squeeze()))),
 }
 
@@ -212,7 +223,8 @@ def test_context_conditions_a_coupling() -> None:
 
 
 @pytest.mark.parametrize(
-    "x", [torch.zeros(2, 4, 4, 4, dtype=torch.uint8), torch.zeros(4), torch.zeros(2, 3, 4, 4), torch.zeros(2, 4)]
+    "x",
+    [torch.zeros(2, 4, 4, 4, dtype=torch.uint8), torch.zeros(4), torch.zeros(2, 3, 4, 4), torch.zeros(2, 4)],
 )
 def test_what_does_not_fit_is_refused(x: Tensor) -> None:
     with pytest.raises(InputError, match="expected"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from flowzoo.bijectors.reversal import Pull, Reversed, fresh
 from flowzoo.errors import InputError
 
 
@@ -66,6 +67,25 @@ class Bijector(nn.Module):
         x, log_det = self._inverse(z, context)
         self._check_result(z, x, log_det, "inverse")
         return x, log_det
+
+    def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
+        """The backward pass from the output alone: inverts, evaluates again, differentiates.
+
+        Args:
+            z: What :meth:`forward` returned.
+            context: The context it was given.
+            pull: The gradients at its outputs.
+
+        Returns:
+            The rebuilt input and its gradient, and the context's.
+        """
+        with torch.no_grad():
+            x, _ = self.inverse(z, context)
+        with torch.enable_grad():
+            inputs = (fresh(x),) if context is None else (fresh(x), fresh(context))
+            z, log_det = self(*inputs)
+        grad_x, *grad_context = pull.differentiate(self, z, log_det, inputs)
+        return Reversed(x, grad_x, *(grad_context or (None,)))
 
     def _check_batch(self, x: Tensor, direction: str) -> None:
         if not x.is_floating_point() or x.ndim < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flowzoo.bijectors.base import Bijector, zero_log_det
+from flowzoo.bijectors.reversal import Pull, Reversed, frozen_statistics, run_by_inversion
 from flowzoo.errors import ConfigError
 
-MemoryMode = Literal["store", "checkpoint"]
+MemoryMode = Literal["store", "checkpoint", "invertible"]
 
 
 class Chain(Bijector):
@@ -19,13 +21,16 @@ class Chain(Bijector):
 
     Attributes:
         memory: ``"store"`` keeps every activation for the backward pass; ``"checkpoint"`` keeps the input of each
-            bijector and computes its activations again.
+            bijector and computes its activations again; ``"invertible"`` keeps only the chain's output and rebuilds
+            everything by inversion, so that memory does not grow with depth.
+        reversals: Number of backward passes by inversion, of which one in a hundred measures its drift.
     """
 
     def __init__(self, *bijectors: Bijector) -> None:
         super().__init__()
         self.bijectors = nn.ModuleList(bijectors)
         self.memory: MemoryMode = "store"
+        self.reversals = 0
 
     def __len__(self) -> int:
         return len(self.bijectors)
@@ -37,11 +42,19 @@ class Chain(Bijector):
         self.memory = memory
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.memory == "invertible" and torch.is_grad_enabled():
+            return run_by_inversion(self, x, context)
+        return self.run(x, context)
+
+    def run(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One bijector after the other, stored or checkpointed."""
         log_det = zero_log_det(x)
         recompute = self.memory == "checkpoint" and torch.is_grad_enabled()
         for bijector in self.bijectors:
             if recompute and not isinstance(bijector, Chain):
-                x, term = checkpoint(bijector, x, context, use_reentrant=False)
+                x, term = checkpoint(
+                    bijector, x, context, use_reentrant=False, context_fn=lambda b=bijector: _twice(b)
+                )
             else:
                 x, term = bijector(x, context)
             log_det = log_det + term
@@ -54,3 +67,19 @@ class Chain(Bijector):
             z, term = bijector.inverse(z, context)
             log_det = log_det + term
         return z, log_det
+
+    def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
+        """Walks the chain from its end; see :mod:`flowzoo.bijectors.reversal`."""
+        grad_context: Tensor | None = None
+        for bijector in reversed(self.bijectors):
+            assert isinstance(bijector, Bijector)
+            z, grad_z, grad_term = bijector.reverse(z, context, pull)
+            pull = pull._replace(grad_z=grad_z)
+            if grad_term is not None:
+                grad_context = grad_term if grad_context is None else grad_context + grad_term
+        return Reversed(z, pull.grad_z, grad_context)
+
+
+def _twice(bijector: Bijector) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of the first and of the second evaluation of a checkpointed bijector."""
+    return nullcontext(), frozen_statistics(bijector)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector, sum_per_item
 from flowzoo.bijectors.partitions import Partition
+from flowzoo.bijectors.reversal import Pull, Reversed, fresh
 from flowzoo.bijectors.scale_maps import ScaleMap
-from flowzoo.nets.precision import RunsNetwork, run_network
+from flowzoo.nets.precision import RunsNetwork
 
 AffineOrder = Literal["shift-scale", "scale-shift"]
 ParameterLayout = Literal["halves", "interleaved"]
@@ -44,15 +45,33 @@ class Coupling(Bijector, RunsNetwork):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         conditioner, b = self.partition.split(x)
-        parameters = run_network(self.net, conditioner, context, self.network_dtype)
+        parameters = self.run_network(self.net, conditioner, context)
         b, log_derivative = self._transform(b, parameters)
         return self.partition.merge(conditioner, b), sum_per_item(self.partition.select(log_derivative))
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         conditioner, b = self.partition.split(z)
-        parameters = run_network(self.net, conditioner, context, self.network_dtype)
+        parameters = self.run_network(self.net, conditioner, context)
         b, log_derivative = self._invert(b, parameters)
         return self.partition.merge(conditioner, b), sum_per_item(self.partition.select(log_derivative))
+
+    def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
+        """One evaluation of the network serves the inversion and the gradient."""
+        with torch.enable_grad():
+            conditioner, b = (half.detach() for half in self.partition.split(z))
+            conditioner, contexts = fresh(conditioner), () if context is None else (fresh(context),)
+            parameters = self.run_network(self.net, conditioner, *(contexts or (None,)))
+            with torch.no_grad():
+                b, _ = self._invert(b, parameters)
+            b = fresh(b)
+            b_out, log_derivative = self._transform(b, parameters)
+            out = self.partition.merge(conditioner, b_out)
+            log_det = sum_per_item(self.partition.select(log_derivative))
+        grad_conditioner, grad_b, *grad_context = pull.differentiate(
+            self, out, log_det, (conditioner, b, *contexts)
+        )
+        x = self.partition.merge(conditioner.detach(), b.detach())
+        return Reversed(x, self.partition.merge(grad_conditioner, grad_b), *(grad_context or (None,)))
 
 
 class AdditiveCoupling(Coupling):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector, require_shape, sum_per_item
 from flowzoo.bijectors.partitions import Partition
+from flowzoo.bijectors.reversal import Pull, Reversed
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.nets.initialization import DataDependentInit
 
@@ -101,6 +102,8 @@ class FlowBatchNorm(Bijector):
         self.eps = eps
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
+        self._last: tuple[Tensor, Tensor] | None = None
+        self._batch: tuple[Tensor, Tensor] | None = None
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         conditioner, b, weight = self._part(x)
@@ -110,16 +113,25 @@ class FlowBatchNorm(Bijector):
         return self._merge(conditioner, z), sum_per_item((log_scale * weight).expand_as(b))
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.training:
+        if self.training and self._batch is None:
             raise InputError(
                 "FlowBatchNorm has no inverse in training mode, where its statistics are the batch's own; "
                 "call flow.eval() before sampling or decoding."
             )
         conditioner, b, weight = self._part(z)
-        mean, var = self._running()
+        mean, var = self._batch or self._running()
         log_scale = self._view(0.5 * torch.log(var + self.eps), b)
         x = b * log_scale.exp() + self._view(mean, b)
         return self._merge(conditioner, x), sum_per_item((log_scale * weight).expand_as(b))
+
+    def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
+        """In training mode the inverse is that of the batch that was just normalised."""
+        if self.training:
+            self._batch = self._last
+        try:
+            return super().reverse(z, context, pull)
+        finally:
+            self._batch = None
 
     def _part(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         if self.partition is None:
@@ -141,6 +153,7 @@ class FlowBatchNorm(Bijector):
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+            self._last = (mean.detach(), var.detach())
         return mean, var
 
     @staticmethod

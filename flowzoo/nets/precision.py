@@ -7,20 +7,33 @@ from torch import Tensor, nn
 
 
 class RunsNetwork:
-    """Mixin of modules that call a network through :func:`run_network`.
+    """Mixin of modules that call a network.
 
     Attributes:
         network_dtype: Autocast dtype of the networks (bfloat16), or None for the dtype of the data.
+        random_states: Set while a backward pass by inversion needs the same dropout again: the generator states
+            that earlier calls began with, taken in order; an empty list asks for the next call to add its own.
     """
 
     network_dtype: torch.dtype | None = None
+    random_states: list[Tensor] | None = None
 
+    def run_network(self, net: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
+        """Calls ``net(x, context)``, under autocast if :attr:`network_dtype` is set; the result is like ``x``."""
+        if self.random_states is not None:
+            self._fix_randomness(x.device)
+        if self.network_dtype is None or x.dtype == torch.float64:
+            out: Tensor = net(x, context)
+        else:
+            with torch.autocast(x.device.type, dtype=self.network_dtype):
+                out = net(x, context)
+        return out.to(x.dtype)
 
-def run_network(net: nn.Module, x: Tensor, context: Tensor | None, dtype: torch.dtype | None) -> Tensor:
-    """Calls ``net(x, context)``, under autocast to ``dtype`` if one is given; the result has the dtype of ``x``."""
-    if dtype is None or x.dtype == torch.float64:
-        out: Tensor = net(x, context)
-    else:
-        with torch.autocast(x.device.type, dtype=dtype):
-            out = net(x, context)
-    return out.to(x.dtype)
+    def _fix_randomness(self, device: torch.device) -> None:
+        assert self.random_states is not None
+        cuda = device.type == "cuda"
+        if self.random_states:
+            state = self.random_states[0]
+            torch.cuda.set_rng_state(state, device) if cuda else torch.set_rng_state(state)
+        else:
+            self.random_states.append(torch.cuda.get_rng_state(device) if cuda else torch.get_rng_state())

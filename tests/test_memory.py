@@ -1,0 +1,117 @@
+"""What the backward pass keeps changes memory, never the gradients."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+import flowzoo
+from flowzoo.bijectors import Chain
+from flowzoo.flow import Flow
+from flowzoo.testing import random_images, randomize
+
+MODELS = {
+    "nice": ("nice-tiny", {}),
+    "glow": ("glow-tiny", {}),
+    "glow, additive, LU": ("glow-tiny", {"coupling": "additive", "permutation": "lu"}),
+    "glow, variational": ("glow-tiny", {"dequantization": "variational", "preprocessing": "logit"}),
+    "realnvp": ("realnvp-tiny", {}),
+    "flowpp": ("flowpp-tiny", {}),
+    "flowpp, dropout": ("flowpp-tiny", {"dropout": 0.3}),
+}
+
+
+def gradients(flow: Flow, memory: str, x: Tensor) -> dict[str, Tensor]:
+    flow.set_memory(memory)  # type: ignore[arg-type]
+    flow.zero_grad()
+    torch.manual_seed(5)
+    noise = flow.draw_noise(len(x), generator=torch.Generator().manual_seed(1))
+    flow.log_prob(x, noise=noise).sum().backward()
+    return {name: p.grad.clone() for name, p in flow.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("memory", ["checkpoint", "invertible"])
+@pytest.mark.parametrize("model", MODELS)
+def test_gradients_equal_the_stored_ones(model: str, memory: str, training: bool) -> None:
+    name, overrides = MODELS[model]
+    torch.manual_seed(0)
+    flow = randomize(flowzoo.create(name, **overrides).double(), seed=1).train(training)
+    x = random_images(flow, 4, seed=2)
+    before = {key: value.clone() for key, value in flow.state_dict().items()}
+    expected = gradients(flow, "store", x)
+    statistics = {key: value.clone() for key, value in flow.state_dict().items()}
+    flow.load_state_dict(before)
+    found = gradients(flow, memory, x)
+    assert found.keys() == expected.keys()
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for key, gradient in expected.items():
+        # A bias before a batch norm has the gradient 0 but for rounding, which nothing is relative to.
+        scale = gradient.abs().max().clamp_min(1e-6 * largest)
+        assert float((found[key] - gradient).abs().max() / scale) <= 1e-9, key
+    after = flow.state_dict()
+    assert all(torch.allclose(after[key], value, rtol=1e-12) for key, value in statistics.items())
+
+
+def test_float32_gradients_agree_to_a_thousandth() -> None:
+    torch.manual_seed(0)
+    flow = randomize(flowzoo.create("glow-tiny"), seed=1, scale=0.05)
+    x = random_images(flow, 16, seed=2)
+    expected, found = gradients(flow, "store", x), gradients(flow, "invertible", x)
+    total = sum(float((found[k] - g).square().sum()) for k, g in expected.items())
+    norm = sum(float(g.square().sum()) for g in expected.values())
+    assert (total / norm) ** 0.5 < 1e-3
+
+
+def stored_bytes(flow: Flow, x: Tensor) -> int:
+    """Bytes that autograd keeps for the backward pass, parameters left out."""
+    own = {p.data_ptr() for p in flow.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        flow.log_prob(x)
+    return sum(kept.values())
+
+
+def test_invertible_memory_does_not_grow_with_depth() -> None:
+    sizes = {}
+    for memory in ("store", "invertible"):
+        for depth in (2, 8):
+            flow = flowzoo.create("glow-tiny", depth=depth)
+            flow.set_memory(memory)  # type: ignore[arg-type]
+            sizes[memory, depth] = stored_bytes(flow, random_images(flow, 32, seed=0))
+    assert sizes["store", 8] > 3 * sizes["store", 2]
+    assert sizes["invertible", 8] <= 1.01 * sizes["invertible", 2]
+
+
+def test_drift_beyond_the_bound_warns() -> None:
+    torch.manual_seed(0)
+    flow = flowzoo.create("glow-tiny", depth=8, scale_map="exp")
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.4 * torch.randn_like(parameter))
+    flow.set_memory("invertible")
+    with pytest.warns(UserWarning, match="relative error"):
+        flow.log_prob(random_images(flow, 2, seed=0)).sum().backward()
+
+
+def test_a_sound_chain_does_not_warn() -> None:
+    flow = randomize(flowzoo.create("glow-tiny"), seed=1, scale=0.05)
+    flow.set_memory("invertible")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow.log_prob(random_images(flow, 2, seed=0)).sum().backward()
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(flowzoo.errors.ConfigError, match="choose one of"):
+        Chain().set_memory("forget")  # type: ignore[arg-type]
