@@ -13,6 +13,21 @@ from flowzoo.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 
+_EXTENSION = "flowzoo.extension"
+
+
+def extension(default: T) -> T:
+    """A default for a field that a config gains after weights of its architecture are in the world.
+
+    The field is in :func:`config_to_dict`, and so in the hash, only where it differs from the default: what was
+    written before the field existed keeps its hash and its meaning. The default must be the old behaviour.
+
+    Args:
+        default: The field's default.
+    """
+    # dataclasses.field is typed as its default, too; the decorator sees a Field.
+    return dataclasses.field(default=default, metadata={_EXTENSION: True})
+
 
 def parse_config(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     """Builds the frozen dataclass ``cls`` from plain JSON values.
@@ -45,8 +60,15 @@ def parse_config(cls: type[T], data: Mapping[str, Any], where: str) -> T:
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
-    """Returns all fields of a config as JSON values (tuples become lists)."""
-    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    """Returns the fields of a config as JSON values (tuples become lists).
+
+    All of them, but for an :func:`extension` at its default.
+    """
+    return {
+        f.name: _plain(getattr(config, f.name))
+        for f in dataclasses.fields(config)
+        if not (f.metadata.get(_EXTENSION) and getattr(config, f.name) == f.default)
+    }
 
 
 def config_hash(architecture: str, config: Mapping[str, Any]) -> str:

@@ -123,6 +123,20 @@ class ZeroConv2d(nn.Module):
         return self.conv.convolve(x, scale, self.bias * scale)
 
 
+class RectifiedAffine(nn.Module):
+    """relu(w x + b), one w and b per channel: what batch normalization and a ReLU are once trained."""
+
+    def __init__(self, channels: int) -> None:
+        """Makes the layer, w = 1 and b = 0."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        return F.relu(torch.addcmul(self.bias.view(-1, 1, 1), x, self.weight.view(-1, 1, 1)))
+
+
 class ConvNet(nn.Module):
     """conv 3x3, ReLU, conv 1x1, ReLU, zero-initialised conv 3x3: the network of Glow's couplings (appendix B)."""
 
@@ -134,6 +148,7 @@ class ConvNet(nn.Module):
         context_channels: int = 0,
         normalization: Normalization = "actnorm",
         edge_bias: bool = False,
+        rectified_input: bool = False,
     ) -> None:
         """Makes the network.
 
@@ -144,11 +159,13 @@ class ConvNet(nn.Module):
             context_channels: Channels of a context of the same height and width, concatenated to the input.
             normalization: ``"actnorm"`` after both hidden convolutions, as in the official code, or ``"none"``.
             edge_bias: Whether the 3x3 convolutions see where the padding is, as in the official code.
+            rectified_input: Whether a :class:`RectifiedAffine` comes first.
         """
         super().__init__()
         if normalization not in get_args(Normalization):
             choices = ", ".join(get_args(Normalization))
             raise ConfigError(f"normalization is {normalization!r}; choose one of {choices}.")
+        self.rectify = RectifiedAffine(in_channels + context_channels) if rectified_input else None
         layer = ActNormConv2d if normalization == "actnorm" else BiasConv2d
         self.first = layer(in_channels + context_channels, hidden_channels, 3, edge_bias)
         self.second = layer(hidden_channels, hidden_channels, 1)
@@ -158,6 +175,8 @@ class ConvNet(nn.Module):
         """``(B, C, H, W)``, and a context ``(B, K, H, W)``, to ``(B, O, H, W)``."""
         if context is not None:
             x = torch.cat((x, context), dim=1)
+        if self.rectify is not None:
+            x = self.rectify(x)
         h = F.relu(self.first(x.contiguous(memory_format=torch.channels_last)), inplace=True)
         h = F.relu(self.second(h), inplace=True)
         out: Tensor = self.last(h)

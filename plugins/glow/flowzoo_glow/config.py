@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 
@@ -34,6 +35,9 @@ class GlowConfig:
         dequantization: ``uniform``, or ``variational`` with a small conditional flow (Flow++).
         dequantization_depth: Couplings of that flow.
         dequantization_channels: Width of its networks.
+        transformed_half: The half of the channels that a coupling transforms, given the other.
+        network_input: ``rectified`` puts a learned scale and shift and a ReLU before a network's first
+            convolution, as in networks that normalize before they convolve.
     """
 
     image_shape: tuple[int, int, int]
@@ -57,6 +61,8 @@ class GlowConfig:
     dequantization: Literal["uniform", "variational"] = "uniform"
     dequantization_depth: int = 4
     dequantization_channels: int = 32
+    transformed_half: Literal["second", "first"] = extension("second")
+    network_input: Literal["plain", "rectified"] = extension("plain")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.

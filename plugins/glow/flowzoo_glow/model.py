@@ -87,8 +87,10 @@ def _step(config: GlowConfig, channels: int, seed: int) -> list[Bijector]:
 
 
 def _coupling(config: GlowConfig, channels: int) -> Bijector:
-    kept = (channels + 1) // 2
-    changed = channels - kept
+    partition = ChannelHalves(swap=config.transformed_half == "first")
+    kept, changed = (channels + 1) // 2, channels // 2
+    if partition.swap:
+        kept, changed = changed, kept
     affine = config.coupling == "affine"
     net = ConvNet(
         kept,
@@ -96,8 +98,9 @@ def _coupling(config: GlowConfig, channels: int) -> Bijector:
         config.hidden_channels,
         normalization=config.net_normalization,
         edge_bias=config.edge_bias,
+        rectified_input=config.network_input == "rectified",
     )
     if not affine:
-        return AdditiveCoupling(ChannelHalves(), net)
+        return AdditiveCoupling(partition, net)
     scale_map = ScaleMap(config.scale_map, changed)
-    return AffineCoupling(ChannelHalves(), net, scale_map, config.order, config.layout)
+    return AffineCoupling(partition, net, scale_map, config.order, config.layout)

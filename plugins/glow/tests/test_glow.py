@@ -43,6 +43,7 @@ VARIANTS = [
     {"preprocessing": "logit", "alpha": 1e-5},
     {"dequantization": "variational", "dequantization_channels": 4},
     {"n_bits": 5, "edge_bias": False},
+    {"transformed_half": "first", "network_input": "rectified", "net_normalization": "none"},
 ]
 
 
