@@ -13,7 +13,7 @@ from flowzoo.cli.output import fields, json_option, note, print_json, print_line
 from flowzoo.errors import DataUnavailable, FlowzooError, WeightsUnavailable
 
 if TYPE_CHECKING:
-    from flowzoo.harness.evaluation import Evaluation
+    from flowzoo.harness.evaluation import Evaluation, Protocol
 
 HEADERS = ("model", "images", "measured here", "in the manifest", "published", "verdict")
 RIGHT = ("images", "measured here", "in the manifest", "published")
@@ -68,9 +68,12 @@ def evaluate(
     if explain:
         print_line(_explanation(name, options))
         return 0
+    from flowzoo.harness.distributed import is_main_process
     from flowzoo.harness.evaluation import evaluate as run_evaluation
 
     found = run_evaluation(name, **options)
+    if not is_main_process():
+        return 0
     if per_image is not None:
         _write_csv(found, per_image)
     if as_json:
@@ -143,17 +146,17 @@ def _show(found: Evaluation) -> None:
         ("verdict", f"{found.verdict.state}: {found.verdict.reason}"),
         ("published", found.verdict.published_note),
         ("data", f"{found.dataset}, {found.split} split, {found.num_images} images"),
-        (
-            "protocol",
-            f"{found.dequantization} dequantization, {protocol.samples} sample(s), seed {protocol.seed}, "
-            f"{protocol.dtype}{bound}",
-        ),
+        ("protocol", f"{found.dequantization} dequantization, {_protocol_words(protocol)}{bound}"),
     ]
     if audit is not None:
         exact = f"{audit.exact} of {audit.count} images exactly ({100 * audit.share:.4g} %)"
         pairs.append(("decode(encode(x)) == x", f"{exact}; worst latent round trip {audit.worst_latent:.2e}"))
     pairs.append(("time", f"{found.seconds:.1f} s, {found.images_per_s:.1f} images/s on {found.hardware}"))
     fields(pairs)
+
+
+def _protocol_words(protocol: Protocol) -> str:
+    return f"{protocol.samples} sample(s), seed {protocol.seed}, {protocol.dtype}"
 
 
 def _as_dict(found: Evaluation) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def train(
         raise click.UsageError("Give --out DIR, the run's directory.")
     import torch
 
+    from flowzoo.harness.distributed import is_main_process
     from flowzoo.harness.training import find_recipe
     from flowzoo.harness.training import train as run_training
 
@@ -75,6 +76,8 @@ def train(
         "hours": round(outcome.hours, 4),
         "run": str(out),
     }
+    if not is_main_process():
+        return 0
     if as_json:
         print_json(result)
     else:

@@ -35,6 +35,11 @@ class World:
         return self.rank == 0
 
 
+def is_main_process() -> bool:
+    """Whether this process writes results: the first that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
 def world(device: str | torch.device | None = None) -> Iterator[World]:
     """Joins the processes that ``torchrun`` started, or stands alone.
