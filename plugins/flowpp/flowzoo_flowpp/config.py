@@ -192,13 +192,14 @@ class FlowppConfig:
             raise ConfigError(f"dropout is {self.dropout}; give a probability in [0, 1).")
 
     def _check_heads(self) -> None:
-        for heads, channels in (
-            ("heads", "filters"),
-            ("dequantization_heads", "dequantization_filters"),
-            ("context_heads", "context_channels"),
+        gated, variational = self.network == "gated", self.dequantization == "variational"
+        for heads, channels, used in (
+            ("heads", "filters", gated),
+            ("dequantization_heads", "dequantization_filters", gated and variational),
+            ("context_heads", "context_channels", variational),
         ):
             number, width = getattr(self, heads), getattr(self, channels)
-            if number < 0 or (number and width % number):
+            if used and (number < 0 or (number and width % number)):
                 raise ConfigError(
                     f"{heads} is {number}; it must divide {channels} ({width}), or be 0 for none."
                 )

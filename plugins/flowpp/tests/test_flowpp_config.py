@@ -68,6 +68,10 @@ def test_a_uniform_model_ignores_what_its_dequantizer_would_need() -> None:
     assert parse_config(FlowppConfig, {**TINY, **change}, "test").dequantization == "uniform"
 
 
+def test_plain_convolutions_need_no_number_of_heads() -> None:
+    assert parse_config(FlowppConfig, {**TINY, "network": "conv", "filters": 9}, "test").filters == 9
+
+
 def test_the_config_is_frozen() -> None:
     config = parse_config(FlowppConfig, TINY, "test")
     with pytest.raises(dataclasses.FrozenInstanceError):
