@@ -61,7 +61,7 @@ class Pull(NamedTuple):
         pairs = [(z, self.grad_z), (log_det, self.grad_log_det)]
         outputs, gradients = zip(*[(o, g) for o, g in pairs if o.requires_grad], strict=True)
         # Typed as tensors throughout, but what an output does not depend on comes back as None.
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(  # type: ignore[assignment]
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
             outputs, [*inputs, *parameters], gradients, allow_unused=True
         )
         for parameter, gradient in zip(parameters, found[len(inputs) :], strict=True):
