@@ -138,7 +138,9 @@ ARCHITECTURE = Architecture(
     build="flowzoo_flowpp.model:build",
     presets={
         "tiny": Preset(
-            summary="8x8 images: every part of the architecture in a few thousand parameters", config=TINY
+            summary="8x8 images: every part of the architecture in a few thousand parameters",
+            config=TINY,
+            recipe="flowzoo_flowpp:recipes/tiny.toml",
         ),
         "toy": Preset(summary="2x2 images of one bit: all 16 can be enumerated", config=TOY),
         "mnist": Preset(

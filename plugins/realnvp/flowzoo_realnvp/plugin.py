@@ -16,6 +16,7 @@ _PRESETS = {
     "tiny": Preset(
         summary="Two scales on 8x8 images: for tests and documentation",
         config={"image_shape": (3, 8, 8), "features": 6, "residual_blocks": 1},
+        recipe="flowzoo_realnvp:recipes/tiny.toml",
     ),
     "mnist": Preset(
         summary="Three scales on MNIST, plain convolutions, learned dequantization: trains on a laptop core",
