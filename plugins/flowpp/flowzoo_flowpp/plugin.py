@@ -138,7 +138,7 @@ ARCHITECTURE = Architecture(
     build="flowzoo_flowpp.model:build",
     presets={
         "tiny": Preset(
-            summary="8x8 images: every part of the architecture in a few thousand parameters",
+            summary="8x8 images: every part of the architecture, for tests",
             config=TINY,
             recipe="flowzoo_flowpp:recipes/tiny.toml",
         ),
