@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ class Bijector(nn.Module):
             )
 
     def _check_result(self, x: Tensor, y: Tensor, log_det: Tensor, direction: str) -> None:
-        if y.shape[0] != x.shape[0] or y[:1].numel() != x[:1].numel():
+        if y.shape[0] != x.shape[0] or math.prod(y.shape[1:]) != math.prod(x.shape[1:]):
             raise InputError(
                 f"{type(self).__name__}.{direction} made {_describe(y)} of {_describe(x)}; "
                 "a bijector keeps the batch size and the number of elements."

@@ -68,4 +68,4 @@ class FixedAffine(Bijector):
         return (z - self.shift) / self.scale, -self._log_det(z)
 
     def _log_det(self, x: Tensor) -> Tensor:
-        return x.new_full((x.shape[0],), x[0].numel() * math.log(abs(self.scale)))
+        return x.new_full((x.shape[0],), math.prod(x.shape[1:]) * math.log(abs(self.scale)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -202,7 +204,7 @@ class Whitening(Bijector, DataDependentInit):
 
 
 def _pixels(x: Tensor) -> int:
-    return x[0, 0].numel()
+    return math.prod(x.shape[2:])
 
 
 def _apply(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:

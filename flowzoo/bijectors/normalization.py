@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +49,7 @@ class ActNorm(Bijector, DataDependentInit):
 
     def log_det(self, x: Tensor) -> Tensor:
         """The log-determinant ``(B,)`` for a batch of this shape; it does not depend on the values."""
-        repeats = x[0].numel() // self.log_scale.numel()
+        repeats = math.prod(x.shape[1:]) // self.log_scale.numel()
         return (self.log_scale.sum() * (repeats * self.log_scale_factor)).to(x.dtype).expand(x.shape[0])
 
     @torch.no_grad()

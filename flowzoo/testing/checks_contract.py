@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,9 @@ def metadata_without_torch(subject: Subject) -> str:
     modules = [get_plugin(subject.architecture.name).entry_point, subject.architecture.config]
     imports = "; ".join(f"import {reference.partition(':')[0]}" for reference in modules)
     script = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, (
         f"importing the metadata imports torch, or fails: {done.stderr.strip()[-300:]}"
     )
