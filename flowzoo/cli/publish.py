@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     "--all", "everything", is_flag=True, help="Every model of the manifest that is not on the Hub yet."
 )
 @click.option("--repo", metavar="ORG/NAME", help="The repository that the run's model becomes.")
-@click.option("--org", help="With --all: the organization; repositories are called after the models.")
+@click.option(
+    "--org",
+    default="flowzoo",
+    show_default=True,
+    help="With --all: whose the repositories are; named as the models.",
+)
 @click.option("--name", help="The model's name in the manifest [the recipe's].")
 @click.option(
     "--license", "license_id", default="Apache-2.0", show_default=True, help="Of the weights, SPDX."
@@ -49,7 +54,7 @@ def publish(
     run: Path | None,
     everything: bool,
     repo: str | None,
-    org: str | None,
+    org: str,
     stage: Path | None,
     manifest: Path | None,
     endpoint: str | None,
@@ -63,10 +68,10 @@ def publish(
     Exports the averaged weights, measures them on the whole test split, takes their fingerprint, writes a
     model card with samples, checks everything, uploads it in one commit, and writes the manifest entry with
     the commit's revision. Without --yes it stops before uploading. With --all, every model of the manifest
-    whose revision is null is published, in repositories of --org.
+    whose revision is null is published, in the repository it names or one of --org.
     """
-    if everything == (run is not None) or everything != (repo is None) or everything != (org is not None):
-        raise click.UsageError("Give RUN and --repo ORG/NAME; or --all and --org ORG.")
+    if everything == (run is not None) or everything == (repo is not None):
+        raise click.UsageError("Give RUN and --repo ORG/NAME; or --all.")
     hub = hub_settings(endpoint=endpoint)
     path = manifest or core_manifest_path()
     if run is not None:
@@ -74,7 +79,7 @@ def publish(
 
         staged = [stage_run(run, stage or run / "publish", path, repo_id=str(repo), **options)]
     else:
-        staged = _stage_all(path, str(org), stage or Path("publish"), hub)
+        staged = _stage_all(path, org, stage or Path("publish"), hub)
     results = [_publish(one, path, hub, yes=yes, private=private) for one in staged]
     _show(results, as_json)
     if not yes:

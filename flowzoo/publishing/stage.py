@@ -127,7 +127,8 @@ def stage_entry(entry: Entry, directory: Path, hub: HubSettings, *, repo_id: str
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(locate(entry, hub), directory / entry.weights.filename)
     entry = dataclasses.replace(entry, weights=dataclasses.replace(entry.weights, repo_id=repo_id))
-    return _finish(entry, directory, load(entry.key, offline=True, cache_dir=hub.cache_dir), {})
+    _write_card_file(directory, entry, {})
+    return _finish(entry, directory, load(f"path:{directory}"), {})
 
 
 def _export(run: Path, directory: Path) -> Unlisted:
