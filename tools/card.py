@@ -114,7 +114,8 @@ def _model(entry: Entry) -> Iterator[str]:
             ("on the Hub", _hub(entry)),
         ]
         yield table(("weights", ""), rows)
-    yield f"```json\n{json.dumps(dict(entry.config), indent=2)}\n```"
+    fields = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in entry.config.items())
+    yield f"```json\n{{\n{fields}\n}}\n```"
 
 
 def _hub(entry: Entry) -> str:
@@ -126,7 +127,7 @@ def _hub(entry: Entry) -> str:
 
 def _data(entry: Entry) -> Iterator[str]:
     yield "## Data"
-    release = f", release {entry.data.release}" if entry.data.release else ""
+    release = f" ({entry.data.release})" if entry.data.release else ""
     yield (
         f"`{entry.data.id}`{release}, preprocessing `{entry.data.preprocessing}`; the figure is for the "
         f"{count(entry.data.num_images)} images of the split `{entry.data.split}`."
@@ -158,7 +159,7 @@ def _training(entry: Entry, pictures: frozenset[str]) -> Iterator[str]:
 
 def _terms(entry: Entry) -> Iterator[str]:
     yield "## Terms"
-    yield f"Weights: {entry.license}. Data: {entry.data.terms}"
+    yield f"Weights: {entry.license}. Data: {entry.data.terms.rstrip('.')}."
 
 
 def _papers(entry: Entry, citations: tuple[Citation, ...]) -> Iterator[str]:
