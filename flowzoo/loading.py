@@ -42,7 +42,7 @@ def load(
     from, its size, digest, header, names, shapes and values are checked.
 
     Args:
-        name: A model of ``flowzoo models``, such as ``"glow-mnist"`` or ``"glow-mnist@2"``; or
+        name: A model of ``flowzoo list``, such as ``"glow-mnist"`` or ``"glow-mnist@2"``; or
             ``"hf:org/repo@<40 hex digits of a commit>"``; or ``"path:DIR"``.
         device: Where the flow shall be; None for the CPU.
         dtype: ``torch.float32`` (None means that too) or ``torch.float64``.
