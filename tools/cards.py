@@ -77,8 +77,8 @@ def _readme_models(trained: list[Entry], untrained: list[Entry]) -> str:
     return (
         f"\n{found}\n\n± is the standard error over the test images; ≤ marks a bound, under learned "
         "dequantization. Protocols and sources of the\npublished figures are in each model's card. "
-        f"[docs/models.md](docs/models.md) lists these and {len(untrained)} configurations\nof the papers "
-        "without weights.\n\n"
+        f"[docs/models.md](docs/models.md) lists these and {len(untrained)} configurations\n"
+        "that have no weights yet.\n\n"
     )
 
 
