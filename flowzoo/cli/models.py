@@ -108,8 +108,8 @@ class _Subject:
         elif self.architecture is not None:
             facts |= {"summary": self.architecture.summary}
             facts["presets"] = {key: preset.summary for key, preset in self.architecture.presets.items()}
-        if self.preset is not None or self.kind == "architecture":
-            call = f'"{self.name}"' + ("" if self.preset else ", image_shape=(C, H, W), ...")
+        if self.preset is not None or self.kind == "architecture" or self.name in preset_names():
+            call = f'"{self.name}"' + (", image_shape=(C, H, W), ..." if self.kind == "architecture" else "")
             facts["create"] = f"flowzoo.create({call})"
         if plugin is not None:
             facts["plugin"] = {
