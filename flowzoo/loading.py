@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.config import config_hash
-from flowzoo.errors import ConfigError, InputError, IntegrityError, UnknownModel
+from flowzoo.errors import ConfigError, InputError, IntegrityError, UnknownModel, WeightsUnavailable
 from flowzoo.hub import HubSettings, hub_settings
 from flowzoo.locating import locate
 from flowzoo.unlisted import Unlisted, locate_unlisted
@@ -93,8 +93,10 @@ def find_entry(name: str) -> Entry:
 
     Raises:
         UnknownModel: No manifest lists it; the message suggests names.
+        WeightsUnavailable: It is a preset that has no weights.
         InputError: The name is a path or a repository id without its prefix.
     """
+    from flowzoo.factory import preset_names
     from flowzoo.manifest import load_manifests
 
     manifest = load_manifests()
@@ -106,6 +108,11 @@ def find_entry(name: str) -> Entry:
             raise InputError(
                 f"{name!r} is not a model's name, and could mean two things; write 'path:{name}' for a local "
                 f"directory, or 'hf:{repo}@<40 hex digits of a commit>' for a repository on the Hub."
+            ) from None
+        if name in preset_names():
+            raise WeightsUnavailable(
+                f"{name} is a preset, and no manifest lists weights for it: train it with "
+                f"`flowzoo train {name} --out RUN`, or take the untrained model from flowzoo.create({name!r})."
             ) from None
         raise
     if entry.status == "deprecated":

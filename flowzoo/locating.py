@@ -96,6 +96,6 @@ def _unpublished(entry: Entry) -> WeightsUnavailable:
         "trained weights yet" if entry.weights is None else "weights on the Hub yet, and none on this machine"
     )
     return WeightsUnavailable(
-        f"{entry.name} has no {what}: train them with `flowzoo train {entry.name}`, or take "
+        f"{entry.name} has no {what}: train them with `flowzoo train {entry.name} --out RUN`, or take "
         f"the untrained model from flowzoo.create({entry.name!r})."
     )

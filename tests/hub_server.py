@@ -44,6 +44,7 @@ class Fault:
         body: Send this body, under the headers of the right one.
         cut_at: Close the connection when this many bytes of the body are sent.
         reset: Break the connection off instead of closing it.
+        endless: Send a body without a length that never ends.
         seconds_per_chunk: Wait this long before every 64 KiB of the body.
     """
 
@@ -55,6 +56,7 @@ class Fault:
     body: bytes | None = None
     cut_at: int | None = None
     reset: bool = False
+    endless: bool = False
     seconds_per_chunk: float = 0.0
 
 
@@ -230,11 +232,22 @@ class _Handler(BaseHTTPRequestHandler):
         headers |= {"Content-Length": str(len(body) - start), "X-Repo-Commit": revision}
         headers |= {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
         headers |= fault.headers if fault else {}
+        endless = fault is not None and fault.endless and self.command == "GET"
+        if endless:
+            del headers["Content-Length"]
+            headers["Transfer-Encoding"] = "chunked"
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if endless:
+            self.send_for_ever()
+        elif self.command == "GET":
             self.send_body(body, start, fault)
+
+    def send_for_ever(self) -> None:
+        while True:  # until the client hangs up
+            self.wfile.write(b"%x\r\n%s\r\n" % (_CHUNK, bytes(_CHUNK)))
+            self.record.sent += _CHUNK
 
     def send_body(self, body: bytes, start: int, fault: Fault | None) -> None:
         end = len(body) if fault is None or fault.cut_at is None else min(len(body), fault.cut_at)

@@ -156,6 +156,17 @@ def test_a_wrong_body_is_tried_twice_and_never_used(
     assert get(remote, settings) == BODY
 
 
+def test_a_body_that_never_ends_is_broken_off(
+    hub: HubServer, remote: RemoteFile, settings: HubSettings
+) -> None:
+    hub.fault(method="GET", endless=True)
+    with pytest.raises(IntegrityError, match=f"at most {len(BODY)} bytes, found more"):
+        get(remote, settings)
+    # The client reads 10 MiB at a time, and is asked twice.
+    assert hub.bytes_sent < 100 * 2**20
+    assert cached_file(remote, settings) is None
+
+
 def test_one_wrong_body_is_mended_by_the_second(
     hub: HubServer, remote: RemoteFile, settings: HubSettings
 ) -> None:

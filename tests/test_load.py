@@ -155,6 +155,11 @@ def test_an_unpublished_model_names_the_command_that_trains_it(probe: Probe, flo
     assert "\n" not in str(error.value)
 
 
+def test_a_preset_without_weights_names_the_command_that_trains_it(probe: Probe) -> None:
+    with pytest.raises(WeightsUnavailable, match=r"preset.*flowzoo train probe-tiny --out RUN"):
+        load("probe-tiny")
+
+
 def test_weights_that_are_neither_on_the_hub_nor_here_are_unavailable(
     probe: Probe, flow: Flow, tmp_path: Path
 ) -> None:

@@ -70,7 +70,7 @@ def publish(
     the commit's revision. Without --yes it stops before uploading. With --all, every model of the manifest
     whose revision is null is published, in the repository it names or one of --org.
     """
-    if everything == (run is not None) or everything == (repo is not None):
+    if everything in (run is not None, repo is not None):
         raise click.UsageError("Give RUN and --repo ORG/NAME; or --all.")
     hub = hub_settings(endpoint=endpoint)
     path = manifest or core_manifest_path()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,19 +61,22 @@ def remote_size(remote: RemoteFile, hub: HubSettings) -> int | None:
     return metadata.size if isinstance(metadata.size, int) else None
 
 
-def download(remote: RemoteFile, hub: HubSettings, *, force: bool) -> Path:
+def download(remote: RemoteFile, hub: HubSettings, *, force: bool, max_bytes: int) -> Path:
     """Downloads one file at its pinned revision into the client's cache.
 
     Args:
         remote: The file.
         hub: How to reach the Hub.
         force: Whether to download again what the cache holds.
+        max_bytes: Break the download off when it grows beyond this.
 
     Raises:
         WeightsUnavailable: The file could not be fetched or stored.
         IntegrityError: The body had another length than announced.
     """
     from huggingface_hub import hf_hub_download
+
+    what = f"{remote.filename} of {remote.repo_id}@{remote.revision}, from {hub.address}"
 
     def get() -> str:
         return hf_hub_download(
@@ -84,6 +88,7 @@ def download(remote: RemoteFile, hub: HubSettings, *, force: bool) -> Path:
             token=hub.download_token,
             force_download=force,
             library_name="flowzoo",
+            tqdm_class=_bounded_progress(max_bytes, what),
         )
 
     try:
@@ -205,3 +210,22 @@ def _pause(error: Exception, wait: float) -> float | None:
         return None
     asked = error.response.headers.get("Retry-After", "")
     return min(float(asked), LONGEST_WAIT) if asked.isdigit() else wait
+
+
+def _bounded_progress(max_bytes: int, what: str) -> Any:
+    """The client's progress bar, which also ends a body that does not end.
+
+    The client compares lengths only afterwards; by then a body without an announced length has filled the disk.
+    """
+    bar = import_module("huggingface_hub.utils").tqdm
+
+    class Bounded(bar):  # type: ignore[misc, valid-type]
+        received = 0
+
+        def update(self, n: float | None = 1) -> Any:
+            self.received += int(n or 0)
+            if self.received > max_bytes:
+                raise IntegrityError(f"{what}: expected at most {max_bytes} bytes, found more.")
+            return super().update(n)
+
+    return Bounded

@@ -127,7 +127,7 @@ def fetch_unlisted(remote: RemoteFile, hub: HubSettings, *, max_bytes: int) -> P
             f"{remote.filename} of {remote.repo_id}@{remote.revision}: expected at most {max_bytes} bytes, "
             f"{hub.address} announces {'no size' if size is None else size}; not downloaded."
         )
-    return client.download(remote, hub, force=False)
+    return client.download(remote, hub, force=False, max_bytes=max_bytes)
 
 
 def _download_verified(remote: RemoteFile, expected: FileId, hub: HubSettings, *, replace: bool) -> Path:
@@ -142,7 +142,8 @@ def _download_verified(remote: RemoteFile, expected: FileId, hub: HubSettings, *
                     f"{remote.filename} of {remote.repo_id}@{remote.revision}: expected {expected.size} "
                     f"bytes, found {size} bytes announced; {mend}."
                 )
-            return check_file(client.download(remote, hub, force=force), expected, mend)
+            path = client.download(remote, hub, force=force, max_bytes=expected.size)
+            return check_file(path, expected, mend)
         except IntegrityError as error:
             failure = error
     raise failure
