@@ -40,11 +40,7 @@ class Axes:
 
 def curves_of(rows: Sequence[dict[str, Any]]) -> tuple[Points, Points]:
     """Training loss and validation of the rows of ``metrics.jsonl``, as (step, bits per dimension)."""
-    train = [
-        (row["step"], row["loss"]) for row in rows if row.get("kind") == "train" and row["loss"] is not None
-    ]
-    valid = [(row["step"], row["bpd"]) for row in rows if row.get("kind") == "valid"]
-    return _finite(train), _finite(valid)
+    return _points(rows, "train", "loss"), _points(rows, "valid", "bpd")
 
 
 def save_curve(rows: Sequence[dict[str, Any]], path: str | Path, *, title: str = "") -> None:
@@ -79,8 +75,11 @@ def save_lines(lines: Sequence[tuple[str, Points, bool]], path: str | Path, *, t
     write_chunks(Path(path), [buffer.getvalue()])
 
 
-def _finite(points: Points) -> Points:
-    return [(float(x), float(y)) for x, y in points if math.isfinite(y)]
+def _points(rows: Sequence[dict[str, Any]], kind: str, key: str) -> Points:
+    found = [(row["step"], row[key]) for row in rows if row.get("kind") == kind]
+    return [
+        (float(step), float(value)) for step, value in found if value is not None and math.isfinite(value)
+    ]
 
 
 def _axes(lines: Sequence[Points]) -> Axes:

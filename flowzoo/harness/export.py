@@ -127,7 +127,7 @@ def run_summary(run: str | Path) -> dict[str, Any]:
     """What a training cost and reached, from its metrics: for cards and tables."""
     directory = RunDir(run)
     rows = directory.rows()
-    valid = [row for row in rows if row.get("kind") == "valid"]
+    valid = [row for row in rows if row.get("kind") == "valid" and row["bpd"] is not None]
     last = rows[-1] if rows else {}
     best = min(valid, key=lambda row: row["bpd"], default=None)
     header = directory.header()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -288,7 +289,7 @@ class Loop:
         """Measures the averaged weights on held-out images; keeps the best; draws."""
         progress, flow = self.progress, self.ema.ready()
         mean = validate(flow, self.valid_set, self.where)
-        better = progress.best_bpd is None or mean.value < progress.best_bpd
+        better = math.isfinite(mean.value) and (progress.best_bpd is None or mean.value < progress.best_bpd)
         if better:
             progress.best_bpd, progress.best_step, progress.stale = mean.value, progress.step, 0
         else:

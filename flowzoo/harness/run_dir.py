@@ -14,6 +14,7 @@ samples/STEP.png    a grid of samples at each validation
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ class RunDir:
         Raises:
             CheckpointError: The disk refuses.
         """
+        # JSON has no NaN or infinity: a figure that is not finite is null.
+        row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         try:
             with self.metrics.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(row) + "\n")
