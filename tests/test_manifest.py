@@ -216,11 +216,6 @@ def test_the_core_manifest_is_canonical_and_valid() -> None:
         assert dump(manifest) == text
 
 
-def test_every_shipped_entry_agrees_with_the_installed_code() -> None:
-    failed = [f for entry in load_manifests().entries for f in check_entry(entry) if not f.passed]
-    assert failed == []
-
-
 # --- lookup -----------------------------------------------------------------------------------------------
 
 
