@@ -28,7 +28,7 @@ PRESETS = {
     ),
     "mnist": Preset(
         summary="The paper's MNIST model",
-        config={"image_shape": (1, 28, 28)},
+        config={"image_shape": (1, 28, 28), "init_range": 0.0},
         dataset="mnist",
         recipe=_recipe("mnist"),
         published=Published(
