@@ -109,7 +109,7 @@ def find_entry(name: str) -> Entry:
                 f"{name!r} is not a model's name, and could mean two things; write 'path:{name}' for a local "
                 f"directory, or 'hf:{repo}@<40 hex digits of a commit>' for a repository on the Hub."
             ) from None
-        if name in preset_names():
+        if name in preset_names() and not manifest.problems:
             raise WeightsUnavailable(
                 f"{name} is a preset, and no manifest lists weights for it: train it with "
                 f"`flowzoo train {name} --out RUN`, or take the untrained model from flowzoo.create({name!r})."

@@ -19,9 +19,11 @@ import torch
 from flowzoo.entries import Entry, Weights
 from flowzoo.errors import FlowzooError, IntegrityError, UnknownModel
 from flowzoo.flow import Flow
+from flowzoo.hub import hub_settings
 from flowzoo.loading import load
+from flowzoo.locating import locate
 from flowzoo.safetensors_header import MAX_HEADER_BYTES, parse_header, read_header
-from tests.probe import FILENAME, REPO, Probe, entry, fingerprinted, save, trained
+from tests.probe import FILENAME, REPO, Probe, entry, fingerprinted, save, trained, write_directory
 
 Json = dict[str, Any]
 
@@ -345,7 +347,7 @@ def test_a_thousand_flipped_bytes_are_caught_a_thousand_times(
     place = overlay / f"{listed.weights.sha256}.safetensors"
     draw = random.Random(0)
     header_end = 8 + struct.unpack("<Q", sound[:8])[0]
-    caught = 0
+    caught, hub = 0, hub_settings()
     for number in range(1000):
         # Every other flip is in the header, which is a small part of the file.
         position = draw.randrange(header_end) if number % 2 else draw.randrange(header_end, len(sound))
@@ -353,25 +355,32 @@ def test_a_thousand_flipped_bytes_are_caught_a_thousand_times(
         spoilt[position] ^= draw.randrange(1, 256)
         place.write_bytes(spoilt)
         with pytest.raises(IntegrityError, match="expected sha256"):
-            load("probe-tiny")
+            locate(listed, hub)
         caught += 1
+    with pytest.raises(IntegrityError, match="expected sha256"):
+        load("probe-tiny")
     assert caught == 1000
     place.write_bytes(sound)
     assert load("probe-tiny").is_initialized
 
 
 def test_a_flipped_header_that_is_vouched_for_never_ends_in_another_error(
-    probe: Probe, overlay: Path, flow: Flow, sound: bytes
+    probe: Probe, flow: Flow, sound: bytes, tmp_path: Path
 ) -> None:
+    card = write_directory(tmp_path / "mine", flow)
     draw = random.Random(1)
     header_end = 8 + struct.unpack("<Q", sound[:8])[0]
     refused = 0
     for _ in range(200):
         spoilt = bytearray(sound)
         spoilt[draw.randrange(header_end)] ^= draw.randrange(1, 256)
-        offer(probe, overlay, flow, bytes(spoilt))
+        weights = dataclasses.replace(vouched(bytes(spoilt)), filename="model.safetensors")
+        (tmp_path / "mine" / "model.safetensors").write_bytes(spoilt)
+        (tmp_path / "mine" / "flowzoo.json").write_text(
+            json.dumps({**card, "weights": dataclasses.asdict(weights)})
+        )
         try:
-            load("probe-tiny")
+            load(f"path:{tmp_path / 'mine'}")
         except FlowzooError as error:
             assert isinstance(error, IntegrityError)  # noqa: PT017 - a flip in the padding is no error
             refused += 1
