@@ -68,7 +68,7 @@ def _own_copies(entry: Entry, weights: Weights) -> Iterator[tuple[str, Path, str
         # A dangling link is there too: whoever put it there expects it to be used.
         if os.path.lexists(path):
             yield "overlay", path, f"remove it, or run `flowzoo pull {entry.name} --to {overlay}`"
-    package = _package_directory(entry.architecture)
+    package = package_directory(entry.architecture)
     bundled = package / "weights" / check_filename(weights.filename) if package else None
     if bundled and bundled.is_file():
         yield (
@@ -78,7 +78,7 @@ def _own_copies(entry: Entry, weights: Weights) -> Iterator[tuple[str, Path, str
         )
 
 
-def _package_directory(architecture: str) -> Path | None:
+def package_directory(architecture: str) -> Path | None:
     """The directory of the package that builds an architecture, found without running the model's code."""
     from flowzoo.registry import discover
 

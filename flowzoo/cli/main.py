@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "manifest": ("manifest:manifest", "Check a weights manifest."),
     "convert": ("convert:convert", "Import a checkpoint of another implementation."),
     "publish": ("publish:publish", "Publish a run's weights on the Hugging Face Hub."),
+    "bundle": ("bundle:bundle", "Ship a run's weights inside its plugin."),
 }
 """Every command: where it is, as ``"module:object"`` in ``flowzoo.cli``, and its line in ``--help``.
 
