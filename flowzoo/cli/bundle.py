@@ -48,7 +48,8 @@ def bundle(run: Path, dtype: str, manifest: Path | None, as_json: bool, **option
     if as_json:
         print_json(dataclasses.asdict(entry))
         return
-    assert entry.weights is not None and entry.measured is not None
+    assert entry.weights is not None
+    assert entry.measured is not None
     row = (
         entry.key,
         f"{entry.measured.bpd:.4f}",
