@@ -127,7 +127,8 @@ def _clear_errors(path: Path, clean: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        clean()
+        with contextlib.suppress(OSError):
+            clean()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         what = "the disk (or the quota) is full" if full else str(error)
         mend = "free some space" if full else "check the path and its permissions"
@@ -135,5 +136,6 @@ def _clear_errors(path: Path, clean: Callable[[], None]) -> Iterator[None]:
             f"Cannot write {path}: {what}. Files written before are intact; {mend} and start again."
         ) from error
     except BaseException:
-        clean()
+        with contextlib.suppress(OSError):
+            clean()
         raise

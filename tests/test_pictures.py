@@ -1,0 +1,65 @@
+"""Grids and curves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowzoo.analysis.curves import save_curve, ticks
+from flowzoo.analysis.grids import grid, save_grid
+from flowzoo.errors import InputError
+from tests.trainings import made_up_images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+from typing import Any
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 6)])
+def test_every_image_is_in_the_grid_once_and_unchanged(shape: tuple[int, int, int]) -> None:
+    images = made_up_images(7, shape)
+    canvas = grid(images, columns=3, border=1)
+    channels, height, width = shape
+    assert canvas.shape == (3 * (height + 1) + 1, 3 * (width + 1) + 1, channels)
+    for i, image in enumerate(images):
+        top, left = 1 + i // 3 * (height + 1), 1 + i % 3 * (width + 1)
+        assert torch.equal(canvas[top : top + height, left : left + width].permute(2, 0, 1), image)
+
+
+def test_a_grid_is_a_png(tmp_path: Path) -> None:
+    images = made_up_images(4, (1, 8, 8))
+    save_grid(images, tmp_path / "deep" / "grid.png", scale=1, border=0)
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "deep" / "grid.png"))[:8, :8], images[0, 0].numpy()
+    )
+    save_grid(images, tmp_path / "big.png")
+    assert Image.open(tmp_path / "big.png").width > 8 * 8
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(2, 1, 4, 4), torch.zeros(0, 1, 4, 4).byte(), torch.zeros(2, 2, 4, 4).byte()]
+)
+def test_what_cannot_be_shown_is_refused(images: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="uint8"):
+        save_grid(images, tmp_path / "x.png")
+
+
+def test_a_curve_is_drawn_whatever_the_rows(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"kind": "header"}]
+    save_curve(rows, tmp_path / "empty.png")
+    rows += [{"kind": "train", "step": s, "loss": 8 / s, "x": 1} for s in range(1, 50)]
+    rows += [{"kind": "valid", "step": 25, "bpd": None}, {"kind": "valid", "step": 50, "bpd": 1.5}]
+    save_curve(rows, tmp_path / "curve.png", title="run")
+    empty, curve = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("empty", "curve"))
+    assert (curve != empty).any()
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(0.0, 1.0, 5) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    found = ticks(1.013, 1.0742)
+    assert all(1.013 <= tick <= 1.0742 for tick in found)
+    assert 3 <= len(found) <= 8
