@@ -179,25 +179,38 @@ def test_pull_brings_unlisted_models_along(
 
 
 def test_cache_lists_checks_and_removes(
-    hub: HubServer, probe: Probe, listed: Entry, reach: dict[str, str], content: bytes, tmp_path: Path
+    probe: Probe,
+    listed: Entry,
+    reach: dict[str, str],
+    content: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert json.loads(probe.run("cache", "ls", "--json", **reach).stdout) == []
-    assert probe.run("pull", "probe-tiny", **reach).returncode == 0
-    [row] = json.loads(probe.run("cache", "ls", "--json", **reach).stdout)
-    assert (row["name"], row["source"], row["size"]) == ("probe-tiny@1", "hub cache", len(content))
-    assert probe.run("cache", "verify", **reach).returncode == 0
-    Path(row["path"]).resolve().write_bytes(flipped(content))
-    spoilt = probe.run("cache", "verify", "probe-tiny", **reach)
-    assert spoilt.returncode == 5
-    assert "BAD: expected sha256" in spoilt.stdout
+    for name, value in reach.items():
+        monkeypatch.setenv(name, value)
+
+    def downloaded() -> list[dict[str, object]]:
+        rows: list[dict[str, object]] = json.loads(call(capsys, "cache", "ls", "--json")[1])
+        return [row for row in rows if row["source"] == "hub cache"]
+
+    assert downloaded() == []
+    assert call(capsys, "pull", "probe-tiny")[0] == 0
+    [row] = downloaded()
+    assert (row["name"], row["size"]) == ("probe-tiny@1", len(content))
+    assert call(capsys, "cache", "verify", "probe-tiny")[0] == 0
+    Path(str(row["path"])).resolve().write_bytes(flipped(content))
+    code, out = call(capsys, "cache", "verify", "probe-tiny")
+    assert code == 5
+    assert "BAD: expected sha256" in out
     leftover = next((tmp_path / "cache").rglob("blobs")) / "x.incomplete"
     leftover.write_bytes(b"1234567")
-    removed = probe.run("cache", "rm", "probe-tiny", **reach)
-    assert removed.returncode == 0, removed.stderr
-    assert str(len(content) + 7) in removed.stdout
+    code, out = call(capsys, "cache", "rm", "probe-tiny")
+    assert code == 0
+    assert str(len(content) + 7) in out
     assert not leftover.exists()
-    assert json.loads(probe.run("cache", "ls", "--json", **reach).stdout) == []
-    assert "0" in probe.run("cache", "rm", "--all", **reach).stdout
+    assert downloaded() == []
+    assert call(capsys, "cache", "rm", "--all")[0] == 0
 
 
 def test_verify_tells_right_from_wrong(
