@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from flowzoo import __version__
 from flowzoo.errors import FlowzooError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["cli", "main"]
 
@@ -25,6 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "cache": ("weights:cache", "List, check or remove downloaded weights."),
     "train": ("train:train", "Train a model, or resume a run."),
     "runs": ("train:runs", "Show training runs."),
+    "export": ("train:export", "Write a run's best weights as a directory that loads."),
     "data": ("data:data", "Show the data sets, where they are looked for, and how to get them."),
     "plugins": ("plugins:plugins", "Show the installed architectures and their states, or check one."),
     "manifest": ("manifest:manifest", "Check a weights manifest."),

@@ -112,6 +112,29 @@ def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The directory."
+)
+@click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="How the weights are stored.",
+)
+def export(run: Path, out: Path, which: Any, dtype: str) -> None:
+    """Write the averaged weights of RUN as a directory that flowzoo.load("path:DIR") reads."""
+    import torch
+
+    from flowzoo.harness.export import export_weights
+
+    stored = None if dtype == "float32" else getattr(torch, dtype)
+    print_line(str(export_weights(run, out, which=which, dtype=stored)))
+
+
+@click.command()
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @json_option
 def runs(directory: Path, as_json: bool) -> None:

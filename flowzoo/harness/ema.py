@@ -28,21 +28,29 @@ class Ema:
         self.flow.requires_grad_(False)
         self.flow.set_network_dtype(None)
         self.flow.eval()
+        self._weights = [p.data for p in flow.parameters()]
+        self._averages = [p.data for p in self.flow.parameters()]
+        # Buffers may be replaced as well as written to, so they are looked up each time.
+        self._buffers = [
+            (mine, theirs, name)
+            for mine, theirs in zip(self.flow.modules(), flow.modules(), strict=True)
+            for name, _ in theirs.named_buffers(recurse=False)
+        ]
 
     @torch.no_grad()
-    def update(self, flow: Flow, step: int) -> None:
-        """Moves the average towards ``flow`` after update number ``step``, counted from 0."""
+    def update(self, step: int) -> None:
+        """Moves the average towards the model after update number ``step``, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = self.flow.state_dict(keep_vars=True), flow.state_dict(keep_vars=True)
-        averages = [t.data for t in mine.values() if t.is_floating_point()]
-        weights = [theirs[name].data for name, t in mine.items() if t.is_floating_point()]
         if decay > 0:
-            torch._foreach_lerp_(averages, weights, 1.0 - decay)
+            torch._foreach_lerp_(self._averages, self._weights, 1.0 - decay)
         else:
-            torch._foreach_copy_(averages, weights)
-        for name, tensor in mine.items():
-            if not tensor.is_floating_point():
-                tensor.copy_(theirs[name])
+            torch._foreach_copy_(self._averages, self._weights)
+        for mine, theirs, name in self._buffers:
+            average, value = getattr(mine, name), getattr(theirs, name)
+            if decay > 0 and average.is_floating_point():
+                average.lerp_(value, 1.0 - decay)
+            else:
+                average.copy_(value)
 
     def ready(self) -> Flow:
         """The average in eval mode, without caches of older weights."""

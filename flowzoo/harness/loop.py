@@ -212,7 +212,7 @@ class Loop:
         gradients = self.gradients(batch)
         if gradients.finite:
             self.optimizer.step()
-            self.ema.update(self.flow, progress.step)
+            self.ema.update(progress.step)
             progress.bad = 0
             self._count(gradients)
         else:
