@@ -133,6 +133,24 @@ def test_a_redirect_is_followed(hub: HubServer, remote: RemoteFile, settings: Hu
     assert get(remote, settings) == BODY
 
 
+def test_a_redirect_to_another_host_is_followed_and_checked(
+    hub: HubServer, remote: RemoteFile, settings: HubSettings
+) -> None:
+    with HubServer() as storage:
+        storage.add(REPO, {NAME: BODY}, revision=remote.revision)
+        headers = {
+            "Location": f"{storage.url}/{REPO}/resolve/{remote.revision}/{NAME}",
+            "X-Repo-Commit": remote.revision,
+            "X-Linked-Etag": f'"{EXPECTED.sha256}"',
+            "X-Linked-Size": str(EXPECTED.size),
+        }
+        hub.fault(status=302, headers=headers)
+        storage.fault(method="GET", body=FLIPPED, times=1)
+        assert get(remote, settings) == BODY
+        assert storage.bytes_sent == 2 * len(BODY)
+        assert hub.bytes_sent == 0
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
