@@ -16,6 +16,7 @@ from flowzoo.convert import LAYOUTS
 from flowzoo.convert.core import convert_checkpoint
 from flowzoo.errors import ConfigError, FlowzooError, InputError
 from tests import convert_synthetic as synthetic
+from tests import convert_synthetic_couplings as couplings
 from tests.convert_check import save
 
 State = dict[str, Any]
@@ -25,6 +26,7 @@ SOUND: dict[str, tuple[Callable[[], State], str, dict[str, Any]]] = {
     "rosinality/glow-pytorch": (synthetic.rosinality, "m.pt", {"image_shape": SHAPE, "n_bits": 5}),
     "y0ast/Glow-PyTorch": (synthetic.y0ast, "m.pt", {}),
     "chrischute/glow": (synthetic.chrischute_glow, "m.pt", {"image_shape": SHAPE}),
+    "chrischute/real-nvp": (couplings.chrischute_realnvp, "m.pt", {"image_shape": SHAPE}),
     "openai/glow": (synthetic.openai_glow, "m.npz", {"image_shape": SHAPE, "n_bits": 8}),
 }
 

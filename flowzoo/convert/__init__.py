@@ -14,5 +14,6 @@ LAYOUTS = {
     "y0ast/Glow-PyTorch": "flowzoo.convert.y0ast",
     "chrischute/glow": "flowzoo.convert.chrischute_glow",
     "openai/glow": "flowzoo.convert.openai_glow",
+    "chrischute/real-nvp": "flowzoo.convert.chrischute_realnvp",
 }
 """Every layout by its repository: the module whose ``LAYOUT`` reads it."""

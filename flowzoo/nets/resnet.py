@@ -63,7 +63,7 @@ class WeightNormConv2d(nn.Module):
 
 
 class ShiftBatchNorm2d(nn.Module):
-    """Batch norm with a learned shift and no learned scale.
+    """Batch norm with a learned shift, and no learned scale unless asked for.
 
     In training mode the statistics are the batch's, and running averages follow them; in eval mode they are
     the running averages, so that an item's output does not depend on its companions.
@@ -72,13 +72,17 @@ class ShiftBatchNorm2d(nn.Module):
         channels: Number of channels.
         eps: Added to the variance; the released code of RealNVP has 1e-4.
         momentum: Weight of a new batch in the running averages.
+        scale: Whether there is a learned scale, too.
     """
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, eps: float = 1e-4, momentum: float = 0.1) -> None:
+    def __init__(
+        self, channels: int, eps: float = 1e-4, momentum: float = 0.1, *, scale: bool = False
+    ) -> None:
         super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels)) if scale else None
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
@@ -86,14 +90,21 @@ class ShiftBatchNorm2d(nn.Module):
         self.momentum = momentum
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalizes each channel of ``(B, C, H, W)``, then shifts it."""
+        """Normalizes each channel of ``(B, C, H, W)``, then scales and shifts it."""
         return F.batch_norm(
-            x, self.running_mean, self.running_var, None, self.bias, self.training, self.momentum, self.eps
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
         )
 
 
-def _norm(channels: int, batch_norm: bool) -> nn.Module:
-    return ShiftBatchNorm2d(channels) if batch_norm else nn.Identity()
+def _norm(channels: int, batch_norm: bool, scale: bool) -> nn.Module:
+    return ShiftBatchNorm2d(channels, scale=scale) if batch_norm else nn.Identity()
 
 
 class ResidualBlock(nn.Module):
@@ -104,17 +115,20 @@ class ResidualBlock(nn.Module):
         batch_norm: Whether each convolution is preceded by batch norm; without it, the inner convolutions
             have the lengths and biases that batch norm would have made useless.
         bottleneck: 1x1, 3x3 and 1x1 kernels in place of two of 3x3.
+        scales: Whether batch norms have a learned scale, and all convolutions a length.
     """
 
-    def __init__(self, channels: int, *, batch_norm: bool = True, bottleneck: bool = False) -> None:
+    def __init__(
+        self, channels: int, *, batch_norm: bool = True, bottleneck: bool = False, scales: bool = False
+    ) -> None:
         super().__init__()
         kernels = (1, 3, 1) if bottleneck else (3, 3)
-        self.norms = nn.ModuleList(_norm(channels, batch_norm) for _ in kernels)
+        self.norms = nn.ModuleList(_norm(channels, batch_norm, scales) for _ in kernels)
         self.convs = nn.ModuleList()
         for index, kernel in enumerate(kernels):
             own_scale = not batch_norm or index == len(kernels) - 1
             self.convs.append(
-                WeightNormConv2d(channels, channels, kernel, bias=own_scale, magnitude=own_scale)
+                WeightNormConv2d(channels, channels, kernel, bias=own_scale, magnitude=own_scale or scales)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,6 +154,7 @@ class ResidualNetwork(nn.Module):
         batch_norm: Whether the network has batch norm.
         bottleneck: Whether the blocks are bottlenecks; see :class:`ResidualBlock`.
         context_channels: Channels of a context of the input's height and width, joined to it; 0 for none.
+        scales: Whether batch norms have a learned scale, and all convolutions a length, as torch's own layers.
     """
 
     def __init__(
@@ -152,14 +167,16 @@ class ResidualNetwork(nn.Module):
         batch_norm: bool = True,
         bottleneck: bool = False,
         context_channels: int = 0,
+        scales: bool = False,
     ) -> None:
         super().__init__()
-        self.conv_in = WeightNormConv2d(in_channels + context_channels, features, 3, magnitude=False)
+        self.conv_in = WeightNormConv2d(in_channels + context_channels, features, 3, magnitude=scales)
         self.blocks = nn.ModuleList(
-            ResidualBlock(features, batch_norm=batch_norm, bottleneck=bottleneck) for _ in range(blocks)
+            ResidualBlock(features, batch_norm=batch_norm, bottleneck=bottleneck, scales=scales)
+            for _ in range(blocks)
         )
         self.skips = nn.ModuleList(WeightNormConv2d(features, features, 1) for _ in range(blocks + 1))
-        self.norm_out = _norm(features, batch_norm)
+        self.norm_out = _norm(features, batch_norm, scales)
         self.conv_out = WeightNormConv2d(features, out_channels, 1, zero=True)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 __all__ = ["RealNVPConfig", "Scale"]
@@ -69,6 +70,10 @@ class RealNVPConfig:
         dequantization: ``"uniform"``, or ``"variational"`` with a flow of its own.
         dequantization_couplings: Couplings of that flow.
         dequantization_features: Width of its networks and of the context that they see.
+        first_conditioner: The half that conditions the first coupling of each kind in each scale: ``"first"``
+            is the even pixels of a checkerboard and the first half of the channels.
+        network_scales: Whether the batch norms of residual networks have a learned scale and all their
+            convolutions a length of their own; the released code leaves most of them out.
     """
 
     image_shape: tuple[int, int, int]
@@ -94,6 +99,8 @@ class RealNVPConfig:
     dequantization: Literal["uniform", "variational"] = "uniform"
     dequantization_couplings: int = 4
     dequantization_features: int = 32
+    first_conditioner: Literal["first", "second"] = extension("first")
+    network_scales: bool = extension(False)
 
     def __post_init__(self) -> None:
         """Refuses values that no model can have."""

@@ -64,11 +64,11 @@ def _scale(config: RealNVPConfig, scale: Scale, rest: Bijector | None) -> Chain:
 
 
 def _checkerboards(config: RealNVPConfig, scale: Scale, number: int) -> Iterator[Bijector]:
-    """Couplings between the colours of a checkerboard, the even pixels conditioning first."""
+    """Couplings between the colours of a checkerboard."""
     channels = scale.shape[0]
     masked = config.checkerboard == "masked"
     for index in range(number):
-        swap = index % 2 == 1
+        swap = _swap(config, index)
         partition = MaskedCheckerboard(swap) if masked else Checkerboard(swap)
         mask: Literal["even", "odd"] | None = ("odd" if swap else "even") if masked else None
         yield from _coupling(config, partition, (channels, channels), scale.features, mask)
@@ -79,12 +79,17 @@ def _channel_couplings(config: RealNVPConfig, scale: Scale) -> Iterator[Bijector
     yield Squeeze(config.squeeze)
     channels = 4 * scale.shape[0]
     for index in range(config.channel_couplings):
-        partition = ChannelHalves(swap=index % 2 == 1)
+        partition = ChannelHalves(swap=_swap(config, index))
         half = channels // 2
         yield from _coupling(config, partition, (half, channels), scale.channel_features, None)
     if config.factor_squeeze != config.squeeze:
         yield Inverse(Squeeze(config.squeeze))
         yield Squeeze(config.factor_squeeze)
+
+
+def _swap(config: RealNVPConfig, index: int) -> bool:
+    """Whether the second half conditions the coupling of this index; they take turns."""
+    return (index % 2 == 1) != (config.first_conditioner == "second")
 
 
 def _coupling(
@@ -105,6 +110,7 @@ def _coupling(
         bottleneck=config.bottleneck,
         batch_norm=config.network_batch_norm,
         mask=mask,
+        scales=config.network_scales,
     )
     scale_map = ScaleMap(config.scale_map, half)
     yield AffineCoupling(partition, net, scale_map, order=config.affine_order)

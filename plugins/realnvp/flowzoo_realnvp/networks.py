@@ -60,6 +60,7 @@ class CouplingNetwork(nn.Module):
         mask: The colour of the checkerboard that the input holds, ``"even"`` or ``"odd"`` by row + column;
             None if the input is not masked.
         context_channels: Channels of the context; 0 for none.
+        scales: Whether batch norms have a learned scale and all convolutions a length (``"resnet"`` only).
     """
 
     def __init__(
@@ -74,16 +75,24 @@ class CouplingNetwork(nn.Module):
         batch_norm: bool = False,
         mask: Literal["even", "odd"] | None = None,
         context_channels: int = 0,
+        scales: bool = False,
     ) -> None:
         super().__init__()
         self.rectified = kind == "resnet"
         self.mask = mask
-        self.norm = ShiftBatchNorm2d(in_channels) if batch_norm else nn.Identity()
+        scales = scales and self.rectified
+        self.norm = ShiftBatchNorm2d(in_channels, scale=scales) if batch_norm else nn.Identity()
         joined = in_channels * (2 if self.rectified else 1) + (mask is not None) + context_channels
         self.body: nn.Module
         if kind == "resnet":
             self.body = ResidualNetwork(
-                joined, out_channels, features, blocks, batch_norm=batch_norm, bottleneck=bottleneck
+                joined,
+                out_channels,
+                features,
+                blocks,
+                batch_norm=batch_norm,
+                bottleneck=bottleneck,
+                scales=scales,
             )
         else:
             self.body = ConvNetwork(joined, out_channels, features, batch_norm=batch_norm)

@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one scale": {"scales": 1, "squeeze": "offset"},
     "three scales": {"scales": 3, "channel_couplings": 2},
     "variational": {"dequantization": "variational", "network": "conv"},
+    "second half first": {"first_conditioner": "second", "network_scales": True, "normalization": "none"},
     "one channel": {"image_shape": (1, 8, 8), "n_bits": 5},
 }
 
