@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flowzoo.entries import Weights
-from flowzoo.errors import ConfigError, InputError, WeightsUnavailable
+from flowzoo.errors import ConfigError, InputError, ManifestError, WeightsUnavailable
 from flowzoo.hub import FileId, HubSettings, RemoteFile, check_file, fetch, fetch_unlisted
 from flowzoo.strict import read
 
@@ -93,9 +93,19 @@ def locate_unlisted(reference: str, hub: HubSettings) -> tuple[Unlisted, Path]:
         )
     repo, revision = match["repo"], match["revision"]
     remote = RemoteFile(repo, revision, CARD_FILENAME)
-    path = fetch_unlisted(remote, hub, max_bytes=_MAX_CARD_BYTES)
-    card = read_card(path)
+    card = _fetch_card(remote, hub)
     return card, fetch(RemoteFile(repo, revision, card.weights.filename), _id(card), hub, reference)
+
+
+def _fetch_card(remote: RemoteFile, hub: HubSettings) -> Unlisted:
+    """Fetches and reads ``flowzoo.json``; a cached copy that cannot be read is replaced, once."""
+    path = fetch_unlisted(remote, hub, max_bytes=_MAX_CARD_BYTES)
+    try:
+        return read_card(path)
+    except (ConfigError, ManifestError):
+        if hub.offline:
+            raise
+        return read_card(fetch_unlisted(remote, hub, max_bytes=_MAX_CARD_BYTES, force=True))
 
 
 def _id(card: Unlisted) -> FileId:

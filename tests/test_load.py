@@ -234,6 +234,18 @@ def test_a_pinned_repository_loads_and_then_needs_no_server(
     assert same(load(f"hf:some/one@{revision}"), flow)
 
 
+def test_a_spoilt_cached_card_is_replaced(hub: HubServer, probe: Probe, flow: Flow, tmp_path: Path) -> None:
+    write_directory(tmp_path / "mine", flow)
+    revision = hub.add("some/one", {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()})
+    load(f"hf:some/one@{revision}")
+    cached = next((tmp_path / "cache").rglob("flowzoo.json")).resolve()
+    cached.write_bytes(b"{")
+    with pytest.raises(ConfigError, match="not JSON"):
+        load(f"hf:some/one@{revision}", offline=True)
+    assert same(load(f"hf:some/one@{revision}"), flow)
+    assert same(load(f"hf:some/one@{revision}", offline=True), flow)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

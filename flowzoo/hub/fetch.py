@@ -89,32 +89,39 @@ def fetch(remote: RemoteFile, expected: FileId, hub: HubSettings, label: str) ->
         WeightsUnavailable: The file is not cached and cannot be fetched or stored.
     """
     cached = cached_file(remote, hub)
-    if cached and problem_with(cached, expected) is None:
+    if cached and _is_sound(cached, expected):
         return cached
     if hub.offline:
-        raise _offline_error(remote, expected, hub, label, cached)
+        which, then = _wanted(remote, expected, label)
+        if cached:
+            return check_file(cached, expected, f"{hub.offline_reason}, and it should be {which}: {then}")
+        raise WeightsUnavailable(
+            f"{label} is not on this machine and {hub.offline_reason}. Wanted: {which}, looked for in "
+            f"{hub.cache_dir}: {then}."
+        )
     with _one_at_a_time(remote, expected.sha256, hub):
         # Whoever held the lock before may have fetched it.
         cached = cached_file(remote, hub)
-        if cached and problem_with(cached, expected) is None:
+        if cached and _is_sound(cached, expected):
             return cached
         return _download_verified(remote, expected, hub, replace=cached is not None)
 
 
-def fetch_unlisted(remote: RemoteFile, hub: HubSettings, *, max_bytes: int) -> Path:
+def fetch_unlisted(remote: RemoteFile, hub: HubSettings, *, max_bytes: int, force: bool = False) -> Path:
     """Returns a local copy of a pinned file whose digest nothing vouches for.
 
     Args:
         remote: The file at its pinned revision.
         hub: How to reach the Hub.
         max_bytes: Refuse anything longer, before downloading it.
+        force: Whether to download again what the cache holds.
 
     Raises:
         IntegrityError: The file is too long, or its body is not as long as announced.
         WeightsUnavailable: The file is not cached and cannot be fetched or stored.
     """
     cached = cached_file(remote, hub)
-    if cached:
+    if cached and not force:
         return cached
     if hub.offline:
         raise WeightsUnavailable(
@@ -127,7 +134,14 @@ def fetch_unlisted(remote: RemoteFile, hub: HubSettings, *, max_bytes: int) -> P
             f"{remote.filename} of {remote.repo_id}@{remote.revision}: expected at most {max_bytes} bytes, "
             f"{hub.address} announces {'no size' if size is None else size}; not downloaded."
         )
-    return client.download(remote, hub, force=False, max_bytes=max_bytes)
+    return client.download(remote, hub, force=force, max_bytes=max_bytes)
+
+
+def _is_sound(path: Path, expected: FileId) -> bool:
+    try:
+        return problem_with(path, expected) is None
+    except OSError:  # not readable, or just being replaced
+        return False
 
 
 def _download_verified(remote: RemoteFile, expected: FileId, hub: HubSettings, *, replace: bool) -> Path:
@@ -180,23 +194,11 @@ def _one_at_a_time(remote: RemoteFile, sha256: str, hub: HubSettings) -> Iterato
         lock.release()
 
 
-def _offline_error(
-    remote: RemoteFile, expected: FileId, hub: HubSettings, label: str, cached: Path | None
-) -> WeightsUnavailable | IntegrityError:
+def _wanted(remote: RemoteFile, expected: FileId, label: str) -> tuple[str, str]:
+    """Which file it is, and how to bring it to a machine without a network."""
     which = (
         f"{remote.filename} of {remote.repo_id} at revision {remote.revision}, sha256 {expected.sha256}, "
         f"{expected.size} bytes"
     )
-    then = (
-        f"on a connected machine run `flowzoo pull {label} --to DIR`, copy DIR here and set "
-        "FLOWZOO_WEIGHTS_DIR=DIR"
-    )
-    if cached:
-        return IntegrityError(
-            f"{cached}: {problem_with(cached, expected)}, and {hub.offline_reason}. "
-            f"It should be {which}: {then}."
-        )
-    return WeightsUnavailable(
-        f"{label} is not on this machine and {hub.offline_reason}. Wanted: {which}, looked for in "
-        f"{hub.cache_dir}: {then}."
-    )
+    pull = f"on a connected machine run `flowzoo pull {label} --to DIR`, copy DIR here and "
+    return which, pull + ("load it with path:" if label.startswith("hf:") else "set FLOWZOO_WEIGHTS_DIR=DIR")
