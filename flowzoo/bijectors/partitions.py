@@ -65,7 +65,9 @@ class ChannelHalves(Partition):
                 f"ChannelHalves needs at least 2 channels; got shape {tuple(x.shape)}. Squeeze first."
             )
         first = (x.shape[1] + 1) // 2
-        return x[:, :first], x[:, first:]
+        # Backwards, a split is one concatenation; two slices are two zero-filled tensors and their sum.
+        conditioner, transformed = x.split((first, x.shape[1] - first), dim=1)
+        return conditioner, transformed
 
     def _merge(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat((first, second), dim=1)

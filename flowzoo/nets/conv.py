@@ -17,8 +17,9 @@ Normalization = Literal["actnorm", "none"]
 class EdgeBiasConv2d(nn.Module):
     """A same-size convolution; with ``edge_bias`` it also sees an indicator of the zero padding.
 
-    The indicator is the same for every image, so its convolution is one ``(O, H, W)`` map added to the batch
-    rather than one more input channel (OpenAI's Glow pads the channel itself, with the same result).
+    The indicator is one more input channel where the input has fewer channels than the output; elsewhere its
+    convolution, the same for every image, is one ``(O, H, W)`` map added to the batch. Both are the official code's
+    function; each is the cheaper way where it is used, above all backwards.
     """
 
     def __init__(
@@ -31,20 +32,33 @@ class EdgeBiasConv2d(nn.Module):
         self.edge_weight: nn.Parameter | None = None
         if edge_bias and kernel_size > 1:
             self.edge_weight = nn.Parameter(0.05 * torch.randn(out_channels, 1, kernel_size, kernel_size))
+        self.indicator_channel = self.edge_weight is not None and in_channels < out_channels
 
     def convolve(self, x: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
         """``(B, C, H, W)`` to ``(B, O, H, W)`` with the outputs times ``scale`` ``(O,)`` plus ``bias`` ``(O,)``."""
-        weight = self.weight if scale is None else self.weight * scale.view(-1, 1, 1, 1)
+        weight, edge = self.weight, self.edge_weight
+        if edge is not None and self.indicator_channel:
+            # Zero padding marks the outside of a channel of ones: edge at 1 - ones is a bias less edge at ones.
+            x = torch.cat((x, x.new_ones(()).expand(x.shape[0], 1, *x.shape[2:])), dim=1)
+            weight = torch.cat((weight, -edge), dim=1)
+            inside = edge.sum(dim=(1, 2, 3))
+            inside = inside if scale is None else inside * scale
+            bias = inside if bias is None else bias + inside
+        if scale is not None:
+            weight = weight * scale.view(-1, 1, 1, 1)
+        x = x.contiguous(memory_format=torch.channels_last)
         out = F.conv2d(x, weight, bias, padding=self.padding)
-        if self.edge_weight is None:
+        if edge is None or self.indicator_channel:
             return out
-        edge = self.edge_weight if scale is None else self.edge_weight * scale.view(-1, 1, 1, 1)
-        return out + self._edge_map(x, edge).to(out.dtype)
+        return out + self._edge_map(x, edge if scale is None else edge * scale.view(-1, 1, 1, 1)).to(out.dtype)
 
     def _edge_map(self, x: Tensor, edge: Tensor) -> Tensor:
-        inside = torch.zeros(1, 1, x.shape[-2], x.shape[-1], dtype=edge.dtype, device=x.device)
-        indicator = F.pad(inside, (self.padding,) * 4, value=1.0)
-        return F.conv2d(indicator, edge)
+        """The indicator's convolution, ``(1, O, H, W)``, as a product of two small matrices."""
+        height, width = x.shape[-2:]
+        inside = torch.ones(1, 1, height, width, dtype=edge.dtype, device=x.device)
+        outside = 1 - F.unfold(inside, edge.shape[-2:], padding=self.padding)[0]
+        out = outside.t() @ edge.flatten(1).t()
+        return out.view(1, height, width, -1).permute(0, 3, 1, 2)
 
 
 class ActNormConv2d(DataDependentInit):
@@ -177,7 +191,7 @@ class ConvNet(nn.Module):
             x = torch.cat((x, context), dim=1)
         if self.rectify is not None:
             x = self.rectify(x)
-        h = F.relu(self.first(x.contiguous(memory_format=torch.channels_last)), inplace=True)
+        h = F.relu(self.first(x), inplace=True)
         h = F.relu(self.second(h), inplace=True)
         out: Tensor = self.last(h)
         return out
