@@ -27,6 +27,7 @@ SOUND: dict[str, tuple[Callable[[], State], str, dict[str, Any]]] = {
     "y0ast/Glow-PyTorch": (synthetic.y0ast, "m.pt", {}),
     "chrischute/glow": (synthetic.chrischute_glow, "m.pt", {"image_shape": SHAPE}),
     "chrischute/real-nvp": (couplings.chrischute_realnvp, "m.pt", {"image_shape": SHAPE}),
+    "chrischute/flowplusplus": (couplings.chrischute_flowpp, "m.pt", {"image_shape": SHAPE}),
     "openai/glow": (synthetic.openai_glow, "m.npz", {"image_shape": SHAPE, "n_bits": 8}),
 }
 

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.bijectors.coupling import Coupling
+from flowzoo.bijectors.coupling import AffineOrder, Coupling
 from flowzoo.bijectors.partitions import Partition
+from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.errors import InputError
 
 MIN_LOG_SCALE = -7.0
@@ -91,7 +92,16 @@ class MixtureLogisticCoupling(Coupling):
     channels together.
     """
 
-    def __init__(self, partition: Partition, net: nn.Module, channels: int, components: int) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        net: nn.Module,
+        channels: int,
+        components: int,
+        *,
+        order: AffineOrder = "scale-shift",
+        learned_bound: bool = False,
+    ) -> None:
         """Makes the coupling.
 
         Args:
@@ -99,10 +109,14 @@ class MixtureLogisticCoupling(Coupling):
             net: Conditioner to ``(2 + 3 components) channels``.
             channels: Channels of the transformed half.
             components: K.
+            order: ``"scale-shift"`` is the formula above, ``"shift-scale"`` is (logit(F(x_b)) + b) exp(a).
+            learned_bound: Whether the tanh of a has a learned factor for each channel.
         """
         super().__init__(partition, net)
         self.channels = channels
         self.components = components
+        self.order = order
+        self.scale_map = ScaleMap("tanh", channels) if learned_bound else None
 
     def _unpack(self, parameters: Tensor) -> tuple[Tensor, Tensor, LogisticMixture]:
         expected = (2 + 3 * self.components) * self.channels
@@ -113,7 +127,8 @@ class MixtureLogisticCoupling(Coupling):
             )
         k = self.components
         grouped = parameters.unflatten(1, (2 + 3 * k, self.channels))
-        log_scale = torch.tanh(grouped[:, 0])
+        raw = grouped[:, 0]
+        log_scale: Tensor = torch.tanh(raw) if self.scale_map is None else self.scale_map(raw)
         mixture = LogisticMixture.from_raw(
             grouped[:, 2 : 2 + k], grouped[:, 2 + k : 2 + 2 * k], grouped[:, 2 + 2 * k :]
         )
@@ -122,10 +137,14 @@ class MixtureLogisticCoupling(Coupling):
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         log_scale, shift, mixture = self._unpack(parameters)
         y, log_slope = mixture.logit_cdf(x)
-        return torch.addcmul(shift, y, log_scale.exp()), log_slope + log_scale
+        scale = log_scale.exp()
+        z = (y + shift) * scale if self.order == "shift-scale" else torch.addcmul(shift, y, scale)
+        return z, log_slope + log_scale
 
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         log_scale, shift, mixture = self._unpack(parameters)
-        x = mixture.inverse_logit_cdf((z - shift) * torch.exp(-log_scale))
+        scale = torch.exp(-log_scale)
+        y = z * scale - shift if self.order == "shift-scale" else (z - shift) * scale
+        x = mixture.inverse_logit_cdf(y)
         _, log_slope = mixture.logit_cdf(x)
         return x, -(log_slope + log_scale)

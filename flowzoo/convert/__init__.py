@@ -15,5 +15,6 @@ LAYOUTS = {
     "chrischute/glow": "flowzoo.convert.chrischute_glow",
     "openai/glow": "flowzoo.convert.openai_glow",
     "chrischute/real-nvp": "flowzoo.convert.chrischute_realnvp",
+    "chrischute/flowplusplus": "flowzoo.convert.chrischute_flowpp",
 }
 """Every layout by its repository: the module whose ``LAYOUT`` reads it."""

@@ -129,6 +129,7 @@ class GatedConv(nn.Module):
         kernel_size: Kernel of the second convolution (1 in Flow++'s couplings, 3 in its context network).
         dropout: Probability of dropping a hidden value while training.
         weight_norm: Whether the convolutions are weight-normalized.
+        residual: Whether the update is added to ``x``, or takes its place.
     """
 
     def __init__(
@@ -139,8 +140,10 @@ class GatedConv(nn.Module):
         kernel_size: int = 1,
         dropout: float = 0.0,
         weight_norm: bool = False,
+        residual: bool = True,
     ) -> None:
         super().__init__()
+        self.residual = residual
         self.conv_in = ScaledConv2d(2 * channels, channels, 3, weight_norm=weight_norm)
         self.project = (
             ScaledConv2d(2 * context_channels, channels, 1, weight_norm=weight_norm)
@@ -158,4 +161,4 @@ class GatedConv(nn.Module):
         if self.project is not None and context is not None:
             hidden = hidden + self.project(concat_elu(context))
         update = self.conv_out(self.dropout(concat_elu(hidden)))
-        return x + gate(update)
+        return x + gate(update) if self.residual else gate(update)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 __all__ = ["FlowppConfig", "Group", "parse_groups"]
@@ -119,7 +120,8 @@ class FlowppConfig:
             ``"pixel"`` (as in the official code) or for each ``"channel"``.
         permutation: Invertible 1x1 convolution before each coupling: ``"halves"``: one for each half of the
             partition (the official CIFAR-10 model); ``"full"``: one over all channels, as in Glow;
-            ``"none"``.
+            ``"joined"``: one over the channels of both halves together, after which a normalization by
+            channel also has a scale and shift for each channel of each half; ``"none"``.
         prior: What becomes of the half that ``"factor"`` splits off: left as it is (``"standard"``) or
             normalized by mean and scale that the other half predicts (``"conditional"``).
         dequantization: ``"uniform"`` or ``"variational"``.
@@ -131,6 +133,14 @@ class FlowppConfig:
         context_blocks: Gated blocks of the network that computes the context.
         context_heads: Heads of self-attention in each of these; 0 for none.
         context_norm: Whether layer norm follows each of these.
+        squeeze_order: Channel order of the squeezes; see :class:`flowzoo.bijectors.Squeeze`.
+        first_conditioner: The half that conditions the first coupling of each group: ``"first"`` is the even
+            columns, the even colour, the first half of the channels.
+        affine_order: What follows a coupling's mixture: y s + t as in the paper, or (y + t) s.
+        learned_bound: Whether the tanh that bounds a coupling's log-scale has a learned factor per channel.
+        dequantization_components: Logistics in each mixture of the dequantization flow; None for as many as
+            in the main flow.
+        context_residual: Whether the context's gated blocks add to their input, or take its place.
     """
 
     image_shape: tuple[int, int, int]
@@ -146,7 +156,7 @@ class FlowppConfig:
     weight_norm: bool = False
     output_activation: bool = True
     normalization: Literal["pixel", "channel"] = "pixel"
-    permutation: Literal["halves", "full", "none"] = "none"
+    permutation: Literal["halves", "full", "joined", "none"] = "none"
     prior: Literal["standard", "conditional"] = "standard"
     dequantization: Literal["uniform", "variational"] = "variational"
     dequantization_groups: tuple[str, ...] = ("columns:4",)
@@ -157,6 +167,12 @@ class FlowppConfig:
     context_blocks: int = 3
     context_heads: int = 0
     context_norm: bool = False
+    squeeze_order: Literal["offset", "channel", "checkerboard"] = extension("offset")
+    first_conditioner: Literal["first", "second"] = extension("first")
+    affine_order: Literal["scale-shift", "shift-scale"] = extension("scale-shift")
+    learned_bound: bool = extension(False)
+    dequantization_components: int | None = extension(None)
+    context_residual: bool = extension(True)
 
     def __post_init__(self) -> None:
         """Refuses values that no model can have."""
@@ -180,6 +196,8 @@ class FlowppConfig:
     def _check_ranges(self) -> None:
         positive = ("filters", "blocks", "components", "dequantization_filters", "context_channels")
         bad = [name for name in positive if getattr(self, name) < 1]
+        if self.dequantization_components is not None and self.dequantization_components < 1:
+            bad.append("dequantization_components")
         bad += [name for name in ("dequantization_blocks", "context_blocks") if getattr(self, name) < 0]
         if bad or min(self.image_shape) < 1:
             names = ", ".join(bad) or "image_shape"

@@ -23,7 +23,6 @@ from flowzoo.bijectors import (
     MixtureLogisticCoupling,
     Partition,
     Squeeze,
-    SqueezeOrder,
 )
 from flowzoo.dequantization import Dequantization, UniformDequantization, VariationalDequantization
 from flowzoo.flow import Flow
@@ -37,9 +36,6 @@ PARTITIONS: dict[str, type[Partition]] = {
     "checkerboard": Checkerboard,
     "channel": ChannelHalves,
 }
-
-SQUEEZE_ORDER: SqueezeOrder = "offset"
-"""Channel order of the official code's space_to_depth."""
 
 POINTWISE_NOISE = 0.001
 """The 1x1 convolutions of the halves begin as the identity plus noise of this standard deviation."""
@@ -70,12 +66,13 @@ class Networks:
     filters: int
     blocks: int
     heads: int
+    components: int
     context_channels: int = 0
 
     def coupling(self, half: tuple[int, int, int]) -> nn.Module:
         """A network from one half to the parameters of a mixture coupling of the other."""
         config = self.config
-        out_channels = half[0] * (2 + 3 * config.components)
+        out_channels = half[0] * (2 + 3 * self.components)
         if config.network == "conv":
             return ConvNetwork(
                 half[0],
@@ -120,8 +117,34 @@ class OnHalves(Bijector):
         return self.partition.merge(a, b), log_det_a + log_det_b
 
 
+class OnBoth(Bijector):
+    """One bijector on the channels of both halves of a partition together: ``(B, 2 C', H', W')``."""
+
+    def __init__(self, partition: Partition, bijector: Bijector) -> None:
+        """Makes the map: ``bijector`` acts on the conditioning half's channels, then the other's."""
+        super().__init__()
+        self.partition = partition
+        self.bijector = bijector
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, log_det = self.bijector(torch.cat(self.partition.split(x), dim=1), context)
+        a, b = z.chunk(2, dim=1)
+        return self.partition.merge(a, b), log_det
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, log_det = self.bijector.inverse(torch.cat(self.partition.split(z), dim=1), context)
+        a, b = x.chunk(2, dim=1)
+        return self.partition.merge(a, b), log_det
+
+
 def _main_networks(config: FlowppConfig) -> Networks:
-    return Networks(config, filters=config.filters, blocks=config.blocks, heads=config.heads)
+    return Networks(
+        config,
+        filters=config.filters,
+        blocks=config.blocks,
+        heads=config.heads,
+        components=config.components,
+    )
 
 
 def _stack(config: FlowppConfig, groups: tuple[Group, ...], networks: Networks) -> list[Bijector]:
@@ -138,14 +161,19 @@ def _stack(config: FlowppConfig, groups: tuple[Group, ...], networks: Networks) 
 
 def _group(config: FlowppConfig, group: Group, networks: Networks) -> list[Bijector]:
     if group.kind == "squeeze":
-        return [Squeeze(SQUEEZE_ORDER)]
+        return [Squeeze(config.squeeze_order)]
     layers: list[Bijector] = []
-    partition = PARTITIONS[group.kind]()
+    partition = PARTITIONS[group.kind](swap=config.first_conditioner == "second")
     for _ in range(group.couplings):
         layers += _normalize_and_mix(config, group, partition)
         layers.append(
             MixtureLogisticCoupling(
-                partition, networks.coupling(group.half), group.half[0], config.components
+                partition,
+                networks.coupling(group.half),
+                group.half[0],
+                networks.components,
+                order=config.affine_order,
+                learned_bound=config.learned_bound,
             )
         )
         partition = partition.complement()
@@ -153,6 +181,8 @@ def _group(config: FlowppConfig, group: Group, networks: Networks) -> list[Bijec
 
 
 def _normalize_and_mix(config: FlowppConfig, group: Group, partition: Partition) -> list[Bijector]:
+    if config.permutation == "joined":
+        return _normalize_and_mix_both(config, group, partition)
     channels = group.shape[0]
     actnorm = ActNorm(group.shape if config.normalization == "pixel" else (channels,))
     if config.permutation == "none":
@@ -166,8 +196,16 @@ def _normalize_and_mix(config: FlowppConfig, group: Group, partition: Partition)
     return [actnorm, InvertibleConv1x1(channels)]
 
 
-def _near_identity(channels: int) -> InvertibleConv1x1:
-    conv = InvertibleConv1x1(channels)
+def _normalize_and_mix_both(config: FlowppConfig, group: Group, partition: Partition) -> list[Bijector]:
+    """Normalization and one 1x1 convolution over the channels of both halves."""
+    both = 2 * group.half[0]
+    if config.normalization == "channel":
+        return [OnBoth(partition, _near_identity(both, ActNorm((both,))))]
+    return [ActNorm(group.shape), OnBoth(partition, _near_identity(both))]
+
+
+def _near_identity(channels: int, actnorm: ActNorm | None = None) -> InvertibleConv1x1:
+    conv = InvertibleConv1x1(channels, actnorm)
     conv.reset_matrix(torch.eye(channels) + POINTWISE_NOISE * torch.randn(channels, channels))
     return conv
 
@@ -187,12 +225,13 @@ def _dequantization(config: FlowppConfig) -> Dequantization:
         filters=config.dequantization_filters,
         blocks=config.dequantization_blocks,
         heads=config.dequantization_heads,
+        components=config.dequantization_components or config.components,
         context_channels=config.context_channels,
     )
     groups = config.dequantization_stack
     squeezes = sum(group.kind == "squeeze" for group in groups)
     layers = [layer for group in groups for layer in _group(config, group, networks)]
-    layers += [Inverse(Squeeze(SQUEEZE_ORDER)) for _ in range(squeezes)]
+    layers += [Inverse(Squeeze(config.squeeze_order)) for _ in range(squeezes)]
     first = groups[squeezes]
     context = ContextNetwork(
         config.image_shape,
@@ -203,6 +242,7 @@ def _dequantization(config: FlowppConfig) -> Dequantization:
         blocks=config.context_blocks,
         heads=config.context_heads,
         norm=config.context_norm,
+        residual=config.context_residual,
         dropout=config.dropout,
         weight_norm=config.weight_norm,
     )

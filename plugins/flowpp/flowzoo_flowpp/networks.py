@@ -32,6 +32,7 @@ class GatedBlock(nn.Module):
         norm: Whether the layer norms are there.
         dropout: Dropout probability while training.
         weight_norm: Whether convolutions and projections are weight-normalized.
+        residual: Whether the gated convolution adds to its input, or takes its place.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class GatedBlock(nn.Module):
         norm: bool = True,
         dropout: float = 0.0,
         weight_norm: bool = False,
+        residual: bool = True,
     ) -> None:
         super().__init__()
         self.conv = GatedConv(
@@ -52,6 +54,7 @@ class GatedBlock(nn.Module):
             kernel_size=kernel_size,
             dropout=dropout,
             weight_norm=weight_norm,
+            residual=residual,
         )
         self.conv_norm = ChannelLayerNorm(channels) if norm else nn.Identity()
         self.attention = (
@@ -208,6 +211,7 @@ class ContextNetwork(nn.Module):
         norm: Whether layer norm follows each.
         dropout: Dropout probability while training.
         weight_norm: Whether convolutions and projections are weight-normalized.
+        residual: Whether the gated blocks add to their input, or take its place.
     """
 
     def __init__(
@@ -223,6 +227,7 @@ class ContextNetwork(nn.Module):
         norm: bool,
         dropout: float = 0.0,
         weight_norm: bool = False,
+        residual: bool = True,
     ) -> None:
         super().__init__()
         self.squeeze = 2**squeezes
@@ -232,7 +237,13 @@ class ContextNetwork(nn.Module):
         self.project_in = ScaledConv2d(stacked, channels, 3, weight_norm=weight_norm)
         self.blocks = nn.ModuleList(
             GatedBlock(
-                channels, heads=heads, kernel_size=3, norm=norm, dropout=dropout, weight_norm=weight_norm
+                channels,
+                heads=heads,
+                kernel_size=3,
+                norm=norm,
+                dropout=dropout,
+                weight_norm=weight_norm,
+                residual=residual,
             )
             for _ in range(blocks)
         )
