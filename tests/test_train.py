@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -338,3 +340,34 @@ def test_command_line(tmp_path: Path) -> None:
     first = picture.read_bytes()
     call("sample", out, "-n", "4", "-o", str(picture), "--device", "cpu", "--batch-size", "3")
     assert picture.read_bytes() == first
+
+
+def test_ctrl_c_on_the_command_line_exits_130_with_a_checkpoint(tmp_path: Path) -> None:
+    dataset, out = save_images(tmp_path / "images.npy"), tmp_path / "run"
+    sets = ["train.steps=100000", "train.samples=0", f"data.dataset={dataset}", "model.image_shape=[1,8,8]"]
+    command = [sys.executable, "-m", "flowzoo", "train", "glow-tiny", "--out", str(out), "--device", "cpu"]
+    command += [part for text in sets for part in ("--set", text)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 120
+    while len(RunDir(out).rows()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    step = load_checkpoint(list_checkpoints(RunDir(out).checkpoints)[0])[0].step
+    assert step > 0
+    assert RunDir(out).rows()[-1] | {"seconds": 0, "images": 0} == {
+        "kind": "end",
+        "step": step,
+        "state": "interrupted",
+        "seconds": 0,
+        "images": 0,
+    }
+
+
+def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"flowzoo\[tensorboard\]"):
+        run_training(tmp_path / "run", tensorboard=True)

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from flowzoo.recipe import Recipe
 
 
+SHARED_STOP_STEPS = 10
+"""Updates between two questions of several processes whether to stop."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a session of training ended.
@@ -181,8 +185,10 @@ class Loop:
     def _asked_to_stop(self, request: StopRequest, began: float, max_seconds: float | None) -> str:
         late = max_seconds is not None and time.monotonic() - began >= max_seconds
         state = "interrupted" if request.signal is not None else "out of time" if late else ""
-        # Clocks and signals differ between processes; the decision must not.
-        return str(share(state, self.where))
+        if self.where.size == 1:
+            return state
+        # Clocks and signals differ between processes; the decision must not. Asking waits for all of them.
+        return str(share(state, self.where)) if self.progress.step % SHARED_STOP_STEPS == 0 else ""
 
     def _finish(self, state: str) -> Outcome:
         progress = self.progress
