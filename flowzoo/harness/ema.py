@@ -28,8 +28,9 @@ class Ema:
         self.flow.requires_grad_(False)
         self.flow.set_network_dtype(None)
         self.flow.eval()
-        self._weights = [p.data for p in flow.parameters()]
-        self._averages = [p.data for p in self.flow.parameters()]
+        self._weights: list[Tensor] = list(flow.parameters())
+        # Not their .data: writing there would not count as a change, on which kept inverses rely.
+        self._averages: list[Tensor] = list(self.flow.parameters())
         # Buffers may be replaced as well as written to, so they are looked up each time.
         self._buffers = [
             (mine, theirs, name)

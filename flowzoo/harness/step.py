@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from flowzoo.errors import ConfigError
 from flowzoo.harness.distributed import World, all_mean
 from flowzoo.harness.noise import derive_seed, training_noise
 from flowzoo.harness.optim import clip_gradients
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from flowzoo.data.pipeline import Batch
     from flowzoo.flow import Flow
     from flowzoo.recipe import Train
@@ -75,7 +78,7 @@ class GradientStep:
         for i, (images, part_noise) in enumerate(parts):
             waits = self.parallel is not None and i + 1 < len(parts)
             with self.parallel.no_sync() if waits and self.parallel else contextlib.nullcontext():
-                loss = flow.nats_to_bits(self.model(images, part_noise)).mean() / len(parts)
+                loss = flow.nats_to_bits(self._log_prob(images, part_noise)).mean() / len(parts)
                 loss.backward()
             losses.append(loss.detach())
         norm = clip_gradients(flow.parameters(), recipe.clip_norm)
@@ -83,3 +86,17 @@ class GradientStep:
         loss_value, norm_value = torch.stack([total.double(), norm.double()]).tolist()
         clipped = recipe.clip_norm is not None and norm_value > recipe.clip_norm
         return Gradients(loss_value, norm_value, clipped)
+
+    def _log_prob(self, images: Tensor, noise: Tensor) -> Tensor:
+        try:
+            result: Tensor = self.model(images, noise)
+        except RuntimeError as error:
+            if self.recipe.compile and type(error).__module__.startswith(
+                ("torch._dynamo", "torch._inductor")
+            ):
+                raise ConfigError(
+                    f"torch.compile failed here ({str(error).splitlines()[0]}); it needs a recent compiler. "
+                    "Train without it: --set train.compile=false."
+                ) from error
+            raise
+        return result
