@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torch import Tensor
+
     from flowzoo.flow import Flow
 
 
