@@ -88,8 +88,8 @@ class GlowTarget(Target):
             self.put(layer.conv, edge_weight=torch.zeros_like(weight[:, :1]) if edge is None else edge)
         self.put(layer, bias=bias)
         if not isinstance(layer, BiasConv2d):
-            scaled = torch.zeros_like(bias) if log_scale is None else log_scale / layer.log_scale_factor
-            self.put(layer, log_scale=scaled)
+            factor = layer.log_scale_factor or 1.0
+            self.put(layer, log_scale=torch.zeros_like(bias) if log_scale is None else log_scale / factor)
 
 
 def even_number(source: Tensors, name: str, size: int, divisor: int) -> int:
