@@ -10,8 +10,6 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from torch import Tensor
-
     from flowzoo.flow import Flow
 
 
