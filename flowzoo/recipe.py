@@ -130,7 +130,8 @@ class Train:
         init_images: Images of the one batch for data-dependent initialization.
         seed: Key of every random number: weights, order, noise, augmentation.
         precision: Type that the networks inside couplings run in; everything else stays float32.
-        memory: ``store`` activations, or ``checkpoint``: compute them again in the backward pass.
+        memory: ``store`` activations, ``checkpoint``: compute them again in the backward pass, or
+            ``invertible``: rebuild them from the output.
         compile: Run through torch.compile.
         deterministic: Ask for deterministic kernels; without it, CUDA runs do not resume bit for bit.
         clip_norm: Gradients are scaled down to this norm; None for never.
@@ -156,7 +157,7 @@ class Train:
     init_images: int = 256
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
-    memory: Literal["store", "checkpoint"] = "store"
+    memory: Literal["store", "checkpoint", "invertible"] = "store"
     compile: bool = False
     deterministic: bool = True
     clip_norm: float | None = None
