@@ -109,21 +109,20 @@ class AffineCoupling(Coupling):
         self.order = order
         self.layout = layout
 
-    def _shift_and_log_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def _shift_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift, scale and log-scale."""
         if self.layout == "interleaved":
-            shift, raw = parameters[:, 0::2], parameters[:, 1::2]
+            shift, raw = parameters.unflatten(1, (-1, 2)).unbind(2)
         else:
             shift, raw = parameters.chunk(2, dim=1)
-        return shift, self.scale_map(raw)
+        return shift, *self.scale_map.scale(raw)
 
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        shift, log_scale = self._shift_and_log_scale(parameters)
-        scale = log_scale.exp()
+        shift, scale, log_scale = self._shift_and_scale(parameters)
         z = (x + shift) * scale if self.order == "shift-scale" else torch.addcmul(shift, x, scale)
         return z, log_scale
 
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        shift, log_scale = self._shift_and_log_scale(parameters)
-        scale = torch.exp(-log_scale)
-        x = z * scale - shift if self.order == "shift-scale" else (z - shift) * scale
+        shift, scale, log_scale = self._shift_and_scale(parameters)
+        x = z / scale - shift if self.order == "shift-scale" else (z - shift) / scale
         return x, -log_scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
 from flowzoo.bijectors.normalization import ActNorm
 from flowzoo.errors import InputError
+from flowzoo.nets.caching import CachesInEval
 from flowzoo.nets.initialization import DataDependentInit
 
 
@@ -56,11 +58,20 @@ class Permutation(Bijector):
         require_shape(self, x, (self.indices.numel(), *(-1,) * (x.ndim - 2)))
 
 
-class InvertibleConv1x1(Bijector):
+class _Affine(NamedTuple):
+    """x -> matrix x + bias at every pixel, and the log-determinant of one pixel, a float64 scalar."""
+
+    matrix: Tensor
+    bias: Tensor | None
+    log_det: Tensor
+
+
+class InvertibleConv1x1(Bijector, CachesInEval):
     """z = W x at every pixel, log|det| = H W log|det W| (Glow, section 3.2).
 
     An :class:`ActNorm` given to it is folded into the convolution, z = W ((x + b) s), which spares a pass over the
-    activations. The inverse matrix is computed in float64; in eval mode it is kept until the weights change.
+    activations. The inverse matrix is computed in float64. In eval mode both directions are kept until the weights
+    change.
     """
 
     def __init__(self, channels: int, actnorm: ActNorm | None = None) -> None:
@@ -69,11 +80,14 @@ class InvertibleConv1x1(Bijector):
         self.channels = channels
         self.actnorm = actnorm
         self.reset_matrix(_random_rotation(channels))
-        self._inverse_cache: tuple[tuple[object, ...], Tensor] | None = None
 
     def reset_matrix(self, matrix: Tensor) -> None:
         """Makes the parameters that represent this matrix ``(C, C)``."""
         self.weight = nn.Parameter(matrix)
+
+    def matrix_parameters(self) -> tuple[Tensor, ...]:
+        """The parameters that represent W."""
+        return (self.weight,)
 
     def matrix(self) -> Tensor:
         """W, ``(C, C)``."""
@@ -91,33 +105,38 @@ class InvertibleConv1x1(Bijector):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_shape(self, x, (self.channels, *(-1,) * (x.ndim - 2)))
-        matrix, bias = self.matrix(), None
-        log_det = (self.log_abs_det() * _pixels(x)).to(x.dtype).expand(x.shape[0])
-        if self.actnorm is not None:
-            if self.actnorm.wants_init():
-                self.actnorm.initialize_from(x)
-            scale, shift = self.actnorm.scale_and_bias()
-            matrix = matrix * scale
-            bias = matrix @ shift
-            log_det = log_det + self.actnorm.log_det(x)
-        return _apply(x, matrix, bias), log_det
+        if self.actnorm is not None and self.actnorm.wants_init():
+            self.actnorm.initialize_from(x)
+        folded = self.cached("forward", self._made_of(), self._fold)
+        log_det = (folded.log_det * _pixels(x)).to(x.dtype).expand(x.shape[0])
+        return _apply(x, folded.matrix, folded.bias), log_det
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_shape(self, z, (self.channels, *(-1,) * (z.ndim - 2)))
-        log_det = -(self.log_abs_det() * _pixels(z)).to(z.dtype).expand(z.shape[0])
-        x = _apply(z, self._cached_inverse().to(z.dtype), None)
-        if self.actnorm is not None:
-            x, term = self.actnorm.inverse(x)
-            log_det = log_det + term
-        return x, log_det
+        folded = self.cached("inverse", self._made_of(), self._fold_inverse)
+        log_det = (folded.log_det * _pixels(z)).to(z.dtype).expand(z.shape[0])
+        return _apply(z, folded.matrix, folded.bias), log_det
 
-    def _cached_inverse(self) -> Tensor:
-        if self.training or torch.is_grad_enabled():
-            return self.inverse_matrix()
-        key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in self.parameters(recurse=False))
-        if self._inverse_cache is None or self._inverse_cache[0] != key:
-            self._inverse_cache = (key, self.inverse_matrix())
-        return self._inverse_cache[1]
+    def _made_of(self) -> tuple[Tensor, ...]:
+        own = self.matrix_parameters()
+        return own if self.actnorm is None else (*own, self.actnorm.bias, self.actnorm.log_scale)
+
+    def _fold(self) -> _Affine:
+        matrix, log_det = self.matrix(), self.log_abs_det()
+        if self.actnorm is None:
+            return _Affine(matrix, None, log_det)
+        scale, shift = self.actnorm.scale_and_bias()
+        matrix = matrix * scale
+        return _Affine(matrix, matrix @ shift, log_det + self.actnorm.log_det_per_pixel())
+
+    def _fold_inverse(self) -> _Affine:
+        matrix, log_det = self.inverse_matrix(), self.log_abs_det()
+        dtype = self.matrix_parameters()[0].dtype
+        if self.actnorm is None:
+            return _Affine(matrix.to(dtype), None, -log_det)
+        scale, shift = self.actnorm.scale_and_bias()
+        matrix = matrix / scale.double()[:, None]
+        return _Affine(matrix.to(dtype), -shift, -(log_det + self.actnorm.log_det_per_pixel()))
 
 
 class InvertibleConv1x1LU(InvertibleConv1x1):
@@ -135,6 +154,10 @@ class InvertibleConv1x1LU(InvertibleConv1x1):
         self.lower = nn.Parameter(torch.tril(lower, -1).to(matrix.dtype))
         self.log_diagonal = nn.Parameter(torch.log(diagonal.abs()).to(matrix.dtype))
         self.upper = nn.Parameter(torch.triu(upper, 1).to(matrix.dtype))
+
+    def matrix_parameters(self) -> tuple[Tensor, ...]:
+        """The parameters that represent W."""
+        return self.lower, self.log_diagonal, self.upper
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         eye = torch.eye(self.channels, dtype=self.lower.dtype, device=self.lower.device)
@@ -210,7 +233,8 @@ def _pixels(x: Tensor) -> int:
 def _apply(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     if x.ndim == 2:
         return F.linear(x, matrix, bias)
-    return F.conv2d(x, matrix[:, :, None, None], bias)
+    # With channels last in memory this permutation is free, and a product beats a 1x1 convolution.
+    return F.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
 
 
 def _random_rotation(channels: int) -> Tensor:

@@ -52,6 +52,10 @@ class ActNorm(Bijector, DataDependentInit):
         repeats = math.prod(x.shape[1:]) // self.log_scale.numel()
         return (self.log_scale.sum() * (repeats * self.log_scale_factor)).to(x.dtype).expand(x.shape[0])
 
+    def log_det_per_pixel(self) -> Tensor:
+        """What one pixel contributes with one scale per channel: f sum s, a scalar."""
+        return self.log_scale.sum() * self.log_scale_factor
+
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
         """Sets bias and scale from a batch ``(B, ...)``."""

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from flowzoo.errors import ConfigError
 
+# Below this a float32 sigmoid loses its digits and then its logarithm; a scale of e^-80 maps all to one point anyway.
+MIN_LOGIT = -80.0
+
 ScaleMapName = Literal["exp", "tanh", "soft-tanh", "sigmoid2", "clamp2"]
 
 
@@ -45,12 +48,20 @@ class ScaleMap(nn.Module):
         elif name == "soft-tanh":
             self.bound = nn.Parameter(torch.zeros(channels))
 
+    def scale(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps raw output ``(B, C, ...)`` to scales s and log s of the same shape."""
+        if self.name == "sigmoid2":
+            scale = torch.sigmoid((raw + 2.0).clamp_min(MIN_LOGIT))
+            return scale, scale.log()
+        log_scale = self(raw)
+        return log_scale.exp(), log_scale
+
     def forward(self, raw: Tensor) -> Tensor:
         """Maps raw output ``(B, C, ...)`` to log-scales of the same shape."""
         if self.name == "exp":
             return raw
         if self.name == "sigmoid2":
-            return F.logsigmoid(raw + 2.0)
+            return F.logsigmoid((raw + 2.0).clamp_min(MIN_LOGIT))
         if self.name == "clamp2":
             return 2.0 * torch.tanh(raw / 2.0)
         bound = self.bound.view(-1, *(1,) * (raw.ndim - 2))
