@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.bijectors.coupling import AffineOrder, Coupling
+from flowzoo.bijectors.mixture_roots import roots
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.errors import InputError
 
 MIN_LOG_SCALE = -7.0
-MAX_ITERATIONS = 80
 
 
 class LogisticMixture(NamedTuple):
@@ -47,9 +47,9 @@ class LogisticMixture(NamedTuple):
         """Solves ``logit F(x) = y`` for ``x`` by Newton's method inside a shrinking bracket.
 
         Component k alone reaches y at ``m_k + s_k y``; the mixture's root lies between the least and the largest of
-        these. A Newton step that leaves the bracket is replaced by bisection, so the iteration always converges;
-        it stops when no element moves by more than a few units in the last place. In float32 the result satisfies
-        ``|logit F(x) - y| <= 1e-4 (1 + |y|)`` wherever the map's slope permits it.
+        these. A Newton step that leaves the bracket, or follows one that did not halve the error, is replaced by
+        bisection, so the iteration always converges; an element leaves it when it hardly moves. In float32 the
+        result satisfies ``|logit F(x) - y| <= 1e-4 (1 + |y|)`` wherever the map's slope permits it.
 
         Args:
             y: Targets ``(B, ...)``.
@@ -61,27 +61,14 @@ class LogisticMixture(NamedTuple):
             root = self._solve(y)
         if not torch.is_grad_enabled():
             return root
-        # One Newton step from the root: zero in value, but its gradient is that of the implicit function.
+        # A Newton step from the root whose value is zero and whose gradient is that of the implicit function.
         value, log_slope = self.logit_cdf(root)
-        return root - (value - y) * torch.exp(-log_slope.detach())
+        error = value - y
+        return root - (error - error.detach()) * torch.exp(-log_slope.detach())
 
     def _solve(self, y: Tensor) -> Tensor:
-        reach = self.means + self.log_scales.exp() * y.unsqueeze(1)
-        low, high = reach.amin(dim=1), reach.amax(dim=1)
-        x = 0.5 * (low + high)
-        tolerance = 4 * torch.finfo(y.dtype).eps
-        for _ in range(MAX_ITERATIONS):
-            value, log_slope = self.logit_cdf(x)
-            error = value - y
-            low, high = torch.where(error < 0, x, low), torch.where(error > 0, x, high)
-            newton = x - error * torch.exp(-log_slope)
-            inside = (newton >= low) & (newton <= high)
-            step_to = torch.where(inside, newton, 0.5 * (low + high))
-            moved = (step_to - x).abs()
-            x = step_to
-            if not bool((moved > tolerance * (1 + x.abs())).any()):
-                break
-        return x
+        components = LogisticMixture(*(field.transpose(0, 1).flatten(1).contiguous() for field in self))
+        return roots(components, y.flatten()).view_as(y)
 
 
 class MixtureLogisticCoupling(Coupling):

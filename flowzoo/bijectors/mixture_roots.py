@@ -1,0 +1,100 @@
+"""The numerical inversion of the logistic mixture's logit-CDF, many scalar equations at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LINEAR_ITERATIONS = 24
+LOG_ITERATIONS = 80
+
+
+class _Problem(NamedTuple):
+    """N scalar equations: components ``(K, N)``, everything else ``(N,)``."""
+
+    weights: Tensor
+    means: Tensor
+    rates: Tensor
+    y: Tensor
+    low: Tensor
+    high: Tensor
+    x: Tensor
+    last_error: Tensor
+
+    def select(self, chosen: Tensor) -> _Problem:
+        return _Problem(*(t.index_select(-1, chosen) for t in self))
+
+
+def roots(components: tuple[Tensor, Tensor, Tensor], y: Tensor) -> Tensor:
+    """Solves ``logit F(x) = y`` for every element.
+
+    Newton's method in a bracket, on F itself, which costs a third of its logarithm; solved elements leave the
+    batch, so that stragglers in the flat valleys between far components do not hold up the others. What is not
+    solved then, such as tails in which F underflows, goes on in log space.
+
+    Args:
+        components: Log-weights, means and log-scales, each ``(K, N)``.
+        y: Targets ``(N,)``.
+
+    Returns:
+        Roots ``(N,)``.
+    """
+    log_weights, means, log_scales = components
+    weights, rates = log_weights.exp(), torch.exp(-log_scales)
+    reach = means + y / rates
+    low, high = reach.amin(dim=0), reach.amax(dim=0)
+    start = (weights * reach).sum(dim=0).clamp(low, high)
+    problem = _Problem(weights, means, rates, y, low, high, start, torch.full_like(y, torch.inf))
+    root, left = torch.empty_like(y), torch.arange(y.numel(), device=y.device)
+    # In float64 accuracy counts: there the equation is the one that the forward direction evaluates.
+    linear = LINEAR_ITERATIONS if y.dtype != torch.float64 else 0
+    for evaluate, iterations in ((_in_linear_space, linear), (_in_log_space, LOG_ITERATIONS)):
+        for _ in range(iterations):
+            problem, moving = _step(problem, *evaluate(problem))
+            pending = moving.nonzero().squeeze(1)
+            if 4 * pending.numel() <= 3 * left.numel():
+                root[left] = problem.x
+                problem, left = problem.select(pending), left[pending]
+            if not left.numel():
+                return root
+    root[left] = problem.x
+    return root
+
+
+def _step(problem: _Problem, error: Tensor, slope: Tensor) -> tuple[_Problem, Tensor]:
+    """One Newton step, or bisection where that leaves the bracket or gains too little; and what still moves."""
+    x, size = problem.x, error.abs()
+    low, high = torch.where(error < 0, x, problem.low), torch.where(error > 0, x, problem.high)
+    newton = x - error / slope
+    sound = (newton >= low) & (newton <= high) & (2 * size <= problem.last_error)
+    target = torch.where(sound, newton, 0.5 * (low + high))
+    tolerance = 2 * torch.finfo(x.dtype).eps
+    moving = (target - x).abs() > tolerance * (1 + x.abs())
+    return problem._replace(low=low, high=high, x=target, last_error=size), moving
+
+
+def _in_linear_space(p: _Problem) -> tuple[Tensor, Tensor]:
+    """The error logit F(x) - y and its slope; infinite or not a number where F or 1 - F underflows."""
+    u = (p.x - p.means).mul_(p.rates)
+    left = torch.sigmoid(u)
+    right = torch.sigmoid_(u.neg_())
+    sf = (p.weights * right).sum(dim=0)
+    left.mul_(p.weights)
+    cdf = left.sum(dim=0)
+    slope = left.mul_(right).mul_(p.rates).sum(dim=0) / (cdf * sf)
+    return torch.log(cdf / sf) - p.y, slope
+
+
+def _in_log_space(p: _Problem) -> tuple[Tensor, Tensor]:
+    """The same from log-sum-exps, which reach into the tails."""
+    log_weights = p.weights.log()
+    u = (p.x - p.means) * p.rates
+    log_left = F.logsigmoid(u)
+    log_right = log_left - u
+    log_cdf = torch.logsumexp(log_weights + log_left, dim=0)
+    log_sf = torch.logsumexp(log_weights + log_right, dim=0)
+    log_pdf = torch.logsumexp(log_weights + p.rates.log() + log_left + log_right, dim=0)
+    return log_cdf - log_sf - p.y, torch.exp(log_pdf - log_cdf - log_sf)
