@@ -99,5 +99,5 @@ class TrainingDiverged(FlowzooError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ``" Did you mean 'a' or 'b'?"`` for the nearest known names, or an empty string."""
-    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

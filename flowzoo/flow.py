@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -164,10 +165,12 @@ class Flow(nn.Module):
         Returns:
             ``uint8 (n, C, H, W)``.
         """
-        if n < 0 or temperature < 0 or batch_size < 1:
+        counts: tuple[object, ...] = (n, batch_size)
+        whole = all(isinstance(count, Integral) for count in counts)
+        if not whole or n < 0 or batch_size < 1 or not 0 <= temperature < math.inf:
             raise InputError(
                 f"sample got n={n}, temperature={temperature}, batch_size={batch_size}; "
-                "expected n >= 0, temperature >= 0 and batch_size >= 1."
+                "expected whole numbers n >= 0 and batch_size >= 1, and a finite temperature >= 0."
             )
         device, dtype = self._placement()
         z = self.base.sample(n, self.dims, generator=generator, device=device, dtype=dtype) * temperature
@@ -185,12 +188,20 @@ class Flow(nn.Module):
         return z.contiguous()
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images of a latent: ``(B, D)`` to ``uint8 (B, C, H, W)``; values outside the range are clipped."""
+        """Images of a latent: ``(B, D)`` to ``uint8 (B, C, H, W)``; values outside the range are clipped.
+
+        The latent is taken to the model's precision.
+        """
         if z.ndim != 2 or z.shape[1] != self.dims or not z.is_floating_point():
             raise InputError(
                 f"decode got a {z.dtype} tensor of shape {tuple(z.shape)}; expected floating point (B, {self.dims})."
             )
-        y, _ = self.bijector.inverse(z)
+        device, dtype = self._placement()
+        if z.device != device:
+            raise InputError(
+                f"the latent is on {z.device} and the model on {device}; move one: z.to({str(device)!r})."
+            )
+        y, _ = self.bijector.inverse(z.to(dtype))
         if not bool(torch.isfinite(y).all()):
             raise InputError(
                 "the inverse gave NaN or infinity: this latent is far outside what the model was trained on, "
@@ -253,13 +264,22 @@ class Flow(nn.Module):
             return tensor.device, tensor.dtype
         return torch.device("cpu"), torch.get_default_dtype()
 
-    def _levels(self, x: Tensor) -> Tensor:
+    def _levels(self, x: object) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise InputError(
+                f"images are {type(x).__name__}; expected a torch.Tensor of uint8 grey levels. "
+                "From a numpy array: torch.from_numpy(x)."
+            )
         if x.dtype != torch.uint8:
             hint = " Images in [0, 1]: (x * 255).round().to(torch.uint8)." if x.is_floating_point() else ""
             raise InputError(f"images are {x.dtype}; expected torch.uint8 grey levels 0 to 255.{hint}")
         if x.ndim != 4 or tuple(x.shape[1:]) != self.image_shape:
             raise InputError(
                 f"images have shape {tuple(x.shape)}; this model expects (B, {', '.join(map(str, self.image_shape))})."
+            )
+        if not len(x):
+            raise InputError(
+                f"the batch is empty: images have shape {tuple(x.shape)}; expected at least one."
             )
         device, dtype = self._placement()
         if x.device != device:

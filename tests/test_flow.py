@@ -149,6 +149,8 @@ WRONG: dict[str, tuple[Tensor, str]] = {
     "channels last": (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), r"expects \(B, 3, 8, 8\)"),
     "other size": (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), r"expects \(B, 3, 8, 8\)"),
     "other device": (torch.zeros(2, 3, 8, 8, dtype=torch.uint8, device="meta"), "move one"),
+    "no images": (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "the batch is empty"),
+    "numpy": (random_images(identity(), 2, seed=0).numpy(), r"torch.from_numpy\(x\)"),  # type: ignore[dict-item]
 }
 
 
@@ -167,14 +169,25 @@ def test_wrong_arguments_are_refused() -> None:
         flow.log_prob(x, noise=torch.rand(1, 3, 8, 8))
     with pytest.raises(InputError, match="at least 1"):
         flow.bits_per_dim(x, samples=0)
-    with pytest.raises(InputError, match="temperature"):
-        flow.sample(1, temperature=-1.0)
+    for temperature in (-1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="temperature"):
+            flow.sample(1, temperature=temperature)
+    with pytest.raises(InputError, match="whole numbers"):
+        flow.sample(2.5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="move one"):
+        flow.decode(torch.zeros(2, 192, device="meta"))
     with pytest.raises(InputError, match=r"\(B, 192\)"):
         flow.decode(torch.zeros(2, 191))
     with pytest.raises(InputError, match="NaN or infinity"):
         flow.decode(torch.full((1, 192), float("nan"), dtype=torch.float64))
     with pytest.raises(ConfigError, match="1 to 8"):
         identity(n_bits=9)
+
+
+def test_a_latent_is_taken_to_the_models_precision() -> None:
+    flow = glow().float()
+    z = flow.encode(random_images(flow, 2, seed=0))
+    assert torch.equal(flow.decode(z.double()), flow.decode(z))
 
 
 def test_a_stack_without_flatten_is_refused() -> None:

@@ -38,9 +38,10 @@ def sample(
     import torch
 
     from flowzoo.analysis.grids import save_grid
+    from flowzoo.devices import find_device
     from flowzoo.harness.targets import find_target
 
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = find_device(device)
     flow = find_target(name).flow.to(target)
     # The latents are drawn on the CPU, so that a seed gives the same images on every device.
     generator = torch.Generator().manual_seed(seed)

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from flowzoo.devices import find_device
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -48,7 +50,7 @@ def world(device: str | torch.device | None = None) -> Iterator[World]:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None takes a GPU if there is one. Under torchrun
             ``"cuda"`` is the GPU of the local rank. NCCL connects GPUs, gloo everything else.
     """
-    wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    wanted = find_device(device)
     if "RANK" not in os.environ or dist.is_initialized():
         rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         yield World(rank, size, wanted)

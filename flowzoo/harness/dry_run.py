@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from flowzoo.data.pipeline import TrainBatches
+from flowzoo.devices import find_device
 from flowzoo.harness.distributed import World
 from flowzoo.harness.noise import training_noise
 from flowzoo.harness.optim import build_optimizer
@@ -54,7 +55,7 @@ def dry_run(
         activations for one part of a batch; loss of the first batch in bits per dimension; seconds an
         update; hours of the whole training on this machine, validations left out.
     """
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = find_device(device)
     where = World(0, 1, target)
     train_set, valid_set = load_data(recipe, data_root)
     flow = build_model(recipe).to(target)
