@@ -97,6 +97,38 @@ def test_info_of_a_model(run: Run, example: None) -> None:
     assert json.loads(run("info", "brook-example@3", "--json")[1])["load"] is None
 
 
+@pytest.mark.parametrize("name", ["glow-cifar10", "flowpp-celeba64", "realnvp-imagenet32", "nice-mnist"])
+def test_info_explains_the_published_number_of_parameters(run: Run, name: str) -> None:
+    found = json.loads(run("info", name, "--json")[1])
+    assert abs(found["published_parameters"]["count"] / found["num_params"] - 1) < 0.015
+    shown = " ".join(run("info", name)[1].split())
+    assert found["published_parameters"]["note"] in shown
+    if found["published_parameters"]["count"] != found["num_params"]:
+        assert f"{found['num_params']:,}" in found["published_parameters"]["note"]
+
+
+def test_info_of_another_model_of_a_presets_name_keeps_to_its_entry(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = merge([parse(manifest_text(example_entry("nice-mnist")), "other.json")])
+    monkeypatch.setattr("flowzoo.cli.models.load_manifests", lambda: other)
+    assert "published_parameters" not in json.loads(run("info", "nice-mnist", "--json")[1])
+
+
+def test_a_mapping_within_a_mapping_is_one_line(run: Run, example: None) -> None:
+    entry = json.loads(run("info", "brook-example@1", "--json")[1])
+    versions = ", ".join(f"{name} {version}" for name, version in entry["measured"]["versions"].items())
+    assert f"versions: {versions}\n" in run("info", "brook-example@1")[1]
+
+
+def test_a_bound_is_listed_as_one(run: Run, install: Callable[..., None]) -> None:
+    entry = example_entry("brook-bound")
+    entry["measured"]["dequantization"] = "variational"
+    install(good("brook", manifest=manifest_text(entry)))
+    [line] = [line for line in run("list")[1].splitlines() if line.startswith("brook-bound")]
+    assert "≤ 4.2512 ± 0.0012" in line
+
+
 def test_info_of_a_model_whose_plugin_is_absent(run: Run, install: Callable[..., None]) -> None:
     install(good("brook", manifest=manifest_text(example_entry("sea-example", architecture="sea"))))
     code, out, _ = run("info", "sea-example")
@@ -134,7 +166,7 @@ def test_info_prints_the_stack_and_the_papers(run: Run) -> None:
 def test_info_of_an_unknown_name_suggests(run: Run) -> None:
     code, out, err = run("info", "glow-cifar")
     assert (code, out) == (3, "")
-    assert "'glow-cifar10'" in err
+    assert err.count("'glow-cifar10'") == 1  # a model and a preset, one suggestion
 
 
 # --- manifest ----------------------------------------------------------------------------------------------

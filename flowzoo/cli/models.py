@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from dataclasses import fields as dataclass_fields
 from typing import Any
 
 import click
 
 from flowzoo.api import Architecture, Citation, Preset
 from flowzoo.cli.output import fields, json_option, note, print_json, print_line, table
-from flowzoo.config import config_to_dict
+from flowzoo.config import config_hash, config_to_dict
 from flowzoo.errors import UnknownModel, did_you_mean
 from flowzoo.factory import preset_names, resolve
 from flowzoo.manifest import Entry, Manifest, load_manifests
 from flowzoo.registry import PluginState, discover, get_architecture, get_plugin
 
 _MODEL_COLUMNS = ("model", "version", "architecture", "data", "measured", "published", "status")
-_PRESET_COLUMNS = ("preset", "data", "published", "parameters", "recipe", "summary")
+_PRESET_COLUMNS = ("preset", "data", "published", "published_parameters", "recipe", "summary")
+_COUNTS = ("num_params", "size", "num_images", "reconstruction_exact", "steps", "count")
+_NOTHING: tuple[Any, ...] = (None, "", {}, [], ())
+_RIGHT = ("version", "measured", "published", "published parameters")
 _ARCHITECTURE_COLUMNS = ("architecture", "state", "summary", "presets")
 
 
@@ -43,7 +45,8 @@ def list_models(what: str | None, every: bool, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
-        table(columns, [_cells(row, columns) for row in rows], right=("version", "published", "parameters"))
+        cells = [_cells(row, columns) for row in rows]
+        table([name.replace("_", " ") for name in columns], cells, right=_RIGHT)
     _note_problems(manifest)
     if not rows and what is None:
         note("No manifest lists a model yet; `flowzoo list --presets` shows what can be trained.")
@@ -99,16 +102,23 @@ class _Subject:
             facts |= {**asdict(self.entry), "listed_by": self.source}
             facts["load"] = f'flowzoo.load("{self.name}")' if self.entry.weights else None
         elif self.preset is not None:
-            facts |= {f.name: getattr(self.preset, f.name) for f in dataclass_fields(self.preset)}
             facts |= {
-                "published": asdict(self.preset.published) if self.preset.published else None,
+                "summary": self.preset.summary,
                 "architecture": self.architecture_name,
                 "config": self.config,
+                "dataset": self.preset.dataset,
+                "recipe": self.preset.recipe,
+                "published": asdict(self.preset.published) if self.preset.published else None,
             }
         elif self.architecture is not None:
             facts |= {"summary": self.architecture.summary}
             facts["presets"] = {key: preset.summary for key, preset in self.architecture.presets.items()}
-        if self.preset is not None or self.kind == "architecture" or self.name in preset_names():
+        if self.preset is not None and self.preset.parameters is not None:
+            facts["published_parameters"] = {
+                "count": self.preset.parameters,
+                "note": self.preset.parameters_note,
+            }
+        if self.kind in ("preset", "architecture") or self.name in preset_names():
             call = f'"{self.name}"' + (", image_shape=(C, H, W), ..." if self.kind == "architecture" else "")
             facts["create"] = f"flowzoo.create({call})"
         if plugin is not None:
@@ -134,6 +144,7 @@ def _subject(name: str) -> _Subject:
             kind="model",
             architecture=_usable(entry.architecture),
             architecture_name=entry.architecture if entry.architecture in discover() else "",
+            preset=_preset_of(entry),
             entry=entry,
             config=entry.config,
             source=manifest.sources[entry.key],
@@ -158,6 +169,15 @@ def _subject(name: str) -> _Subject:
         preset=preset,
         config=config_to_dict(config),
     )
+
+
+def _preset_of(entry: Entry) -> Preset | None:
+    """The preset of the entry's name, if the entry's model is still the one that it describes."""
+    if entry.name not in preset_names():
+        return None
+    architecture, preset, config = resolve(entry.name, {})
+    same = config_hash(architecture.name, config_to_dict(config)) == entry.config_hash
+    return preset if same else None
 
 
 def _usable(name: str) -> Architecture | None:
@@ -204,7 +224,7 @@ def _preset_rows() -> list[dict[str, Any]]:
             "preset": f"{plugin.name}-{key}",
             "data": preset.dataset,
             "published": asdict(preset.published) if preset.published else None,
-            "parameters": preset.parameters,
+            "published_parameters": preset.parameters,
             "recipe": preset.recipe,
             "summary": preset.summary,
         }
@@ -235,15 +255,16 @@ def _cell(column: str, value: Any) -> object:
         return _bpd(value)
     if isinstance(value, list):
         return " ".join(map(str, value))
-    if column == "parameters" and value is not None:
+    if column == "published_parameters" and value is not None:
         return f"{value:,}"
     return value
 
 
 def _bpd(figure: Mapping[str, Any]) -> str:
-    """Bits per dimension, with the standard error where it is known."""
+    """Bits per dimension, with the standard error where it is known; a bound carries the sign for it."""
     if "stderr" in figure:
-        return f"{figure['bpd']:.4f} ± {figure['stderr']:.4f}"
+        bound = "≤ " if figure["dequantization"] != "uniform" else ""
+        return f"{bound}{figure['bpd']:.4f} ± {figure['stderr']:.4f}"
     return f"{figure['bpd']:.2f}"
 
 
@@ -267,7 +288,7 @@ def _shown(details: dict[str, Any], citations: tuple[Citation, ...]) -> list[tup
     """The details as lines for people: nested values flattened, figures with their protocol."""
     shown: list[tuple[str, object]] = []
     for key, value in details.items():
-        if value in (None, "", {}, [], ()) or key == "papers":
+        if value in _NOTHING or key == "papers":
             continue
         if key == "citations":
             shown.append((key, ", ".join(value)))
@@ -279,13 +300,17 @@ def _shown(details: dict[str, Any], citations: tuple[Citation, ...]) -> list[tup
     return [*shown, ("papers", "\n".join(papers) or None)]
 
 
-def _lines(key: str, value: Any) -> str:
+def _lines(key: str, value: Any, *, inner: bool = False) -> str:
+    """A value as text; a mapping becomes a line a key, and within another mapping one line."""
     if isinstance(value, dict):
-        return "\n".join(
-            f"{name}: {_lines(name, item)}" for name, item in value.items() if item not in (None, "")
-        )
+        pairs = [
+            (name, _lines(name, item, inner=True)) for name, item in value.items() if item not in _NOTHING
+        ]
+        if inner:
+            return ", ".join(f"{name} {text}" for name, text in pairs)
+        return "\n".join(f"{name}: {text}" for name, text in pairs)
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
-    if isinstance(value, int) and key in ("num_params", "parameters", "size", "num_images"):
+    if key in _COUNTS and isinstance(value, int):
         return f"{value:,}"
     return str(value)
