@@ -371,6 +371,7 @@ def with_defaults(recipe: Recipe, *, dataset: str | None) -> Recipe:
         return recipe
     if not dataset:
         raise ConfigError(
-            f"recipe for {recipe.name}: no data set is named; add --set data.dataset=ID (flowzoo data)."
+            f"recipe for {recipe.name}: no data set is named; add --set data.dataset=ID. "
+            "`flowzoo data list` shows the ids, and how to name images of your own."
         )
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, dataset=dataset))

@@ -16,7 +16,12 @@ from flowzoo.cli.output import print_line
     "--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Factor on the latent."
 )
 @click.option(
-    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), default="samples.png", show_default=True
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="samples.png",
+    show_default=True,
+    help="A PNG file.",
 )
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same images."
@@ -35,6 +40,10 @@ def sample(
     batch_size: int,
 ) -> None:
     """Draw images from NAME (a model, a run's directory, or a path) into a PNG grid."""
+    if out.suffix.lower() != ".png":
+        raise click.UsageError(
+            f"--out: a grid is written as PNG; name a file ending with .png, not {out.name!r}."
+        )
     import torch
 
     from flowzoo.analysis.grids import save_grid

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from flowzoo.cli.output import json_option, note, print_json, print_line, table
+from flowzoo.cli.output import fields, json_option, note, print_json, print_line, table
+from flowzoo.cli.toml import toml_lines
 
 
 @click.command()
@@ -102,13 +103,10 @@ def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
-    recipe = plan.pop("recipe")
-    for section, values in recipe.items():
-        print_line(f"{section} = {values}" if not isinstance(values, dict) else f"[{section}]")
-        if isinstance(values, dict):
-            for key, value in values.items():
-                print_line(f"  {key} = {value}")
-    table(("what", "value"), list(plan.items()))
+    for line in toml_lines(plan.pop("recipe")):
+        print_line(line)
+    print_line()
+    fields((key, f"{value:,}" if isinstance(value, int) else value) for key, value in plan.items())
 
 
 @click.command()
