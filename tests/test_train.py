@@ -197,6 +197,19 @@ def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:
     assert names == [12, 11, 10]
 
 
+def test_a_damaged_checkpoint_of_a_later_step_does_not_crowd_out_sound_ones(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run_training(tmp_path / "run", tiny_recipe(checkpoint_every=4, keep=2), max_seconds=0)
+    sound = run_training(tmp_path / "run", tiny_recipe(checkpoint_every=4, keep=2))
+    newest = list_checkpoints(run.checkpoints)[0]
+    (newest / "state.json").write_text("{}")
+    assert sound.step == int(newest.name) == 12
+    run_training(tmp_path / "run", tiny_recipe(checkpoint_every=1, keep=1), max_seconds=0)
+    found = list_checkpoints(run.checkpoints)
+    assert [int(path.name) for path in found] == [8]
+    assert load_checkpoint(found[0])[0].step == 8
+
+
 def poisoned(recipe: Recipe, step: int) -> Flow:
     """A flow whose loss is not a number at one update (counted from 1)."""
     flow, passes = build_model(recipe), [0]
@@ -234,6 +247,27 @@ def test_nan_can_be_passed_over(policy: str, tmp_path: Path) -> None:
     end = [row for row in RunDir(tmp_path / "run").rows() if row["kind"] == "train"][-1]
     assert end["skipped"] == 1
     assert all(bool(t.isfinite().all()) for t in load_file(RunDir(tmp_path / "run").last).values())
+
+
+def test_rolling_back_passes_over_a_checkpoint_of_spoilt_weights(tmp_path: Path) -> None:
+    """Weights that are finite, but so large that every loss is not, may have been saved before anyone knew."""
+    recipe = tiny_recipe(on_nan="rollback", checkpoint_every=1, keep=2, validate_every=12)
+    flow, said = build_model(recipe), list[str]()
+    layer = next(m for name, m in flow.named_modules() if name.endswith("net.first"))
+    steps = [0]
+
+    def spoil(*_: Any) -> None:
+        steps[0] += 1
+        if steps[0] == 5:
+            with torch.no_grad():
+                next(layer.parameters()).fill_(1e38)
+
+    # After the fifth gradient is known, as by an update that is far too long.
+    next(layer.parameters()).register_post_accumulate_grad_hook(spoil)
+    outcome = run_training(tmp_path / "run", recipe, flow, say=said.append)
+    assert outcome.state == "finished"
+    assert sum("Rolling back" in line for line in said) == 2
+    assert outcome.best_bpd is not None
 
 
 def test_early_stop(tmp_path: Path) -> None:
@@ -371,3 +405,17 @@ def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"flowzoo\[tensorboard\]"):
         run_training(tmp_path / "run", tensorboard=True)
+
+
+def test_tensorboard_gets_every_number_once_across_sessions(tmp_path: Path) -> None:
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run_training(tmp_path / "run", tiny_recipe(), max_seconds=0, tensorboard=True)
+    run_training(tmp_path / "run", tiny_recipe(), tensorboard=True)
+    events = reading.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    rows = RunDir(tmp_path / "run").rows()
+    for kind, key in (("train", "loss"), ("train", "lr"), ("valid", "bpd")):
+        wanted = [(row["step"], row[key]) for row in rows if row["kind"] == kind]
+        found = [(event.step, event.value) for event in events.Scalars(f"{kind}/{key}")]
+        assert [step for step, _ in found] == [step for step, _ in wanted]
+        assert [value for _, value in found] == pytest.approx([value for _, value in wanted], rel=1e-6)

@@ -110,6 +110,7 @@ class Loop:
             resident=resident,
         )
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
+        self.speed = "-"
 
     def prepare(self) -> None:
         """Resumes from the newest sound checkpoint, or initialises from data.
@@ -200,6 +201,10 @@ class Loop:
         self.save()
         row = {"kind": "end", "step": progress.step, "state": state, "seconds": progress.seconds}
         self._record(row | {"images": progress.images})
+        if not done:
+            self.say(
+                f"Stopped at step {progress.step} with a checkpoint; the same command goes on from there."
+            )
         return Outcome(
             state=state,
             step=progress.step,
@@ -258,8 +263,12 @@ class Loop:
             self._mend_buffers()
 
     def _roll_back(self) -> None:
-        """Takes weights, optimizer and averages from the last checkpoint; the data goes on from here."""
-        found = load_newest(self.run.checkpoints, self.say)
+        """Takes weights, optimizer and averages from a checkpoint; the data goes on from here.
+
+        From the newest one first; from the one before it if that leads to another bad update at once, since
+        its weights may have been spoilt already.
+        """
+        found = load_newest(self.run.checkpoints, self.say, back=self.progress.bad - 1)
         if found is None:
             raise CheckpointError("There is no checkpoint to roll back to; start the training again.")
         self._load_tensors(found[1])
@@ -324,7 +333,9 @@ class Loop:
         if self.where.main:
             tensors = prefixed("model", self.flow.state_dict()) | prefixed("ema", self.ema.flow.state_dict())
             tensors |= prefixed("optimizer", optimizer_tensors(self.optimizer, self.flow))
-            save_checkpoint(self.run.checkpoints, progress, tensors, self.settings.keep)
+            # After a bad update these weights are suspect, so no older checkpoint gives way to them.
+            keep = self.settings.keep if progress.bad == 0 else None
+            save_checkpoint(self.run.checkpoints, progress, tensors, keep)
         self.saved_at = time.monotonic()
 
     def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -336,6 +347,8 @@ class Loop:
         load_optimizer_tensors(self.optimizer, self.flow, unprefixed("optimizer", tensors))
 
     def _checkpoint_due(self) -> bool:
+        if self.progress.bad:
+            return False
         every, step = self.settings.checkpoint_every, self.progress.step
         by_count = every is not None and step % every == 0
         by_clock = time.monotonic() - self.saved_at >= 60 * self.settings.checkpoint_minutes
@@ -348,9 +361,9 @@ class Loop:
 
     def _speed(self) -> str:
         window = self.progress.window
-        if not window.seconds:
-            return "-"
-        return f"{window.updates * self.settings.batch_size / window.seconds:.0f}"
+        if window.seconds:
+            self.speed = f"{window.updates * self.settings.batch_size / window.seconds:.0f}"
+        return self.speed
 
     def _record(self, row: dict[str, Any]) -> None:
         if self.where.main:

@@ -65,14 +65,16 @@ class Progress:
     window: Window = field(default_factory=Window)
 
 
-def save_checkpoint(directory: Path, progress: Progress, tensors: dict[str, Tensor], keep: int) -> Path:
-    """Writes a checkpoint and prunes the oldest.
+def save_checkpoint(
+    directory: Path, progress: Progress, tensors: dict[str, Tensor], keep: int | None
+) -> Path:
+    """Writes a checkpoint and prunes the oldest, and any of later steps: those were passed over as damaged.
 
     Args:
         directory: The run's checkpoints.
         progress: Where the training stands.
         tensors: Everything else.
-        keep: Number of newest checkpoints to keep.
+        keep: Number of newest checkpoints to keep; None removes none.
 
     Returns:
         The checkpoint's directory.
@@ -85,8 +87,11 @@ def save_checkpoint(directory: Path, progress: Progress, tensors: dict[str, Tens
         digest, size = write_tensors(temporary / TENSORS, tensors, {"step": progress.step})
         facts = {"schema": SCHEMA, "progress": asdict(progress), "sha256": digest, "size": size}
         write_text(temporary / FACTS, json.dumps(facts | {"digest": _digest(facts)}))
-    for old in list_checkpoints(directory)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    if keep is not None:
+        found = list_checkpoints(directory)
+        later = [path for path in found if int(path.name) > progress.step]
+        for old in later + found[len(later) + keep :]:
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -97,12 +102,15 @@ def list_checkpoints(directory: Path) -> list[Path]:
     return sorted((p for p in directory.iterdir() if p.is_dir() and p.name.isdigit()), reverse=True)
 
 
-def load_newest(directory: Path, say: Callable[[str], None]) -> tuple[Progress, dict[str, Tensor]] | None:
-    """Reads the newest sound checkpoint.
+def load_newest(
+    directory: Path, say: Callable[[str], None], *, back: int = 0
+) -> tuple[Progress, dict[str, Tensor]] | None:
+    """Reads the newest sound checkpoint, or one before it.
 
     Args:
         directory: The run's checkpoints.
         say: Told about each damaged checkpoint that is passed over.
+        back: How many of the newest to leave aside; at least one is looked at.
 
     Returns:
         Progress and tensors, or None if there is no checkpoint at all.
@@ -111,7 +119,7 @@ def load_newest(directory: Path, say: Callable[[str], None]) -> tuple[Progress, 
         CheckpointError: There are checkpoints, and every one is damaged.
     """
     found = list_checkpoints(directory)
-    for path in found:
+    for path in found[max(0, min(back, len(found) - 1)) :]:
         try:
             return load_checkpoint(path)
         except CheckpointError as error:

@@ -78,25 +78,27 @@ class GradientStep:
         for i, (images, part_noise) in enumerate(parts):
             waits = self.parallel is not None and i + 1 < len(parts)
             with self.parallel.no_sync() if waits and self.parallel else contextlib.nullcontext():
-                loss = flow.nats_to_bits(self._log_prob(images, part_noise)).mean() / len(parts)
-                loss.backward()
-            losses.append(loss.detach())
+                losses.append(self._part(images, part_noise, len(parts)))
         norm = clip_gradients(flow.parameters(), recipe.clip_norm)
         total = all_mean(torch.stack(losses).sum(), self.where)
         loss_value, norm_value = torch.stack([total.double(), norm.double()]).tolist()
         clipped = recipe.clip_norm is not None and norm_value > recipe.clip_norm
         return Gradients(loss_value, norm_value, clipped)
 
-    def _log_prob(self, images: Tensor, noise: Tensor) -> Tensor:
+    def _part(self, images: Tensor, noise: Tensor, parts: int) -> Tensor:
+        """Adds the gradients of one of ``parts``; returns its share of the mean bits per dimension, a scalar."""
         try:
-            result: Tensor = self.model(images, noise)
+            loss = self.flow.nats_to_bits(self.model(images, noise)).mean() / parts
+            # Backward passes are compiled when they first run.
+            loss.backward()
         except RuntimeError as error:
             if self.recipe.compile and type(error).__module__.startswith(
                 ("torch._dynamo", "torch._inductor")
             ):
                 raise ConfigError(
-                    f"torch.compile failed here ({str(error).splitlines()[0]}); it needs a recent compiler. "
-                    "Train without it: --set train.compile=false."
+                    f"torch.compile failed here ({str(error).splitlines()[0]}). It needs a C++ compiler (CPU) or "
+                    "Triton (GPU); after an interrupted compilation, remove its cache, the folder torchinductor_USER "
+                    "in the temporary directory. Or train without it: --set train.compile=false."
                 ) from error
             raise
-        return result
+        return loss.detach()

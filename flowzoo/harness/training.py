@@ -182,7 +182,8 @@ def train_flow(
             _open_run(run, recipe, flow, loop.total, where)
         barrier(where)
         loop.prepare()
-        with _tensorboard(run, enabled=tensorboard and where.main) as listener:
+        first = loop.progress.step + 1
+        with _tensorboard(run, first, enabled=tensorboard and where.main) as listener:
             if listener is not None:
                 loop.listeners.append(listener)
             outcome = loop.execute(request, max_seconds)
@@ -231,8 +232,10 @@ def _deterministic(wanted: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tensorboard(run: RunDir, *, enabled: bool) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """Yields a listener that writes numbers as TensorBoard scalars."""
+def _tensorboard(
+    run: RunDir, first: int, *, enabled: bool
+) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """Yields a listener that writes numbers as TensorBoard scalars, from step ``first`` on."""
     if not enabled:
         yield None
         return
@@ -240,7 +243,8 @@ def _tensorboard(run: RunDir, *, enabled: bool) -> Iterator[Callable[[dict[str, 
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError("--tensorboard needs an extra: pip install 'flowzoo[tensorboard]'.") from error
-    writer = SummaryWriter(str(run.path / "tensorboard"))
+    # What an interrupted session wrote of the steps that are now repeated is hidden.
+    writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=first if first > 1 else None)
 
     def write(row: dict[str, Any]) -> None:
         for key, value in row.items():
