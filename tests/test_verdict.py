@@ -18,7 +18,7 @@ from flowzoo.checkpoint import read_metadata
 from flowzoo.cli.main import cli
 from flowzoo.config import config_hash
 from flowzoo.entries import Data, Entry, Weights
-from flowzoo.errors import ManifestError
+from flowzoo.errors import InputError, ManifestError
 from flowzoo.harness.evaluation import evaluate
 from flowzoo.harness.record import record
 from flowzoo.harness.training import train
@@ -162,7 +162,7 @@ def test_all(manifest: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
     change(manifest, absent)
     code, text = call("--all", "--json", "--data-root", str(tmp_path))
     found: list[dict[str, Any]] = json.loads(text)
-    assert (code, found[0]["verdict"]) == (0, "skipped")
+    assert (code, found[0]["verdict"]) == (1, "skipped"), "nothing verified is no success"
     assert "cifar10" in found[0]["reason"]
 
 
@@ -171,3 +171,16 @@ def test_explain_measures_nothing(manifest: Path) -> None:
     assert code == 0
     assert "k = 7" in text
     assert "64 ln 2" in text
+
+
+def test_options_for_one_model_do_not_go_with_all(manifest: Path) -> None:
+    for option in ("--explain", "--record", "--per-image=x.csv"):
+        result = CliRunner().invoke(cli, ["eval", "--all", option])
+        assert result.exit_code == 2
+        assert "one model" in result.stderr
+
+
+def test_what_no_manifest_lists_is_not_measured_for_a_record(tmp_path: Path, manifest: Path) -> None:
+    result = CliRunner().invoke(cli, ["eval", str(tmp_path), "--record"])
+    assert isinstance(result.exception, InputError)
+    assert "not a model's name" in str(result.exception)

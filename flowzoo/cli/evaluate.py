@@ -54,10 +54,13 @@ def evaluate(
     """Measure the bits per dimension of NAME: a model, a run's directory, or a path.
 
     Samples, seed and precision default to those of the model's manifest entry. Exit code 0: verified
-    (the manifest's figure within its tolerance), or nothing to verify against; 1: anything else.
+    (the manifest's figure within its tolerance), or nothing to verify against; 1: anything else. With
+    --all, models without data or weights are skipped; at least one must be verified.
     """
     if (name is None) != everything:
         raise click.UsageError("Give a model, a run's directory or a path; or --all.")
+    if everything and (per_image or explain or record):
+        raise click.UsageError("--per-image, --explain and --record go with one model, not with --all.")
     if threads is not None:
         import torch
 
@@ -71,6 +74,10 @@ def evaluate(
     from flowzoo.harness.distributed import is_main_process
     from flowzoo.harness.evaluation import evaluate as run_evaluation
 
+    if record:
+        from flowzoo.loading import find_entry
+
+        find_entry(name)  # Known before the measurement rather than after it.
     found = run_evaluation(name, **options)
     if not is_main_process():
         return 0
@@ -98,16 +105,18 @@ def _explanation(name: str, options: dict[str, Any]) -> str:
 
 
 def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:
+    from flowzoo.harness.distributed import is_main_process
     from flowzoo.harness.evaluation import evaluate as run_evaluation
     from flowzoo.manifest import load_manifests
 
     rows: list[tuple[Any, ...]] = []
     results: list[dict[str, Any]] = []
-    failed = False
+    failed, verified = False, 0
     for entry in load_manifests().entries:
         if entry.status != "released":
             continue
-        note(f"{entry.key} ...")
+        if is_main_process():
+            note(f"{entry.key} ...")
         try:
             found = run_evaluation(entry.key, **options)
         except (DataUnavailable, WeightsUnavailable) as error:
@@ -120,13 +129,18 @@ def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:
             results.append({"name": entry.key, "verdict": "error", "reason": str(error)})
             continue
         failed |= not found.verdict.passed
+        verified += found.verdict.passed
         rows.append(_row(found))
         results.append(_as_dict(found))
+    if not is_main_process():
+        return 0
     if as_json:
         print_json(results)
     else:
         table(HEADERS, rows, right=RIGHT)
-    return 1 if failed or not rows else 0
+    if not verified:
+        note("Nothing was verified.")
+    return 1 if failed or not verified else 0
 
 
 def _row(found: Evaluation) -> tuple[Any, ...]:
