@@ -238,10 +238,10 @@ def _apply(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _random_rotation(channels: int) -> Tensor:
-    # A meta default device has no values to decompose; the shape is all that is asked for there.
     gaussian = torch.randn(channels, channels)
     if gaussian.is_meta:
-        return gaussian
+        # There are no values to decompose; shape and order in memory are those of what follows.
+        return gaussian.t()
     q, r = torch.linalg.qr(gaussian.double())
     rotation: Tensor = q * torch.sign(torch.diagonal(r))
     return rotation.to(gaussian.dtype)

@@ -5,12 +5,12 @@ Source: Ho et al. 2019, *Flow++* (arXiv 1902.00275), appendix A, after Vaswani e
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.errors import ConfigError
 from flowzoo.nets.gated import ScaledConv2d, gate
+from flowzoo.nets.parameters import drawn_normal
 
 __all__ = ["GatedAttention", "PositionEmbedding"]
 
@@ -26,7 +26,7 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(0.01 * torch.randn(channels, height, width))
+        self.weight = drawn_normal((channels, height, width), std=0.01)
 
     def forward(self) -> Tensor:
         """Returns the embedding, ``(1, C, H, W)``."""

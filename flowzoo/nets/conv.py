@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from flowzoo.errors import ConfigError
 from flowzoo.nets.caching import CachesInEval
 from flowzoo.nets.initialization import DataDependentInit
+from flowzoo.nets.parameters import drawn_normal
 
 Normalization = Literal["actnorm", "none"]
 
@@ -43,10 +44,10 @@ class EdgeBiasConv2d(nn.Module):
         """Makes a convolution without bias, weights N(0, 0.05)."""
         super().__init__()
         self.padding = kernel_size // 2
-        self.weight = nn.Parameter(0.05 * torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.weight = drawn_normal((out_channels, in_channels, kernel_size, kernel_size), std=0.05)
         self.edge_weight: nn.Parameter | None = None
         if edge_bias and kernel_size > 1:
-            self.edge_weight = nn.Parameter(0.05 * torch.randn(out_channels, 1, kernel_size, kernel_size))
+            self.edge_weight = drawn_normal((out_channels, 1, kernel_size, kernel_size), std=0.05)
         self.indicator_channel = self.edge_weight is not None and in_channels < out_channels
         self._outside: tuple[object, Tensor] | None = None
 

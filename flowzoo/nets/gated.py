@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.nets.initialization import DataDependentInit
+from flowzoo.nets.parameters import drawn_normal
 
 __all__ = ["ChannelLayerNorm", "GatedConv", "ScaledConv2d", "concat_elu", "gate"]
 
@@ -65,7 +66,7 @@ class ScaledConv2d(DataDependentInit):
         self.padding = kernel_size // 2
         self.init_scale = init_scale
         std = init_scale / math.sqrt(in_channels * kernel_size**2)
-        self.weight = nn.Parameter(std * torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.weight = drawn_normal((out_channels, in_channels, kernel_size, kernel_size), std)
         self.gain = nn.Parameter(torch.full((out_channels,), init_scale)) if weight_norm else None
         self.bias = nn.Parameter(torch.zeros(out_channels))
 

@@ -206,7 +206,9 @@ def _normalize_and_mix_both(config: FlowppConfig, group: Group, partition: Parti
 
 def _near_identity(channels: int, actnorm: ActNorm | None = None) -> InvertibleConv1x1:
     conv = InvertibleConv1x1(channels, actnorm)
-    conv.reset_matrix(torch.eye(channels) + POINTWISE_NOISE * torch.randn(channels, channels))
+    matrix = torch.randn(channels, channels).mul_(POINTWISE_NOISE)
+    matrix.diagonal().add_(1.0)
+    conv.reset_matrix(matrix)
     return conv
 
 
