@@ -84,11 +84,12 @@ def build_flow(architecture_name: str, config: Any, *, device: str | torch.devic
     import torch
 
     from flowzoo.flow import Flow
+    from flowzoo.undrawn import on_meta
 
     build = builder(architecture_name)
     target = torch.device("cpu" if device is None else device)
     try:
-        with torch.device("meta" if target.type == "meta" else "cpu"):
+        with on_meta() if target.type == "meta" else torch.device("cpu"):
             flow = build(config)
     except FlowzooError:
         raise
