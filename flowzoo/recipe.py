@@ -239,10 +239,7 @@ class Recipe:
     schedule: tuple[Segment, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.schema != SCHEMA:
-            raise ConfigError(
-                f"recipe: schema is {self.schema}; this flowzoo reads {SCHEMA}. Upgrade either."
-            )
+        _check_schema(self.schema, "recipe")
         if not isinstance(self.model, dict):
             raise ConfigError(f"recipe: model is {self.model!r}; expected a table of config values.")
         if any(segment.steps is None for segment in self.schedule[:-1]):
@@ -274,7 +271,13 @@ def parse_recipe(data: Mapping[str, Any], where: str, sets: Iterable[str] = ()) 
     tree = _copy(data)
     for text in sets:
         apply_override(tree, text)
+    _check_schema(tree.get("schema", SCHEMA), where)  # first: another version has other keys
     return parse_config(Recipe, tree, where)
+
+
+def _check_schema(schema: object, where: str) -> None:
+    if schema != SCHEMA:
+        raise ConfigError(f"{where}: schema is {schema}; this flowzoo reads {SCHEMA}. Upgrade either.")
 
 
 def read_recipe(path: str | Path, sets: Iterable[str] = ()) -> Recipe:

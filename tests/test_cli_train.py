@@ -10,6 +10,7 @@ import pytest
 
 from flowzoo.cli.main import main
 from flowzoo.cli.toml import toml_lines
+from flowzoo.errors import ConfigError
 from flowzoo.factory import preset_names
 from flowzoo.harness.training import find_recipe
 from flowzoo.recipe import parse_recipe
@@ -54,6 +55,23 @@ def test_a_dry_run_prints_the_recipe_and_its_cost(
     assert tomllib.loads(recipe)["data"]["dataset"] == "numpy:images.npy"
     assert "\nparameters                      20,612\n" in cost
     assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
+
+
+@pytest.mark.parametrize("place", ["/no/such/place", "./here", "."])
+def test_a_path_without_a_model_is_called_that(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["sample", place, "-n", "1"])
+    out, err = capsys.readouterr()
+    assert (caught.value.code, out) == (8, "")
+    assert err.startswith(f"Error: {place} holds neither a run nor an exported model; ")
+
+
+def test_a_recipe_of_another_schema_is_called_that_before_its_keys() -> None:
+    with pytest.raises(ConfigError, match=r"own\.toml: schema is 2; this flowzoo reads 1"):
+        parse_recipe({"schema": 2, "invented": {}}, "own.toml")
 
 
 def test_a_grid_is_a_png_and_nothing_else(

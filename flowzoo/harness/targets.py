@@ -47,6 +47,11 @@ def find_target(name: str) -> Target:
         return _run_target(name, path)
     if (path / "flowzoo.json").is_file() and not name.startswith("path:"):
         name = f"path:{name}"
+    elif name.startswith(("/", ".", "~")):
+        raise InputError(
+            f"{name} holds neither a run nor an exported model; give a directory that `flowzoo train --out` or "
+            "`flowzoo export -o` wrote, or a model of `flowzoo list`."
+        )
     from flowzoo.entries import Entry
     from flowzoo.loading import load
 
