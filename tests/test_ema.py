@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from flowzoo.harness.ema import Ema
-from flowzoo.harness.training import build_model
-from tests.trainings import tiny_recipe
+from flowzoo.harness.export import load_run
+from flowzoo.harness.training import build_model, train_flow
+from flowzoo.harness.validation import validate
+from tests.trainings import CPU, image_set, tiny_recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def shifted(decay: float, updates: int) -> tuple[float, float]:
@@ -61,3 +68,20 @@ def test_caches_of_older_weights_are_dropped() -> None:
             parameter.add_(0.05 * torch.randn_like(parameter))
     ema.update(0)
     assert torch.equal(ema.ready().decode(z), flow.eval().decode(z))
+
+
+def test_averaged_weights_are_evaluated_with_statistics_that_fit_them(tmp_path: Path) -> None:
+    """Batch norm: averaged running averages give what statistics taken anew, of the averaged weights, give."""
+    recipe = tiny_recipe("realnvp-tiny", steps=30, validate_every=30, samples=0)
+    images, held_out = image_set(160), image_set(100, seed=1)
+    train_flow(build_model(recipe), recipe, tmp_path, (images, held_out), CPU, progress=False)
+    flow = load_run(tmp_path, "last")
+    found = validate(flow, held_out, CPU).value
+    before = {name: buffer.clone() for name, buffer in flow.named_buffers()}
+    flow.train()
+    with torch.no_grad():
+        for start in range(0, 160 * 4, 40):
+            flow.log_prob(images.batch(torch.arange(start, start + 40) % 160))
+    anew = validate(flow.eval(), held_out, CPU).value
+    assert any(not torch.equal(before[name], buffer) for name, buffer in flow.named_buffers())
+    assert abs(found - anew) < 0.05

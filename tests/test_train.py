@@ -264,10 +264,8 @@ def test_rolling_back_passes_over_a_checkpoint_of_spoilt_weights(tmp_path: Path)
 
     # After the fifth gradient is known, as by an update that is far too long.
     next(layer.parameters()).register_post_accumulate_grad_hook(spoil)
-    outcome = run_training(tmp_path / "run", recipe, flow, say=said.append)
-    assert outcome.state == "finished"
+    assert run_training(tmp_path / "run", recipe, flow, say=said.append).state == "finished"
     assert sum("Rolling back" in line for line in said) == 2
-    assert outcome.best_bpd is not None
 
 
 def test_early_stop(tmp_path: Path) -> None:
@@ -399,23 +397,3 @@ def test_ctrl_c_on_the_command_line_exits_130_with_a_checkpoint(tmp_path: Path) 
         "seconds": 0,
         "images": 0,
     }
-
-
-def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigError, match=r"flowzoo\[tensorboard\]"):
-        run_training(tmp_path / "run", tensorboard=True)
-
-
-def test_tensorboard_gets_every_number_once_across_sessions(tmp_path: Path) -> None:
-    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run_training(tmp_path / "run", tiny_recipe(), max_seconds=0, tensorboard=True)
-    run_training(tmp_path / "run", tiny_recipe(), tensorboard=True)
-    events = reading.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
-    events.Reload()
-    rows = RunDir(tmp_path / "run").rows()
-    for kind, key in (("train", "loss"), ("train", "lr"), ("valid", "bpd")):
-        wanted = [(row["step"], row[key]) for row in rows if row["kind"] == kind]
-        found = [(event.step, event.value) for event in events.Scalars(f"{kind}/{key}")]
-        assert [step for step, _ in found] == [step for step, _ in wanted]
-        assert [value for _, value in found] == pytest.approx([value for _, value in wanted], rel=1e-6)

@@ -1,0 +1,69 @@
+"""What a training does on request: TensorBoard events, and torch.compile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from flowzoo.data import TrainBatches
+from flowzoo.errors import ConfigError
+from flowzoo.harness.run_dir import RunDir
+from flowzoo.harness.step import GradientStep
+from flowzoo.harness.training import build_model, train_flow
+from tests.trainings import CPU, image_set, tiny_recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+IMAGES = (image_set(160), image_set(40, seed=1))
+
+
+def run_training(out: Path, **options: Any) -> None:
+    recipe = tiny_recipe()
+    train_flow(build_model(recipe), recipe, out, IMAGES, CPU, progress=False, **options)
+
+
+def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"flowzoo\[tensorboard\]"):
+        run_training(tmp_path / "run", tensorboard=True)
+
+
+def test_tensorboard_gets_every_number_once_across_sessions(tmp_path: Path) -> None:
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run_training(tmp_path / "run", max_seconds=0, tensorboard=True)
+    run_training(tmp_path / "run", tensorboard=True)
+    events = reading.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    rows = RunDir(tmp_path / "run").rows()
+    for kind, key in (("train", "loss"), ("train", "lr"), ("valid", "bpd")):
+        wanted = [(row["step"], row[key]) for row in rows if row["kind"] == kind]
+        found = [(event.step, event.value) for event in events.Scalars(f"{kind}/{key}")]
+        assert [step for step, _ in found] == [step for step, _ in wanted]
+        assert [value for _, value in found] == pytest.approx([value for _, value in wanted], rel=1e-6)
+
+
+def gradients(compiled: bool) -> tuple[float, list[Tensor]]:
+    recipe = tiny_recipe("nice-tiny", "made-up", f"train.compile={str(compiled).lower()}")
+    flow = build_model(recipe).train()
+    found = GradientStep(flow, recipe.train, CPU)(next(TrainBatches(IMAGES[0], 16, 0)))
+    return found.loss, [p.grad for p in flow.parameters() if p.grad is not None]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(
+    "FLOWZOO_TEST_COMPILE" not in os.environ,
+    reason="compiling takes a minute of a free core; set FLOWZOO_TEST_COMPILE=1",
+)
+def test_a_compiled_step_has_the_same_gradients() -> None:
+    (loss, plain), (compiled_loss, compiled) = gradients(False), gradients(True)
+    assert compiled_loss == pytest.approx(loss, abs=1e-5)
+    for mine, theirs in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
