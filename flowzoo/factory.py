@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowzoo.api import Architecture, Preset
 from flowzoo.config import parse_config
+from flowzoo.devices import find_device
 from flowzoo.errors import ConfigError, FlowzooError, PluginError, UnknownArchitecture, did_you_mean
 from flowzoo.foreign import describe
 from flowzoo.registry import (
@@ -87,7 +88,7 @@ def build_flow(architecture_name: str, config: Any, *, device: str | torch.devic
     from flowzoo.undrawn import on_meta
 
     build = builder(architecture_name)
-    target = torch.device("cpu" if device is None else device)
+    target = find_device("cpu" if device is None else device)
     try:
         with on_meta() if target.type == "meta" else torch.device("cpu"):
             flow = build(config)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.config import config_hash
+from flowzoo.devices import find_device
 from flowzoo.errors import (
     ConfigError,
     InputError,
@@ -74,10 +75,11 @@ def load(
             f"dtype is {dtype}; a likelihood needs torch.float32 or torch.float64. "
             "For half-precision networks call flow.set_network_dtype(...)."
         )
+    target = find_device("cpu" if device is None else device)
     card, path = prepare(name, hub_settings(offline=offline, endpoint=endpoint, cache_dir=cache_dir))
     flow = _assemble(card, path)
     flow.card = card
-    return flow.to(device=device, dtype=dtype or torch.float32).eval()
+    return flow.to(device=target, dtype=dtype or torch.float32).eval()
 
 
 def prepare(name: str, hub: HubSettings) -> tuple[Entry | Unlisted, Path]:

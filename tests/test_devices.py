@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import flowzoo
 from flowzoo.cli.main import main
 from flowzoo.devices import find_device
 from flowzoo.errors import InputError
@@ -25,6 +26,14 @@ def test_what_is_not_there_is_refused_by_name(name: str) -> None:
     with pytest.raises(InputError, match="cpu") as caught:
         find_device(name)
     assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99"])
+def test_no_model_is_put_where_nothing_is(name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        flowzoo.create("glow-tiny", device=name)
+    with pytest.raises(InputError, match=name):
+        flowzoo.load("glow-mnist", device=name)
 
 
 @pytest.mark.parametrize(
