@@ -1,0 +1,60 @@
+"""``python -m benchmarks``: runs every section, or those named, and writes JSON, a page and its plots.
+
+Results of sections that are not run again are kept from the JSON of earlier runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import plots, report, scaling, sections, startup
+from benchmarks.sections import Section, Settings
+
+SECTIONS: dict[str, Section] = {
+    "speed": sections.speed,
+    "presets": sections.presets,
+    "memory": sections.memory,
+    "celebahq": sections.celebahq,
+    "mixture": sections.mixture,
+    "drift": sections.drift,
+    "startup": startup.startup,
+    "loading": startup.loading,
+    "scaling": scaling.scaling,
+    "data_parallel": scaling.data_parallel,
+    "costs": scaling.costs,
+}
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(SECTIONS)))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=DOCS, help="Folder of the page; plots below it."
+)
+@click.option("--repeats", default=7, show_default=True, help="Runs of each subject.")
+@click.option("--smallest", is_flag=True, help="The smallest workloads, to see that everything works.")
+@click.option("--device", default="cpu", show_default=True, help="Where models run.")
+def main(names: tuple[str, ...], out: Path, repeats: int, smallest: bool, device: str) -> None:
+    """Measures flowzoo beside its floor and its peers."""
+    data = out / "benchmarks.json"
+    results: dict[str, Any] = json.loads(data.read_text()) if data.exists() else {}
+    results["machine"] = report.machine()
+    settings = Settings(repeats=repeats, smallest=smallest, device=device)
+    for name in names or SECTIONS:
+        print(f"{name} ...", file=sys.stderr, flush=True)  # noqa: T201
+        results[name] = SECTIONS[name](settings)
+        # After each, so that a run that is cut short has not been for nothing.
+        out.mkdir(parents=True, exist_ok=True)
+        data.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    text = report.page(results, plots.draw(results, out / "images" / "benchmarks"))
+    (out / "benchmarks.md").write_text(text)
+    click.echo(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Comparisons: every subject in its own process, one run of each in turn, so that all see the same machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.worker import MARK
+
+Spec = dict[str, Any]
+
+
+@dataclass
+class Measured:
+    """The runs of one subject; ``error`` says why there are none."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+
+    def of(self, task: str) -> Measured:
+        """Only the runs of one task."""
+        return Measured([run for run in self.runs if run["task"] == task], self.error)
+
+    @property
+    def seconds(self) -> float:
+        """The fastest run: what disturbs a run only ever lengthens it."""
+        return min((run["seconds"] for run in self.runs), default=float("nan"))
+
+    @property
+    def extra_bytes(self) -> int:
+        """Peak memory of a run above what the process held before it, the largest of all runs."""
+        return max((run["peak"] - run["before"] for run in self.runs), default=0)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak memory of the process during a run."""
+        return max((run["peak"] for run in self.runs), default=0)
+
+    @property
+    def result(self) -> Any:
+        """What the last run returned."""
+        return self.runs[-1]["result"] if self.runs else None
+
+
+class Worker:
+    """A process that measures one subject on demand."""
+
+    def __init__(self, spec: Spec) -> None:
+        # Large blocks go back to the system when freed, so that the peak is that of live tensors.
+        memory = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        threads = {"OMP_NUM_THREADS": str(spec.get("threads", 1))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", json.dumps(spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | threads | (memory if spec.get("memory") else {}),
+        )
+        self.measured = Measured()
+
+    def wait(self) -> bool:
+        """Waits until it has answered or ended; True if it answered."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(MARK):
+                self.measured.runs += json.loads(line.removeprefix(MARK))
+                return True
+        assert self.process.stderr is not None
+        lines = self.process.stderr.read().strip().splitlines()
+        self.measured.error = lines[-1] if lines else f"ended with status {self.process.wait()}"
+        return False
+
+    def run(self) -> None:
+        """Has it measured once more."""
+        if self.measured.error is None and self.process.stdin is not None:
+            self.process.stdin.write("run\n")
+            self.process.stdin.flush()
+            self.wait()
+
+    def end(self) -> None:
+        """Lets it end."""
+        self.process.communicate()
+
+
+def compare(specs: dict[str, Spec], repeats: int) -> dict[str, Measured]:
+    """Runs every subject ``repeats`` times, in turn."""
+    workers = {name: Worker(spec) for name, spec in specs.items()}
+    for worker in workers.values():
+        worker.wait()
+    for _ in range(repeats):
+        for worker in workers.values():
+            worker.run()
+    for worker in workers.values():
+        worker.end()
+    return {name: worker.measured for name, worker in workers.items()}

@@ -1,0 +1,240 @@
+"""Results as a page of Markdown: machine, versions, and a table of ratios for each section."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+Result = dict[str, Any]
+PACKAGES = ("torch", "flowzoo", "normflows", "nflows", "FrEIA", "zuko")
+
+
+def machine() -> Result:
+    """What the numbers belong to."""
+    import torch
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": _cpu(), "gpu": gpu, "system": platform.system(), "python": platform.python_version()} | {
+        "versions": versions
+    }
+
+
+def _cpu() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def page(results: Result, pictures: Iterable[str]) -> str:
+    """The whole page."""
+    told = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    parts = [
+        "# Benchmarks",
+        "Written by `python -m benchmarks`; do not edit. Every number is a ratio of two subjects that ran in turn, "
+        "each in its own process, with one thread; each subject's time is its fastest run, in processor seconds, so "
+        "that neighbours on the machine count little. Scaling with threads and processes is by the clock on the wall.",
+        f"Machine: {told['cpu']}, {told['gpu'] or 'no GPU'}, {told['system']}, Python {told['python']}. {versions}.",
+    ]
+    available = set(pictures)
+    for name, render in RENDERERS.items():
+        if name in results:
+            parts.append(render(results[name]))
+            if f"{name}.png" in available:
+                parts.append(f"![{name}](images/benchmarks/{name}.png)")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _speed(result: Result) -> str:
+    return "\n\n".join(
+        [
+            "## Speed relative to the floor",
+            "The floor is the coupling networks alone, bare convolutions and ReLUs, channels last: forward and "
+            "backward for training, forward for `log_prob` and sampling. A training step includes Adam.",
+            *_against_floor(result["rows"], ["flowzoo", "normflows", "nflows", "FrEIA"]),
+            "\n".join(f"- **{name}**: {note}" for name, note in result["peers"].items()),
+        ]
+    )
+
+
+def _presets(result: Result) -> str:
+    return "\n\n".join(
+        [
+            "## The other architectures relative to their floors",
+            "Here the floor is the networks inside the couplings as they are, on what reaches them.",
+            *_against_floor(result["rows"], ["flowzoo"]),
+        ]
+    )
+
+
+def _against_floor(rows: Result, subjects: list[str]) -> list[str]:
+    table = [[name, *(_ratio(row["ratios"].get(s)) for s in subjects)] for name, row in rows.items()]
+    errors = {
+        f"{name}, {subject}: {error}"
+        for name, row in rows.items()
+        for subject, error in row["errors"].items()
+    }
+    failed = ["Not measured: " + "; ".join(sorted(errors))] if errors else []
+    return [_table(["workload", *subjects], table), *failed]
+
+
+def _memory(result: Result) -> str:
+    tables = []
+    for key, label in (("by_depth", "K"), ("by_size", "image size")):
+        header = [
+            label,
+            *(f"{m}: {what}" for m in ("store", "checkpoint", "invertible") for what in ("MiB", "time")),
+        ]
+        rows = [
+            [
+                x,
+                *(
+                    text
+                    for mode in modes.values()
+                    for text in (f"{mode['step_mib']:.0f}", _ratio(mode["time"]))
+                ),
+            ]
+            for x, modes in result[key].items()
+        ]
+        tables.append(_table(header, rows))
+    return "\n\n".join(
+        [
+            "## Memory of a training step",
+            "Peak memory above weights, gradients and optimizer, and time relative to `store`. Against depth: Glow, "
+            "three levels, hidden 32, 64x64, batch 4. Against image size: the same with K=4, batch 1.",
+            *tables,
+            f"By inversion, from the least to the greatest depth the step's memory grows by {result['growth']:.1%}, "
+            f"which is {result['growth_of_all']:.1%} of what weights, gradients and optimizer then take.",
+        ]
+    )
+
+
+def _celebahq(result: Result) -> str:
+    text = (
+        result["error"]
+        or f"Peak {result['peak_mib']:.0f} MiB for the whole process, of which {result['parameters_mib']:.0f} MiB are "
+        f"weights, gradients and Adam's moments and {result['step_mib']:.0f} MiB are the step."
+    )
+    return f"## The paper's CelebA-HQ Glow: one training step by inversion, 256x256, L=6, K=32, batch 1\n\n{text}"
+
+
+def _mixture(result: Result) -> str:
+    rows = [
+        [
+            name,
+            _ratio(row["ratios"].get("inverse")),
+            f"{row['max_error']:.1e}" if row.get("max_error") else "",
+        ]
+        for name, row in result["rows"].items()
+    ]
+    header = ["", "inverse / forward", "largest error of x in float32"]
+    return "## Inverse of the logistic mixture\n\n" + _table(header, rows)
+
+
+def _drift(result: Result) -> str:
+    rows = [[key.replace("_", " "), f"{value:.3g}"] for key, value in result.items() if key != "error"]
+    text = (
+        "A random Glow in float32: the largest inversion error in units of the [0, 1] pixel range and in grey levels, "
+        "and the relative error of the whole gradient against float64, stored and rebuilt by inversion. "
+        "`memory='invertible'` warns where a reconstruction is off by more than 1e-2 of the input's RMS."
+    )
+    return f"## Drift over 200 couplings\n\n{text}\n\n" + _table(["", "value"], rows)
+
+
+def _startup(result: Result) -> str:
+    rows = [[f"`{name}`", _ratio(value)] for name, value in result["ratios"].items()]
+    return "## Start-up, whole processes\n\n" + _table(["command", "relative to `import click`"], rows)
+
+
+def _loading(result: Result) -> str:
+    if "error" in result:
+        return f"## Loading\n\nNot measured: {result['error']}."
+    shares = ", ".join(f"{key} {value:.0%}" for key, value in result["split"].items())
+    ratios = result["ratios"]
+    return (
+        f"## Loading\n\n`flowzoo.load({result['model']!r})` ({result['bytes'] / 2**20:.1f} MiB) takes "
+        f"{_ratio(ratios.get('load'))} times a bare hash and read into a built module (of which: {shares}); "
+        f"building the module alone takes {_ratio(ratios.get('build'))} times that."
+    )
+
+
+def _scaling(result: Result) -> str:
+    rows = [
+        [name, ", ".join(f"{x}: {y:.2f}" for x, y in sweep["relative"].items()), f"{sweep['exponent']:.2f}"]
+        for name, sweep in result.items()
+    ]
+    text = "Images per second relative to the first point, and the exponent of a power law fitted to all points. "
+    text += "Base: Glow K=4 L=2 hidden 64, 32x32, batch 16."
+    return f"## Scaling\n\n{text}\n\n" + _table(["sweep", "relative throughput", "exponent"], rows)
+
+
+def _data_parallel(result: Result) -> str:
+    text = result.get("errors") or f"{result['efficiency']:.0%}"
+    return (
+        "## Two processes\n\nEfficiency of two gloo processes on this machine, each with the batch of one: "
+        f"{text}. (Both cores must be free for this to say anything.)"
+    )
+
+
+def _costs(result: Result) -> str:
+    kinds = list(result["peak_tflops"])
+    rows = [
+        [
+            name,
+            f"{row['gflop_per_image']:.2f}",
+            f"{row['images'] / 1e6:.1f} M",
+            f"{row['exaflop']:.1f}",
+            *(f"{row['hours'][kind]:.1f} / {row['hours'][kind] / 8:.1f}" for kind in kinds),
+        ]
+        for name, row in result["rows"].items()
+    ]
+    header = [
+        "model",
+        "GFLOP forward",
+        "images",
+        "EFLOP",
+        *(f"hours on 1 / 8 GPUs, {kind}" for kind in kinds),
+    ]
+    peaks = ", ".join(f"{kind} {peak:.0f} TFLOP/s" for kind, peak in result["peak_tflops"].items())
+    text = (
+        f"Estimates, not measurements. Operations are counted from one image's forward pass (a multiply-add is two); "
+        f"training takes three forward passes an image, times steps x batch of the recipe, over {result['gpu']}'s "
+        f"dense peak ({peaks}) at an assumed utilization of {result['utilization']:.0%}. Eight GPUs are taken to be "
+        "eight times one."
+    )
+    return f"## What the papers' recipes cost\n\n{text}\n\n" + _table(header, rows)
+
+
+RENDERERS = {
+    "speed": _speed,
+    "presets": _presets,
+    "memory": _memory,
+    "celebahq": _celebahq,
+    "mixture": _mixture,
+    "drift": _drift,
+    "startup": _startup,
+    "loading": _loading,
+    "scaling": _scaling,
+    "data_parallel": _data_parallel,
+    "costs": _costs,
+}

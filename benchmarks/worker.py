@@ -1,0 +1,95 @@
+"""One measurement in a process of its own: prepared once, then run whenever a line arrives on standard input."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STATUS = Path("/proc/self/status")
+
+# Libraries print as they please; a line that begins so is an answer.
+MARK = "measured: "
+
+
+def main() -> None:
+    """Reads a specification, prepares what it names, and answers each line with the runs it made."""
+    spec = json.loads(sys.argv[1])
+    import torch
+
+    torch.set_num_threads(spec.get("threads", 1))
+    runs = {task: prepare(spec | {"task": task}) for task in spec.get("tasks", ["run"])}
+    # Loading, compilation of kernels and caches are not what is measured.
+    for run in runs.values():
+        for _ in range(spec.get("warm_up", 2)):
+            run()
+    _answer([])
+    for _ in sys.stdin:
+        _answer([measure(run, spec) | {"task": task} for task, run in runs.items()])
+
+
+def prepare(spec: dict[str, Any]) -> Callable[[], Any]:
+    """The callable that a specification's ``subject`` names."""
+    from benchmarks import models, numerics
+    from benchmarks.peers import BUILDERS, peer_task
+    from benchmarks.workloads import Workload, floor_task, flow_task
+
+    subject = spec["subject"]
+    if subject in ("flowzoo", "floor", *BUILDERS):
+        workload = Workload(**spec["workload"])
+        if subject == "flowzoo":
+            return flow_task(workload, spec["task"])
+        return (
+            floor_task(workload, spec["task"])
+            if subject == "floor"
+            else peer_task(subject, workload, spec["task"])
+        )
+    subjects = {**numerics.SUBJECTS, **models.SUBJECTS}
+    return subjects[subject](**spec.get("arguments", {}))
+
+
+def measure(run: Callable[[], Any], spec: dict[str, Any]) -> dict[str, Any]:
+    """Seconds and peak memory of one run, and what it returned.
+
+    With one thread on the CPU the seconds are the process's own, which neighbours on the machine do not lengthen.
+    """
+    own_time = spec.get("threads", 1) == 1 and not spec.get("wall", False)
+    clock = time.process_time if own_time else time.perf_counter
+    before = _reset_peak()
+    start = clock()
+    result = run()
+    seconds = clock() - start
+    return {"seconds": seconds, "before": before, "peak": _peak(), "result": result}
+
+
+def _reset_peak() -> int:
+    """Bytes held now; the peak counts from here where the kernel lets us reset it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _field("VmRSS")
+
+
+def _peak() -> int:
+    return _field("VmHWM")
+
+
+def _field(name: str) -> int:
+    if STATUS.exists():
+        for line in STATUS.read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _answer(content: list[dict[str, Any]]) -> None:
+    sys.stdout.write(MARK + json.dumps(content) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What is measured: models, batches and the tasks on them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import flowzoo
+from flowzoo.bijectors import Coupling
+from flowzoo.flow import Flow
+from flowzoo.nets.conv import ConvNet
+
+Task = Literal["train", "log_prob", "sample"]
+TASKS: tuple[Task, ...] = ("train", "log_prob", "sample")
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A model and a batch.
+
+    Attributes:
+        model: Name of an architecture or a preset.
+        config: What is changed in its config.
+        batch: Images in a batch.
+        memory: What the backward pass keeps.
+        device: Where it runs.
+    """
+
+    model: str
+    config: dict[str, Any] = field(default_factory=dict)
+    batch: int = 32
+    memory: Literal["store", "checkpoint", "invertible"] = "store"
+    device: str = "cpu"
+
+    def to_json(self) -> dict[str, Any]:
+        """The workload as plain data."""
+        return asdict(self)
+
+
+def glow(depth: int, hidden: int, size: int = 32, levels: int = 3, **others: Any) -> Workload:
+    """A Glow on colour images of this size."""
+    config = {"image_shape": (3, size, size), "levels": levels, "depth": depth, "hidden_channels": hidden}
+    return Workload(model="glow", config=config, **others)
+
+
+def build(workload: Workload) -> tuple[Flow, Tensor]:
+    """The initialised flow and a batch of random images."""
+    torch.manual_seed(0)
+    config = dict(workload.config)
+    if "image_shape" in config:
+        config["image_shape"] = tuple(config["image_shape"])
+    flow = flowzoo.create(workload.model, **config).to(workload.device)
+    images = torch.randint(0, 256, (workload.batch, *flow.image_shape), dtype=torch.uint8)
+    images = images.to(workload.device)
+    # One image gives data-dependent initialisation no variance to measure.
+    flow.initialize(images if workload.batch > 1 else torch.cat((images, images.flip(-1))))
+    flow.set_memory(workload.memory)
+    return flow, images
+
+
+def flow_task(workload: Workload, task: Task) -> Run:
+    """A training step with Adam, one ``log_prob`` or one ``sample`` of the workload's flow."""
+    flow, images = build(workload)
+    if task == "train":
+        optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4, fused=True)
+
+        # Weights, gradients and Adam's two moments.
+        state = {"state_bytes": 4 * sum(p.numel() * p.element_size() for p in flow.parameters())}
+
+        def train() -> dict[str, int]:
+            optimizer.zero_grad(set_to_none=True)
+            flow.nats_to_bits(flow(images)).mean().backward()
+            optimizer.step()
+            return state
+
+        return train
+    flow.eval()
+    if task == "log_prob":
+        return torch.no_grad()(lambda: void(flow.log_prob(images)))
+    generator = torch.Generator().manual_seed(0)
+    return lambda: void(flow.sample(workload.batch, temperature=0.7, generator=generator))
+
+
+def floor_task(workload: Workload, task: Task) -> Run:
+    """The coupling networks alone: forward and backward for training, forward for everything else."""
+    networks = [(plain(net), args) for net, args in coupling_networks(workload)]
+    if task != "train":
+        return torch.no_grad()(lambda: void([net(*args) for net, args in networks]))
+
+    def train() -> None:
+        for net, args in networks:
+            net.zero_grad(set_to_none=True)
+            args[0].grad = None
+            args[0].requires_grad_()
+        outputs = [net(*args) for net, args in networks]
+        torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+
+    return train
+
+
+def coupling_networks(workload: Workload) -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Every coupling's network with what it is given in one pass over the batch, laid out channels last."""
+    flow, images = build(workload)
+    found: list[tuple[nn.Module, tuple[Tensor, ...]]] = []
+
+    def note(net: nn.Module, given: tuple[Tensor | None, ...]) -> None:
+        found.append((net, tuple(_laid_out(t) for t in given if t is not None)))
+
+    nets = [module.net for module in flow.modules() if isinstance(module, Coupling)]
+    hooks = [net.register_forward_pre_hook(note) for net in nets]
+    with torch.no_grad():
+        flow.log_prob(images)
+    for hook in hooks:
+        hook.remove()
+    return [(copy.deepcopy(net), args) for net, args in found]
+
+
+def plain(net: nn.Module) -> nn.Module:
+    """The same convolutions with nothing folded into them; networks of other kinds stay as they are."""
+    if not isinstance(net, ConvNet):
+        return net
+    layers: list[Tensor] = [layer.conv.weight for layer in (net.first, net.second, net.last)]
+    bare: nn.Module = _PlainConvNet(layers).to(layers[0].device)
+    return bare.to(memory_format=torch.channels_last)
+
+
+class _PlainConvNet(nn.Module):
+    def __init__(self, weights: list[Tensor]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Conv2d(w.shape[1], w.shape[0], w.shape[2], padding=w.shape[2] // 2) for w in weights
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if context is not None:
+            x = torch.cat((x, context), dim=1)
+        first, second, last = self.layers
+        out: Tensor = last(F.relu(second(F.relu(first(x), inplace=True)), inplace=True))
+        return out
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    return x.detach().clone(memory_format=torch.channels_last) if x.ndim == 4 else x.detach().clone()
+
+
+def void(_: object) -> None:
+    """Throws a result away."""
