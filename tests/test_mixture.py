@@ -56,6 +56,15 @@ def test_inverse_in_float32_meets_its_stated_error(spread: float, scale: float) 
     assert bool(((value - y).abs() <= allowed).all())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [50.0, 80.0, 1e2, 1e3, 1e4])
+def test_inverse_reaches_into_the_tails(size: float, dtype: torch.dtype) -> None:
+    m = mixture(1, 0.3, dtype)
+    x = size * torch.where(torch.arange(500) % 2 == 0, 1.0, -1.0).to(dtype)[:, None].expand(500, 8)
+    y, _ = m.logit_cdf(x)
+    assert ((m.inverse_logit_cdf(y) - x).abs() <= 20 * torch.finfo(dtype).eps * size).all()
+
+
 @pytest.mark.parametrize("spread", [0.1, 10.0])
 def test_inverse_in_float64_is_exact(spread: float) -> None:
     m = mixture(spread, 1.0)

@@ -11,6 +11,9 @@ from torch import Tensor
 LINEAR_ITERATIONS = 24
 LOG_ITERATIONS = 80
 
+# Sums below this may hold components that have underflowed.
+TINY = 1e-30
+
 
 class _Problem(NamedTuple):
     """N scalar equations: components ``(K, N)``, everything else ``(N,)``."""
@@ -72,12 +75,13 @@ def _step(problem: _Problem, error: Tensor, slope: Tensor) -> tuple[_Problem, Te
     sound = (newton >= low) & (newton <= high) & (2 * size <= problem.last_error)
     target = torch.where(sound, newton, 0.5 * (low + high))
     tolerance = 2 * torch.finfo(x.dtype).eps
-    moving = (target - x).abs() > tolerance * (1 + x.abs())
+    # An error that is not a number tells nothing: the bracket stays, and the element is not done.
+    moving = ((target - x).abs() > tolerance * (1 + x.abs())) | error.isnan()
     return problem._replace(low=low, high=high, x=target, last_error=size), moving
 
 
 def _in_linear_space(p: _Problem) -> tuple[Tensor, Tensor]:
-    """The error logit F(x) - y and its slope; infinite or not a number where F or 1 - F underflows."""
+    """The error logit F(x) - y and its slope; not a number where F or 1 - F loses its digits to underflow."""
     u = (p.x - p.means).mul_(p.rates)
     left = torch.sigmoid(u)
     right = torch.sigmoid_(u.neg_())
@@ -85,7 +89,8 @@ def _in_linear_space(p: _Problem) -> tuple[Tensor, Tensor]:
     left.mul_(p.weights)
     cdf = left.sum(dim=0)
     slope = left.mul_(right).mul_(p.rates).sum(dim=0) / (cdf * sf)
-    return torch.log(cdf / sf) - p.y, slope
+    known = torch.minimum(cdf, sf) > TINY
+    return torch.where(known, torch.log(cdf / sf) - p.y, torch.nan), slope
 
 
 def _in_log_space(p: _Problem) -> tuple[Tensor, Tensor]:
