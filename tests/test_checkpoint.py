@@ -155,6 +155,16 @@ def test_what_is_not_finite_is_not_written(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [[float("nan")], [float("inf")], [float("inf"), -float("inf")]])
+def test_nothing_but_what_is_not_finite_is_refused(path: Path, dtype: torch.dtype, bad: list[float]) -> None:
+    largest = torch.finfo(dtype).max
+    sound = torch.tensor([largest] * 50 + [-largest] * 3, dtype=dtype)  # its sum overflows
+    save_weights({"a": sound, "empty": sound[:0]}, path, {})
+    with pytest.raises(IntegrityError, match="NaN or infinity"):
+        save_weights({"a": torch.cat([sound[:7], torch.tensor(bad, dtype=dtype), sound])}, path, {})
+
+
 def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_weights(Model(), path, METADATA)
     before, whole = path.read_bytes(), flowzoo.atomic.write_all
