@@ -7,6 +7,7 @@ A name is looked up in the weights manifests. Two prefixes reach weights that no
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,8 @@ def find_entry(name: str) -> Entry:
         entry = manifest.get(name)
     except UnknownModel:
         if "/" in name or "\\" in name or name.startswith((".", "~")) or Path(name).exists():
-            repo = name.strip("./\\~").replace("\\", "/").split("@")[0]
+            repo = name.split("@")[0]
+            repo = repo if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repo) else "org/name"
             raise InputError(
                 f"{name!r} is not a model's name, and could mean two things; write 'path:{name}' for a local "
                 f"directory, or 'hf:{repo}@<40 hex digits of a commit>' for a repository on the Hub."

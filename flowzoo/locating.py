@@ -67,7 +67,7 @@ def _own_copies(entry: Entry, weights: Weights) -> Iterator[tuple[str, Path, str
         path = Path(overlay).expanduser() / f"{weights.sha256}.safetensors"
         # A dangling link is there too: whoever put it there expects it to be used.
         if os.path.lexists(path):
-            yield "overlay", path, f"remove it, or run `flowzoo pull {entry.name} --to {overlay}`"
+            yield "overlay", path, f"remove it, then run `flowzoo pull {entry.name} --to {overlay}`"
     package = package_directory(entry.architecture)
     bundled = package / "weights" / check_filename(weights.filename) if package else None
     if bundled and bundled.is_file():

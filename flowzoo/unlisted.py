@@ -81,6 +81,8 @@ def locate_unlisted(reference: str, hub: HubSettings) -> tuple[Unlisted, Path]:
     """
     kind, _, rest = reference.partition(":")
     if kind == "path":
+        if not rest.strip():
+            raise InputError("'path:' names no directory; write 'path:DIR'.")
         directory = Path(rest).expanduser()
         card = read_card(directory / CARD_FILENAME)
         path = directory / card.weights.filename

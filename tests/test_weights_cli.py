@@ -103,6 +103,7 @@ def test_a_fault_of_the_server_ends_in_one_line_and_a_code(
     [
         (["pull", "prob-tiny"], 3, "Did you mean 'probe-tiny'"),
         (["pull", "some/repo"], 8, "'path:some/repo'"),
+        (["pull", "path:"], 8, "'path:DIR'"),
         (["pull", "hf:some/repo@main"], 8, "40 hex digits"),
         (["pull", "--offline", "probe-tiny"], 6, "flowzoo pull probe-tiny --to DIR"),
         (["pull", "--endpoint", "nowhere", "probe-tiny"], 8, "web address"),
@@ -175,6 +176,7 @@ def test_pull_brings_unlisted_models_along(
     assert result.returncode == 0, result.stderr
     [row] = json.loads(result.stdout)
     hub.stop()
+    assert f'flowzoo.load("path:{row["path"]}")' in result.stderr
     assert probe.run("pull", f"path:{row['path']}", FLOWZOO_OFFLINE="1").returncode == 0
 
 
@@ -210,7 +212,7 @@ def test_cache_lists_checks_and_removes(
     assert str(len(content) + 7) in out
     assert not leftover.exists()
     assert downloaded() == []
-    assert call(capsys, "cache", "rm", "--all")[0] == 0
+    assert call(capsys, "cache", "rm", "--all") == (0, "")
 
 
 def test_verify_tells_right_from_wrong(

@@ -55,8 +55,16 @@ def pull(
         print_json([dict(zip(("name", "sha256", "size", "path"), row, strict=True)) for row in rows])
     else:
         table(("model", "sha256", "bytes", "path"), rows, right=("bytes",))
-    if to and any(not name.startswith(("hf:", "path:")) for name in names):
+    if to:
+        _note_how_to_load(to, rows)
+
+
+def _note_how_to_load(to: Path, rows: Sequence[tuple[str, str, int, str]]) -> None:
+    unlisted = [path for name, _, _, path in rows if name.startswith(("hf:", "path:"))]
+    if any(not name.startswith(("hf:", "path:")) for name, *_ in rows):
         note(f"On the other machine: export FLOWZOO_WEIGHTS_DIR={to}")
+    for path in unlisted:
+        note(f'On the other machine: flowzoo.load("path:{path}")')
 
 
 def _pull(name: str, to: Path | None, hub: HubSettings) -> tuple[str, str, int, str]:
@@ -118,8 +126,11 @@ def remove_copies(names: tuple[str, ...], everything: bool, cache_dir: Path | No
 
     entries = _chosen(names, everything)
     hub = hub_settings(cache_dir=cache_dir)
-    rows = [(entry.key, remove_from_cache(entry, hub)) for entry in entries]
-    table(("model", "bytes freed"), rows, right=("bytes freed",))
+    freed = [(entry.key, remove_from_cache(entry, hub)) for entry in entries]
+    rows = [(name, size) for name, size in freed if size]
+    if rows:
+        table(("model", "bytes freed"), rows, right=("bytes freed",))
+    note(f"Freed {sum(size for _, size in rows)} bytes in {hub.cache_dir}; nothing else is touched.")
 
 
 @click.command()

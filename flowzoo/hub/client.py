@@ -135,7 +135,7 @@ def _explain_status(error: Any, remote: RemoteFile, hub: HubSettings) -> str:
     status = getattr(error.response, "status_code", None)
     repo, address = remote.repo_id, hub.address
     login = (
-        "flowzoo sends no token to a mirror: use one that needs none, or set HF_ENDPOINT to trust it"
+        "use a mirror that needs no token (flowzoo sends none to a mirror), or set HF_ENDPOINT to trust this one"
         if hub.endpoint
         else "log in with `hf auth login` or set HF_TOKEN"
     )
