@@ -124,8 +124,10 @@ def test_the_card_has_a_front_matter_that_the_hub_reads(staged: Staged) -> None:
         "flowzoo verify",
         staged.entry.data.terms,
         "6.5000** ± 0.0100",
+        "1 sample, seed",
     ):
         assert part in text
+    assert "1 threads" not in text
 
 
 def test_a_card_that_states_another_figure_is_caught(staged: Staged, manifest: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from flowzoo.api import Citation
 from flowzoo.entries import Entry, Measured
 from flowzoo.errors import InputError
-from flowzoo.registry import get_architecture
+from flowzoo.registry import get_architecture, get_plugin
 
 __all__ = ["SAMPLES_FILENAME", "check_model_card", "model_card"]
 
@@ -103,10 +103,11 @@ def _front_matter(entry: Entry, measured: Measured, dataset_title: str) -> str:
 def _opening(entry: Entry, dataset_title: str) -> str:
     summary = get_architecture(entry.architecture).summary.rstrip(".")
     return (
-        f"# {entry.name}\n\nA normalizing flow trained on {dataset_title}: {summary}. "
-        f"{entry.num_params:,} parameters; {_size(entry)} as safetensors. "
+        f"# {entry.name}\n\n{summary}. A normalizing flow trained on {dataset_title}; "
+        f"{entry.num_params:,} parameters, {_size(entry)} as safetensors. "
         f"Loaded by [flowzoo](https://pypi.org/project/flowzoo/), which checks every byte.\n\n"
-        f"![Samples of {entry.name}]({SAMPLES_FILENAME})"
+        f"![Samples of {entry.name}]({SAMPLES_FILENAME})\n\n"
+        "*Samples at temperature 1, the first that were drawn.*"
     )
 
 
@@ -122,19 +123,20 @@ def _usage(entry: Entry, revision: str | None) -> str:
     return f"""## Usage
 
 ```bash
-pip install flowzoo flowzoo-{entry.architecture}
+pip install flowzoo {get_plugin(entry.architecture).distribution}
 ```
 
 ```python
 import flowzoo
 
-flow = flowzoo.load("{entry.key}")          # or, from this repository: "{pinned}"
-images = flow.sample(16, temperature=0.7)   # uint8 (16, {shape})
-bpd = flow.bits_per_dim(images)             # bits per dimension, (16,)
-z = flow.encode(images)                     # latent, (16, D); flow.decode(z) gives the images back
+flow = flowzoo.load("{entry.key}")
+images = flow.sample(16, temperature=0.7)  # uint8 (16, {shape})
+bpd = flow.bits_per_dim(images)  # bits per dimension, (16,)
+z = flow.encode(images)  # latent, (16, D); flow.decode(z) gives the images back
 ```
 
-`flowzoo verify {entry.name}` proves code and weights in seconds, without data."""
+`flowzoo verify {entry.key}` proves code and weights in seconds, without data. A flowzoo that does not list the model
+yet loads it from this repository at a commit: `flowzoo.load("{pinned}")`."""
 
 
 def _figures(entry: Entry, measured: Measured, dataset_title: str) -> str:
@@ -145,7 +147,7 @@ def _figures(entry: Entry, measured: Measured, dataset_title: str) -> str:
         "|---|---|---|",
         f"| measured | **{measured.bpd:.4f}** ± {measured.stderr:.4f} | {dataset_title}, {entry.data.split} split, "
         f"{measured.num_images:,} images; {measured.dequantization} dequantization, {measured.samples} "
-        f"sample(s), seed {measured.seed}, {measured.dtype} |",
+        f"sample{'s' if measured.samples > 1 else ''}, seed {measured.seed}, {measured.dtype} |",
     ]
     if entry.published:
         rows.append(
@@ -179,7 +181,7 @@ def _data(entry: Entry, dataset_title: str) -> str:
     return f"""## Data and intended use
 
 Trained on {dataset_title} (`{entry.data.id}`, preprocessing `{entry.data.preprocessing}`). Terms of the data:
-{entry.data.terms}
+{entry.data.terms.rstrip(".")}.
 
 For research on likelihood-based models: density estimation, sampling, representation. Samples and
 likelihoods reflect the training data and its biases; a high likelihood does not mean that an image is real,

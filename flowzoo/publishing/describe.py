@@ -129,7 +129,12 @@ def _training(card: Unlisted, preset: Preset | None) -> Training | None:
         command=f"flowzoo train {recipe.get('name', card.name)} --out RUN",
         steps=int(steps),
         hours=float(facts.get("hours") or 0.0),
-        hardware=f"{machine.get('hardware', 'unknown')}, {machine.get('threads', '?')} threads",
+        hardware=_hardware(machine),
         seed=int(recipe.get("seed", 0)),
         versions=dict(facts.get("versions") or {}),
     )
+
+
+def _hardware(machine: Mapping[str, Any]) -> str:
+    threads = machine.get("threads", "?")
+    return f"{machine.get('hardware', 'unknown')}, {threads} thread{'' if threads == 1 else 's'}"
