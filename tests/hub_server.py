@@ -270,7 +270,8 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(data)
             repo = f"{asked['organization']}/{asked['name']}"
             if repo in self.hub.heads:
-                self.reply(409, b"{}")
+                # The client reads the address from the refusal, as the Hub sends it.
+                self.reply(409, json.dumps({"url": f"{self.hub.url}/{repo}"}).encode())
                 return
             self.hub.add(repo, {".gitattributes": b""})
             self.json({"url": f"{self.hub.url}/{repo}"})

@@ -191,6 +191,14 @@ def test_publishing_makes_one_commit_and_an_entry_that_loads(
     assert load_manifests().get("probe-one") == published
 
 
+def test_publishing_into_a_repository_that_is_there_adds_a_commit(staged: Staged, hub: HubServer) -> None:
+    before = hub.add(REPO, {"notes.txt": b"mine"})
+    published = upload(staged, hub_settings())
+    assert published.weights is not None
+    assert published.weights.revision == hub.heads[REPO] != before
+    assert hub.commits[REPO, hub.heads[REPO]]["notes.txt"] == b"mine"
+
+
 def test_publishing_again_changes_nothing_of_what_was_promised(
     staged: Staged, manifest: Path, hub: HubServer, exported: Path, tmp_path: Path
 ) -> None:
