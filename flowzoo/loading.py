@@ -114,7 +114,7 @@ def find_entry(name: str) -> Entry:
         entry = manifest.get(name)
     except UnknownModel:
         if "/" in name or "\\" in name or name.startswith((".", "~")) or Path(name).exists():
-            repo = name.split("@")[0]
+            repo = name.split("@", maxsplit=1)[0]
             repo = repo if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repo) else "org/name"
             raise InputError(
                 f"{name!r} is not a model's name, and could mean two things; write 'path:{name}' for a local "
