@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ import torch
 
 from flowzoo.data import TrainBatches
 from flowzoo.errors import ConfigError
+from flowzoo.harness.export import run_cost, run_summary
 from flowzoo.harness.run_dir import RunDir
 from flowzoo.harness.step import GradientStep
 from flowzoo.harness.training import build_model, train_flow
@@ -67,3 +69,17 @@ def test_a_compiled_step_has_the_same_gradients() -> None:
     assert compiled_loss == pytest.approx(loss, abs=1e-5)
     for mine, theirs in zip(compiled, plain, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_that_starts_from_another_counts_its_cost(tmp_path: Path) -> None:
+    for name, before in (("first", None), ("second", {"seconds": 7.5, "images": 30, "step": 3})):
+        run = tmp_path / name
+        run.mkdir()
+        header = {"kind": "header", "before": before, "total_steps": 3}
+        (run / "run.json").write_text(json.dumps(header))
+        row = {"kind": "valid", "step": 3, "bpd": 5.0, "seconds": 7.5, "images": 30}
+        (run / "metrics.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(row)}\n")
+    assert run_cost(tmp_path / "first") == {"seconds": 7.5, "images": 30, "step": 3}
+    assert run_cost(tmp_path / "second") == {"seconds": 15.0, "images": 60, "step": 6}
+    summary = run_summary(tmp_path / "second")
+    assert (summary["images"], summary["best_step"]) == (60, 6)

@@ -123,21 +123,34 @@ def stored_dtype(codes: set[str]) -> str:
     return "+".join(sorted(names[code] for code in codes & set(names))) or "none"
 
 
+def run_cost(run: str | Path) -> dict[str, float]:
+    """Seconds, images and steps that a run's weights have cost, those of the runs it started from included."""
+    directory = RunDir(run)
+    rows = directory.rows()
+    before = directory.header().get("before") or {}
+    found = {key: max((row.get(key, 0) for row in rows), default=0) for key in ("seconds", "images", "step")}
+    return {key: value + before.get(key, 0) for key, value in found.items()}
+
+
 def run_summary(run: str | Path) -> dict[str, Any]:
-    """What a training cost and reached, from its metrics: for cards and tables."""
+    """What a training cost and reached, from its metrics: for cards and tables.
+
+    Steps, images and hours count the runs that it started from as well.
+    """
     directory = RunDir(run)
     rows = directory.rows()
     valid = [row for row in rows if row.get("kind") == "valid" and row["bpd"] is not None]
     last = rows[-1] if rows else {}
     best = min(valid, key=lambda row: row["bpd"], default=None)
-    header = directory.header()
+    header, cost = directory.header(), run_cost(run)
+    earlier = int((header.get("before") or {}).get("step", 0))
     return {
-        "step": max((row.get("step", 0) for row in rows), default=0),
+        "step": cost["step"],
         "steps": header.get("total_steps"),
-        "hours": round(max((row.get("seconds", 0.0) for row in rows), default=0.0) / 3600, 4),
-        "images": max((row.get("images", 0) for row in rows), default=0),
+        "hours": round(cost["seconds"] / 3600, 4),
+        "images": cost["images"],
         "best_bpd": best["bpd"] if best else None,
-        "best_step": best["step"] if best else None,
+        "best_step": best["step"] + earlier if best else None,
         "state": last.get("state", "interrupted") if last.get("kind") == "end" else "running or interrupted",
         "recipe": header.get("recipe"),
         "environment": header.get("environment"),

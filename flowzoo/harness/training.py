@@ -19,7 +19,7 @@ from flowzoo.data import get_dataset
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.harness.distributed import World, barrier, world
 from flowzoo.harness.environment import environment, versions
-from flowzoo.harness.export import run_weights
+from flowzoo.harness.export import run_cost, run_weights
 from flowzoo.harness.interrupt import stop_requests
 from flowzoo.harness.loop import Loop, Outcome
 from flowzoo.harness.noise import derive_seed
@@ -125,9 +125,11 @@ def train(
     with world(device) as where:
         images = load_data(recipe, data_root)
         flow = build_model(recipe)
+        before = None
         if init_from is not None and not RunDir(Path(out)).exists:
             source = Path(init_from)
             load_weights(flow, run_weights(source) if source.is_dir() else source)
+            before = run_cost(source) if source.is_dir() else None
         return train_flow(
             flow,
             recipe,
@@ -137,6 +139,7 @@ def train(
             max_seconds=max_seconds,
             progress=progress,
             tensorboard=tensorboard,
+            before=before,
         )
 
 
@@ -152,8 +155,11 @@ def train_flow(
     tensorboard: bool = False,
     say: Callable[[str], None] | None = None,
     resident: bool | None = None,
+    before: dict[str, float] | None = None,
 ) -> Outcome:
     """Trains a flow that was built elsewhere; see :func:`train`.
+
+    ``before`` is what the weights that it starts from have cost, as :func:`run_cost` gives it.
 
     Raises:
         InputError: Model and images do not fit.
@@ -179,7 +185,7 @@ def train_flow(
             resident=resident,
         )
         if where.main:
-            _open_run(run, recipe, flow, loop.total, where)
+            _open_run(run, recipe, flow, loop.total, where, before)
         barrier(where)
         loop.prepare()
         first = loop.progress.step + 1
@@ -192,7 +198,9 @@ def train_flow(
     return outcome
 
 
-def _open_run(run: RunDir, recipe: Recipe, flow: Flow, total: int, where: World) -> None:
+def _open_run(
+    run: RunDir, recipe: Recipe, flow: Flow, total: int, where: World, before: dict[str, float] | None
+) -> None:
     """Checks that a run that is there is this one, or writes the header of a new one."""
     if run.exists:
         run.check_same(recipe)
@@ -208,6 +216,7 @@ def _open_run(run: RunDir, recipe: Recipe, flow: Flow, total: int, where: World)
         "versions": versions(flow.architecture),
         "environment": environment(where.device) | {"processes": where.size},
         "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "before": before,
     }
     run.write_header(header)
     run.append({"kind": "header", **header})
