@@ -124,6 +124,8 @@ def _show(results: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(results)
         return
+    if not results:
+        return
     rows = [
         (
             result["entry"]["name"],

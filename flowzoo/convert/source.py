@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -75,9 +76,17 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # as above
         raise InputError(
             f"{path} does not read as tensors alone, and flowzoo runs no code from a checkpoint "
-            f"({describe(error)[:300]}). Where you trust the file, load it with its own program and save "
+            f"({_cause(error)}). Where you trust the file, load it with its own program and save "
             "torch.save(model.state_dict(), ...); then convert that."
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    """The cause alone: torch's own message goes on to recommend reading the file with its code."""
+    name = re.search(r"GLOBAL ([\w.]*\w)", str(error))
+    return (
+        f"it needs {name[1]}" if name else f"it is damaged, or no file of torch.save: {type(error).__name__}"
+    )
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
