@@ -19,6 +19,7 @@ from flowzoo.factory import build_flow, resolve
 from flowzoo.registry import get_plugin
 from flowzoo.testing.randomize import random_images
 from flowzoo.testing.subject import Subject
+from flowzoo.undrawn import build_to_load
 
 MAX_TINY_PARAMETERS = 50_000
 
@@ -83,7 +84,10 @@ def meta_build(subject: Subject) -> str:
 
 @torch.no_grad()
 def save_and_load(subject: Subject) -> str:
-    """Saved weights, loaded strictly into a model of another seed, give the same log_prob to the last bit."""
+    """Saved weights, loaded strictly into a model of another seed, give the same log_prob to the last bit.
+
+    So do they in a model whose parameters were never drawn, as ``flowzoo.load`` builds it.
+    """
     flow = subject.build(seed=9, dtype=torch.float32)
     x = random_images(flow, 4, seed=9)
     noise = flow.draw_noise(4, generator=torch.Generator().manual_seed(9))
@@ -92,7 +96,13 @@ def save_and_load(subject: Subject) -> str:
         save_weights(flow, path, {"architecture": subject.architecture.name})
         other = subject.build(seed=10, dtype=torch.float32, random=False)
         load_weights(other, path)
+        _, _, config = resolve(f"{subject.architecture.name}-tiny", {})
+        undrawn = build_to_load(subject.architecture.name, config).train(other.training)
+        load_weights(undrawn, path)
     assert torch.equal(flow.log_prob(x, noise=noise), other.log_prob(x, noise=noise)), "log_prob changes"
+    assert torch.equal(flow.log_prob(x, noise=noise), undrawn.log_prob(x, noise=noise)), (
+        "log_prob depends on the values that parameters are first drawn with"
+    )
     return "identical log_prob"
 
 
