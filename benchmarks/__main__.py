@@ -6,6 +6,7 @@ Results of sections that are not run again are kept from the JSON of earlier run
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,11 @@ def main(names: tuple[str, ...], out: Path, repeats: int, smallest: bool, device
     settings = Settings(repeats=repeats, smallest=smallest, device=device)
     for name in names or SECTIONS:
         print(f"{name} ...", file=sys.stderr, flush=True)  # noqa: T201
+        results.setdefault("load", {})[name] = os.getloadavg()[0]
         results[name] = SECTIONS[name](settings)
         # After each, so that a run that is cut short has not been for nothing.
         out.mkdir(parents=True, exist_ok=True)
-        data.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+        data.write_text(json.dumps(results, indent=2) + "\n")
     text = report.page(results, plots.draw(results, out / "images" / "benchmarks"))
     (out / "benchmarks.md").write_text(text)
     click.echo(text)

@@ -29,11 +29,12 @@ def _memory(result: dict[str, Any], folder: Path) -> str:
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for axis, key, label in zip(axes, ("by_depth", "by_size"), ("depth K", "image size"), strict=True):
-        points = {int(x): rows for x, rows in result[key].items()}
+        points = {int(x): result[key][x] for x in sorted(result[key], key=int)}
         for mode in MODES:
             axis.plot(list(points), [rows[mode]["step_mib"] for rows in points.values()], "o-", label=mode)
         axis.set(xlabel=label, ylabel="MiB above parameters and optimizer", xscale="log", yscale="log")
         axis.set_xticks(list(points), [str(x) for x in points])
+        axis.minorticks_off()
         axis.legend()
     return _save(figure, folder, "memory.png")
 
@@ -47,10 +48,11 @@ def _scaling(result: dict[str, Any], folder: Path) -> str:
         for task in ("train", "log_prob"):
             sweep = result[f"{task}, {name}"]
             label = f"{task}: exponent {sweep['exponent']:.2f}"
-            xs = [int(x) for x in sweep["relative"]]
-            axis.plot(xs, list(sweep["relative"].values()), "o-", label=label)
+            xs = sorted(int(x) for x in sweep["relative"])
+            axis.plot(xs, [sweep["relative"][str(x)] for x in xs], "o-", label=label)
         axis.set(xlabel=name, ylabel="images per second, relative", xscale="log", yscale="log")
         axis.set_xticks(xs, [str(x) for x in xs])
+        axis.minorticks_off()
         axis.legend(fontsize=7)
     return _save(figure, folder, "scaling.png")
 
@@ -71,7 +73,7 @@ def _speed(result: dict[str, Any], folder: Path) -> str:
         )
     axis.axvline(1, color="black", linewidth=1)
     axis.set_yticks([y + 0.4 for y in range(len(rows))], list(rows), fontsize=7)
-    axis.set(xlabel="time relative to the floor", xscale="log")
+    axis.set(xlabel="time relative to the floor")
     axis.invert_yaxis()
     axis.legend(fontsize=7)
     return _save(figure, folder, "speed.png")

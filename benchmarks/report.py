@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 Result = dict[str, Any]
+MEMORY_MODES = ("store", "checkpoint", "invertible")
 PACKAGES = ("torch", "flowzoo", "normflows", "nflows", "FrEIA", "zuko")
 
 
@@ -44,6 +45,7 @@ def page(results: Result, pictures: Iterable[str]) -> str:
         "Written by `python -m benchmarks`; do not edit. Every number is a ratio of two subjects that ran in turn, "
         "each in its own process, with one thread; each subject's time is its fastest run, in processor seconds, so "
         "that neighbours on the machine count little. Scaling with threads and processes is by the clock on the wall.",
+        *_loads(results.get("load", {})),
         f"Machine: {told['cpu']}, {told['gpu'] or 'no GPU'}, {told['system']}, Python {told['python']}. {versions}.",
     ]
     available = set(pictures)
@@ -53,6 +55,11 @@ def page(results: Result, pictures: Iterable[str]) -> str:
             if f"{name}.png" in available:
                 parts.append(f"![{name}](images/benchmarks/{name}.png)")
     return "\n\n".join(parts) + "\n"
+
+
+def _loads(loads: dict[str, float]) -> list[str]:
+    told = ", ".join(f"{name} {load:.1f}" for name, load in sorted(loads.items()))
+    return [f"Load average of the machine when a section began, itself included: {told}."] if told else []
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -99,24 +106,11 @@ def _against_floor(rows: Result, subjects: list[str]) -> list[str]:
 
 
 def _memory(result: Result) -> str:
+    header = [f"{mode}: {what}" for mode in MEMORY_MODES for what in ("MiB", "time")]
     tables = []
     for key, label in (("by_depth", "K"), ("by_size", "image size")):
-        header = [
-            label,
-            *(f"{m}: {what}" for m in ("store", "checkpoint", "invertible") for what in ("MiB", "time")),
-        ]
-        rows = [
-            [
-                x,
-                *(
-                    text
-                    for mode in modes.values()
-                    for text in (f"{mode['step_mib']:.0f}", _ratio(mode["time"]))
-                ),
-            ]
-            for x, modes in result[key].items()
-        ]
-        tables.append(_table(header, rows))
+        rows = [[x, *_memory_cells(result[key][x])] for x in sorted(result[key], key=int)]
+        tables.append(_table([label, *header], rows))
     return "\n\n".join(
         [
             "## Memory of a training step",
@@ -127,6 +121,11 @@ def _memory(result: Result) -> str:
             f"which is {result['growth_of_all']:.1%} of what weights, gradients and optimizer then take.",
         ]
     )
+
+
+def _memory_cells(modes: Result) -> list[str]:
+    cells = [(f"{modes[m]['step_mib']:.1f}", _ratio(modes[m]["time"])) for m in MEMORY_MODES]
+    return [text for pair in cells for text in pair]
 
 
 def _celebahq(result: Result) -> str:
@@ -179,13 +178,15 @@ def _loading(result: Result) -> str:
 
 
 def _scaling(result: Result) -> str:
-    rows = [
-        [name, ", ".join(f"{x}: {y:.2f}" for x, y in sweep["relative"].items()), f"{sweep['exponent']:.2f}"]
-        for name, sweep in result.items()
-    ]
+    rows = [[name, _points(sweep["relative"]), f"{sweep['exponent']:.2f}"] for name, sweep in result.items()]
     text = "Images per second relative to the first point, and the exponent of a power law fitted to all points. "
-    text += "Base: Glow K=4 L=2 hidden 64, 32x32, batch 16."
+    text += "Base: Glow K=4 L=2 hidden 64, 32x32, batch 16. The sweep of threads is by the clock on the wall, and "
+    text += "says nothing where other processes hold the cores."
     return f"## Scaling\n\n{text}\n\n" + _table(["sweep", "relative throughput", "exponent"], rows)
+
+
+def _points(relative: dict[str, float]) -> str:
+    return ", ".join(f"{x}: {relative[x]:.2f}" for x in sorted(relative, key=int))
 
 
 def _data_parallel(result: Result) -> str:

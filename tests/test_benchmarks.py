@@ -47,5 +47,13 @@ def test_every_section_has_its_part_of_the_page() -> None:
     assert SECTIONS.keys() == RENDERERS.keys()
 
 
+def test_memory_columns_belong_to_their_modes() -> None:
+    # In any order: JSON written by others may be sorted.
+    cells = {m: {"step_mib": i, "time": i} for i, m in enumerate(("checkpoint", "invertible", "store"))}
+    result = {"by_depth": {"16": cells, "8": cells}, "by_size": {}, "growth": 0.0, "growth_of_all": 0.0}
+    text = RENDERERS["memory"](result)
+    assert "| 8 | 2.0 | 2.00 | 0.0 | 0.00 | 1.0 | 1.00 |\n| 16 |" in text
+
+
 def test_a_power_law_is_fitted_exactly() -> None:
     assert fitted_exponent({1: 3.0, 2: 12.0, 8: 192.0}) == pytest.approx(2.0)
