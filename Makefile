@@ -10,7 +10,7 @@ MODEL ?= glow-mnist
 PLUGINS := nice realnvp glow flowpp
 PYPROJECTS := pyproject.toml $(PLUGINS:%=plugins/%/pyproject.toml)
 EDITABLES := $(PLUGINS:%=-e ./plugins/%)
-TYPED := flowzoo tools hatch_build.py $(foreach name,$(PLUGINS),plugins/$(name)/flowzoo_$(name))
+TYPED := flowzoo tools benchmarks hatch_build.py $(foreach name,$(PLUGINS),plugins/$(name)/flowzoo_$(name))
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install
