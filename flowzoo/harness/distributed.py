@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,11 @@ def world(device: str | torch.device | None = None) -> Iterator[World]:
     dist.init_process_group("nccl" if wanted.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size(), wanted)
+        # No process tears its connections down while another still uses them.
+        dist.barrier()
     finally:
+        # Wrappers in reference cycles hold the group; freed after it, their threads abort the process.
+        gc.collect()
         dist.destroy_process_group()
 
 
