@@ -143,6 +143,7 @@ class Training:
         hardware: What it ran on.
         seed: Seed of the run.
         versions: Versions of what it ran with, by name.
+        images: Training images seen, repetitions counted.
     """
 
     recipe: Text
@@ -152,6 +153,7 @@ class Training:
     hardware: Text
     seed: Seed
     versions: Mapping[str, str] = field(default_factory=dict)
+    images: Count | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +178,7 @@ class Entry:
         measured: What these weights give, written by a flowzoo command only.
         fingerprint: What these weights give on four generated images, written by a flowzoo command only.
         training: Recipe and cost.
+        note: What a user should know before using it, such as what its figure must not be compared with.
     """
 
     name: Name
@@ -194,6 +197,7 @@ class Entry:
     measured: Measured | None = None
     fingerprint: Fingerprint | None = None
     training: Training | None = None
+    note: Text | None = None
 
     @property
     def key(self) -> str:

@@ -59,6 +59,7 @@ def test_a_bundled_run_is_measured_fingerprinted_and_in_the_package(
     assert entry.weights.sha256 == hashlib.sha256(content).hexdigest()
     assert entry.measured is not None and entry.measured.num_images == 10_000
     assert entry.fingerprint is not None
+    assert entry.training is not None and entry.training.images == 30
     assert parse(manifest.read_text(), "manifest").get("nice-mnist") == entry
 
 
@@ -66,8 +67,10 @@ def test_weights_that_were_never_on_the_hub_are_replaced(
     checkout: Path, manifest: Path, tmp_path: Path
 ) -> None:
     first = bundle_run(make_run(tmp_path / "first", 1), manifest)
-    second = bundle_run(make_run(tmp_path / "second", 2), manifest)
+    second = bundle_run(make_run(tmp_path / "second", 2), manifest, note="Half of the digits.")
     assert second.version == first.version == 1
+    assert (first.note, second.note) == (None, "Half of the digits.")
+    assert bundle_run(make_run(tmp_path / "third", 3), manifest).note == second.note
     assert [e.key for e in parse(manifest.read_text(), "manifest").entries] == ["nice-mnist@1"]
     assert [path.name for path in (checkout / "weights").iterdir()] == ["nice-mnist.safetensors"]
 

@@ -23,6 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("nice", "realnvp", "glow", "flowpp")
 NO_FIGURE = "no paper gives a figure for exactly this configuration"
 
+NOTES = {
+    "glow-celeba64": (
+        "Learned from 10,000 CelebA faces only: aligned images 1 to 9,000 for training, 9,001 to 9,500 for selection, "
+        "9,501 to 10,000 for the figure, all from a half-resolution, JPEG-recompressed copy (89x109, its central 74x74 "
+        "resized to 64x64). These images are smoother than CelebA's own, so its bits per dimension are not comparable "
+        "with any published figure. The images are for non-commercial research and may not be redistributed. "
+        "glow-celeba64-full is the recipe for all of CelebA."
+    )
+}
+
 # Sizes of evaluation splits that the catalogue leaves to the user's files: those of the releases themselves.
 RELEASE_SIZES = {"imagenet32-oord": 49_999, "imagenet64-oord": 49_999}
 
@@ -61,6 +71,7 @@ def _entry(architecture: Architecture, name: str, preset: Preset, data: Data) ->
         citations=tuple(citation.key for citation in architecture.citations),
         published=preset.published,
         published_reason=None if preset.published else NO_FIGURE,
+        note=NOTES.get(full_name),
     )
 
 

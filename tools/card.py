@@ -39,6 +39,8 @@ def _opening(entry: Entry) -> Iterator[str]:
         f"Version {entry.version}, {entry.status}. Architecture `{entry.architecture}`, "
         f"{count(entry.num_params)} trainable parameters, images {shape(entry)}."
     )
+    if entry.note is not None:
+        yield entry.note
     if entry.weights is None:
         yield (
             "There are no weights for this configuration yet. `flowzoo.create` builds it untrained, and\n\n"
@@ -147,6 +149,7 @@ def _training(entry: Entry, pictures: frozenset[str]) -> Iterator[str]:
             ("recipe", f"`{cost.recipe}`"),
             ("command", f"`{cost.command}`"),
             ("steps", count(cost.steps)),
+            *([("images seen", count(cost.images))] if cost.images else []),
             ("cost", f"{cost.hours:.1f} hours on {cost.hardware}"),
             ("seed", str(cost.seed)),
         ]

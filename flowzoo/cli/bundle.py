@@ -15,6 +15,7 @@ from flowzoo.manifest import core_manifest_path
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--name", help="The model's name in the manifest [the recipe's].")
+@click.option("--note", help="What a user should know before using it [that of the entry it replaces].")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),

@@ -29,6 +29,7 @@ def bundle_run(
     name: str | None = None,
     license_id: str = "Apache-2.0",
     dtype: torch.dtype | None = None,
+    note: str | None = None,
     data_root: Path | None = None,
 ) -> Entry:
     """Exports, measures and fingerprints a run's best weights and puts them into its plugin's package.
@@ -42,6 +43,7 @@ def bundle_run(
         name: The model's name; None for the recipe's.
         license_id: SPDX identifier of the weights' license.
         dtype: How floating-point tensors are stored; None for float32.
+        note: What a user should know before using it; None keeps the note of the entry that is replaced.
         data_root: Where data sets are.
 
     Returns:
@@ -72,6 +74,7 @@ def bundle_run(
             repo_id=f"flowzoo/{name}",
             license_id=license_id,
             num_params=sum(parameter.numel() for parameter in flow.parameters()),
+            note=note or (replaced.note if replaced is not None else None),
         )
         if replaced is not None:
             entry = dataclasses.replace(entry, version=replaced.version)

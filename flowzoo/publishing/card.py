@@ -38,6 +38,7 @@ def model_card(entry: Entry, dataset_title: str, revision: str | None = None) ->
     parts = [
         f"---\n{_front_matter(entry, entry.measured, dataset_title)}\n---",
         _opening(entry, dataset_title),
+        entry.note or "",
         _usage(entry, revision),
         _figures(entry, entry.measured, dataset_title),
         _training(entry),
@@ -169,8 +170,9 @@ def _figures(entry: Entry, measured: Measured, dataset_title: str) -> str:
 def _training(entry: Entry) -> str:
     if entry.training is None:
         return ""
+    seen = f" ({entry.training.images:,} images)" if entry.training.images else ""
     return (
-        f"## Training\n\n{entry.training.steps:,} steps in {entry.training.hours:.2g} hours on "
+        f"## Training\n\n{entry.training.steps:,} steps{seen} in {entry.training.hours:.2g} hours on "
         f"{entry.training.hardware}, seed {entry.training.seed}; averaged weights (EMA) of the best "
         f"validation. Again: `{entry.training.command}`. The full config:\n\n"
         f"```json\n{json.dumps(entry.config, indent=2)}\n```"

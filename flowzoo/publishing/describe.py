@@ -20,7 +20,14 @@ NO_FIGURE = "no paper gives a figure for exactly this configuration"
 
 
 def describe(
-    card: Unlisted, known: Iterable[Entry], *, name: str, repo_id: str, license_id: str, num_params: int
+    card: Unlisted,
+    known: Iterable[Entry],
+    *,
+    name: str,
+    repo_id: str,
+    license_id: str,
+    num_params: int,
+    note: str | None = None,
 ) -> Entry:
     """Drafts the manifest entry of exported weights, without figures yet.
 
@@ -31,6 +38,7 @@ def describe(
         repo_id: ``"organization/name"`` on the Hub.
         license_id: SPDX identifier of the weights' license.
         num_params: Number of trainable parameters.
+        note: What a user should know; None keeps the note of the entry that this one renews.
 
     Raises:
         InputError: The export does not say what it was trained on.
@@ -66,6 +74,7 @@ def describe(
         published=published,
         published_reason=None if published else reason or NO_FIGURE,
         training=_training(card, preset) or (same.training if same else None),
+        note=note or (same.note if same else None),
     )
 
 
@@ -132,6 +141,7 @@ def _training(card: Unlisted, preset: Preset | None) -> Training | None:
         hardware=_hardware(machine),
         seed=int(recipe.get("seed", 0)),
         versions=dict(facts.get("versions") or {}),
+        images=facts.get("images") or None,
     )
 
 

@@ -36,6 +36,7 @@ class GlowConfig:
         dequantization_depth: Couplings of that flow.
         dequantization_channels: Width of its networks.
         transformed_half: The half of the channels that a coupling transforms, given the other.
+        depths: Steps of flow of each level, from the first; empty for ``depth`` in all of them.
         network_input: ``rectified`` puts a learned scale and shift and a ReLU before a network's first
             convolution, as in networks that normalize before they convolve.
     """
@@ -63,6 +64,7 @@ class GlowConfig:
     dequantization_channels: int = 32
     transformed_half: Literal["second", "first"] = extension("second")
     network_input: Literal["plain", "rectified"] = extension("plain")
+    depths: tuple[int, ...] = extension(())
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.
@@ -73,9 +75,18 @@ class GlowConfig:
         for name in ("levels", "depth", "hidden_channels", "dequantization_depth", "dequantization_channels"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"glow: {name} is {getattr(self, name)}; expected at least 1.")
+        if self.depths and (len(self.depths) != self.levels or min(self.depths) < 1):
+            raise ConfigError(
+                f"glow: depths is {list(self.depths)}; expected {self.levels} numbers of at least 1, one per level, or "
+                "none for the same depth in all."
+            )
         for size in self.image_shape[1:]:
             if size % 2**self.levels:
                 raise ConfigError(
                     f"glow: an image of {self.image_shape[1]}x{self.image_shape[2]} cannot be halved "
                     f"{self.levels} times; use fewer levels or another image size."
                 )
+
+    def steps(self, level: int) -> int:
+        """Steps of flow of a level, counted from 1."""
+        return self.depths[level - 1] if self.depths else self.depth

@@ -53,7 +53,7 @@ def _level(config: GlowConfig, shape: tuple[int, int, int], level: int) -> list[
     """One level and all that follow it, for a level whose input has this shape."""
     channels, height, width = 4 * shape[0], shape[1] // 2, shape[2] // 2
     stack: list[Bijector] = [Squeeze(config.squeeze_order)]
-    for index in range(config.depth):
+    for index in range(config.steps(level)):
         stack += _step(config, channels, seed=1000 * level + index)
     if level < config.levels:
         kept = channels // 2

@@ -110,14 +110,14 @@ PRESETS = {
         recipe=_recipe("celebahq256"),
         published=_published(1.03, "CelebA-HQ 256x256, 5 bits", "appendix, Table 3"),
     ),
-    "celeba64": Preset(
+    "celeba64-full": Preset(
         summary="CelebA 64x64 with the paper's widths",
         config={"image_shape": (3, 64, 64), "levels": 4, "depth": 48},
         dataset="celeba64",
-        recipe=_recipe("celeba64"),
+        recipe=_recipe("celeba64-full"),
     ),
-    "celeba64-half": Preset(
-        summary="64x64 faces, small enough for hours on one laptop core",
+    "celeba64": Preset(
+        summary="10,000 faces of 64x64 at half resolution, small enough for hours on one laptop core",
         config={
             "image_shape": (3, 64, 64),
             "levels": 4,
@@ -126,7 +126,7 @@ PRESETS = {
             "edge_bias": False,
         },
         dataset="celeba64-half",
-        recipe=_recipe("celeba64-half"),
+        recipe=_recipe("celeba64"),
     ),
 }
 

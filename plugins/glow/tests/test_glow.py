@@ -7,6 +7,7 @@ import torch
 from flowzoo_glow.plugin import ARCHITECTURE
 
 import flowzoo
+from flowzoo.bijectors import AffineCoupling
 from flowzoo.testing import conformance_suite, random_images, randomize
 
 test_conformance = conformance_suite("glow")
@@ -58,6 +59,7 @@ VARIANTS = [
     {"scale_map": "tanh", "order": "scale-shift", "layout": "halves"},
     {"preprocessing": "logit", "alpha": 1e-5},
     {"dequantization": "variational", "dequantization_channels": 4},
+    {"depths": (1, 3)},
     {"n_bits": 5, "edge_bias": False},
     {"transformed_half": "first", "network_input": "rectified", "net_normalization": "none"},
 ]
@@ -78,6 +80,17 @@ def test_every_variant_inverts_and_its_log_det_is_the_jacobians(overrides: dict[
     assert abs(torch.linalg.slogdet(jacobian).logabsdet - log_det[0]) < 1e-8
     x = random_images(flow, 4, seed=2)
     assert torch.equal(flow.reconstruct(x), x)
+
+
+def test_levels_may_differ_in_depth() -> None:
+    def deep(depths: tuple[int, ...]) -> int:
+        return sum(
+            isinstance(module, AffineCoupling)
+            for module in flowzoo.create("glow-tiny", device="meta", depths=depths).modules()
+        )
+
+    assert deep((1, 5)) == 6
+    assert deep(()) == deep((2, 2))
 
 
 def test_initialisation_normalises_what_every_coupling_sees() -> None:
@@ -106,6 +119,8 @@ def test_initialisation_normalises_what_every_coupling_sees() -> None:
         {"image_shape": (3, 8, 8), "levels": 0, "depth": 1},
         {"image_shape": (3, 8, 8), "levels": 1, "depth": 1, "coupling": "cubic"},
         {"image_shape": (3, 8, 8), "levels": 1, "depth": 1, "deepness": 3},
+        {"image_shape": (3, 8, 8), "levels": 2, "depth": 1, "depths": (1, 2, 3)},
+        {"image_shape": (3, 8, 8), "levels": 2, "depth": 1, "depths": (1, 0)},
     ],
 )
 def test_an_impossible_config_is_refused(config: dict[str, object]) -> None:
