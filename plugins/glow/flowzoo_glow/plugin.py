@@ -124,6 +124,7 @@ PRESETS = {
             "depth": 8,
             "hidden_channels": 128,
             "edge_bias": False,
+            "dequantization": "variational",
         },
         dataset="celeba64-half",
         recipe=_recipe("celeba64"),
