@@ -22,7 +22,7 @@ def data() -> None:
     """Show the data sets, where they are looked for, and how to get them."""
 
 
-@data.command("list")
+@data.command("list", short_help="List every data set.")
 @root_option
 @json_option
 def list_(root: str | None, as_json: bool) -> None:
@@ -57,7 +57,7 @@ def list_(root: str | None, as_json: bool) -> None:
             note(f"Not usable: {row.id} of {row.origin}: {row.cause}.")
 
 
-@data.command()
+@data.command(short_help="Show everything about a data set.")
 @click.argument("name", metavar="ID")
 @root_option
 @json_option
@@ -82,7 +82,7 @@ def show(name: str, root: str | None, as_json: bool) -> None:
     )
 
 
-@data.command()
+@data.command(short_help="Compare a data set with its digests.")
 @click.argument("name", metavar="ID")
 @root_option
 @json_option
@@ -110,7 +110,7 @@ def check(name: str, root: str | None, as_json: bool) -> int:
     return IntegrityError.exit_code if any(result["error"] for result in results) else 0
 
 
-@data.command()
+@data.command(short_help="Decode a large data set once.")
 @click.argument("name", metavar="ID")
 @click.option("--split", "splits", multiple=True, help="Only this split; may be given several times.")
 @root_option

@@ -21,7 +21,7 @@ def manifest() -> None:
     """Check a weights manifest, or print its JSON Schema."""
 
 
-@manifest.command()
+@manifest.command(short_help="Check manifests: flowzoo's, plugins', FILE.")
 @click.argument("file", required=False, type=_FILE)
 @click.option(
     "--online", is_flag=True, help="Ask the Hub for size and digest of every file; downloads nothing."
@@ -56,7 +56,7 @@ def check(file: Path | None, online: bool, endpoint: str | None, against: Path |
     return _exit_code(findings)
 
 
-@manifest.command("schema")
+@manifest.command("schema", short_help="Print the JSON Schema of a manifest.")
 def print_schema() -> None:
     """Print the JSON Schema of a manifest file, as in docs/manifest.schema.json."""
     print_json(schema())

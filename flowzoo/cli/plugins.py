@@ -32,7 +32,7 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
         note(f"No installed distribution declares an entry point in the group {GROUP!r}.")
 
 
-@plugins.command()
+@plugins.command(short_help="Run the conformance kit on an architecture.")
 @click.argument("name")
 @json_option
 def check(name: str, as_json: bool) -> int:

@@ -85,7 +85,7 @@ def cache() -> None:
     """List, check or remove the weights on this machine."""
 
 
-@cache.command("ls")
+@cache.command("ls", short_help="List the weights on this machine.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="The Hub's cache [HF_HUB_CACHE].")
 @json_option
 def list_copies(cache_dir: Path | None, as_json: bool) -> None:
@@ -98,7 +98,7 @@ def list_copies(cache_dir: Path | None, as_json: bool) -> None:
         table(("model", "source", "bytes", "path"), rows, right=("bytes",))
 
 
-@cache.command("verify")
+@cache.command("verify", short_help="Check size and digest of local weights.")
 @click.argument("names", nargs=-1)
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="The Hub's cache [HF_HUB_CACHE].")
 @json_option
@@ -116,7 +116,7 @@ def verify_copies(names: tuple[str, ...], cache_dir: Path | None, as_json: bool)
     return 5 if bad else 0
 
 
-@cache.command("rm")
+@cache.command("rm", short_help="Remove weights from the Hub's cache.")
 @click.argument("names", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every model that a manifest lists.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="The Hub's cache [HF_HUB_CACHE].")
