@@ -13,7 +13,7 @@ import click
 import pytest
 
 from flowzoo import errors
-from flowzoo.api import Citation, Published
+from flowzoo.api import Architecture, Citation, Preset, Published
 from flowzoo.cli.main import cli
 from flowzoo.manifest import Data, Entry, Manifest, Measured, Training, Weights
 from tools.cards import differences, render
@@ -65,13 +65,27 @@ def entry(**changes: object) -> Entry:
             hours=4.25,
             hardware="one core",
             seed=3,
+            images=7_654_321,
         ),
     }
     return Entry(**(fields | changes))  # type: ignore[arg-type]
 
 
+GLOW = Architecture(
+    api_version=1,
+    name="glow",
+    summary="Steps of flow.",
+    config="m:C",
+    build="m:b",
+    presets={
+        "digits": Preset(summary="s", config={}, parameters=124_000, parameters_note="Table 8, rounded."),
+    },
+    citations=(PAPER,),
+)
+
+
 def rendered(*entries: Entry, pictures: frozenset[str] = frozenset()) -> dict[str, str]:
-    return dict(render(Manifest(entries=entries), MARKERS, pictures, lambda _: (PAPER,)))
+    return dict(render(Manifest(entries=entries), MARKERS, pictures, lambda _: GLOW))
 
 
 def test_generated_pages_equal_the_manifest() -> None:
@@ -84,7 +98,16 @@ def test_a_card_holds_every_figure_of_its_entry() -> None:
         "123,456 1.2346 ± 0.0079 1.05 9,875 9,876 0.0005 17 9.8.7 43,210 4.2 d" + "d" * 63
     ).split()  # fmt: skip
     assert [figure for figure in figures if figure not in card] == []
-    for text in ("Table 7", "CC BY", "A Title", "https://arxiv.org/abs/1234.56789", '"depth": 7', "+0.1846"):
+    for text in (
+        "124,000 parameters. Table 8, rounded.",
+        "7,654,321",
+        "Table 7",
+        "CC BY",
+        "A Title",
+        "https://arxiv.org/abs/1234.56789",
+        '"depth": 7',
+        "+0.1846",
+    ):
         assert text in card
 
 
@@ -103,6 +126,11 @@ def test_a_configuration_without_weights_has_its_training_command_and_no_load() 
     assert "flowzoo.load(" not in files["docs/models/glow-digits.md"]
     assert "glow-digits" not in files["README.md"]
     assert "glow-digits" in files["docs/models.md"]
+
+
+def test_a_note_is_the_first_thing_said() -> None:
+    card = rendered(entry(note="Half the digits were blurred."))["docs/models/glow-digits.md"]
+    assert card.index("Half the digits were blurred.") < card.index("flowzoo.load(")
 
 
 def test_no_published_figure_means_its_reason_is_shown() -> None:
@@ -126,7 +154,7 @@ def test_the_newest_release_stands_for_a_name() -> None:
 
 def test_a_readme_without_its_markers_is_refused() -> None:
     with pytest.raises(click.ClickException, match="models"):
-        render(Manifest(), "no markers", frozenset(), lambda _: ())
+        render(Manifest(), "no markers", frozenset(), lambda _: GLOW)
 
 
 @pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])

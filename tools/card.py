@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from flowzoo.api import Citation
+from flowzoo.api import Architecture
 from flowzoo.manifest import Entry
 from tools.cells import count, measured, megabytes, published, shape, table, versions
 
 GENERATED = "<!-- generated from weights_manifest.json by `make docs`; edit that, not this -->"
 
 
-def card(entry: Entry, citations: tuple[Citation, ...], pictures: frozenset[str]) -> str:
+def card(entry: Entry, architecture: Architecture, pictures: frozenset[str]) -> str:
     """The page ``docs/models/NAME.md``.
 
     Args:
         entry: The model.
-        citations: The architecture's papers; those that the entry names are printed.
+        architecture: What its plugin says: papers, of which those that the entry names are printed, and the
+            number of parameters that the model's preset found tabulated.
         pictures: Names of the files in ``docs/images``; ``NAME.png`` is the grid of samples and
             ``NAME-curve.png`` the training curve.
     """
@@ -25,11 +26,11 @@ def card(entry: Entry, citations: tuple[Citation, ...], pictures: frozenset[str]
         [GENERATED, f"# {entry.name}", *_opening(entry)],
         _figures(entry),
         _samples(entry, pictures),
-        _model(entry),
+        _model(entry, architecture),
         _data(entry),
         _training(entry, pictures),
         _terms(entry),
-        _papers(entry, citations),
+        _papers(entry, architecture),
     ]
     return "\n\n".join(part for section in sections for part in section) + "\n"
 
@@ -107,8 +108,13 @@ def _samples(entry: Entry, pictures: frozenset[str]) -> Iterator[str]:
         yield f"![Samples of {entry.name}](../images/{entry.name}.png)"
 
 
-def _model(entry: Entry) -> Iterator[str]:
+def _model(entry: Entry, architecture: Architecture) -> Iterator[str]:
     yield "## Model"
+    yield f"{architecture.summary.rstrip('.')}. {count(entry.num_params)} trainable parameters."
+    preset = architecture.presets.get(entry.name.removeprefix(f"{architecture.name}-"))
+    if preset is not None and preset.parameters is not None:
+        note = f" {preset.parameters_note}" if preset.parameters_note else ""
+        yield f"Published: {count(preset.parameters)} parameters.{note}"
     if entry.weights is not None:
         rows = [
             ("file", f"`{entry.weights.filename}`, {megabytes(entry.weights.size)}, {entry.weights.dtype}"),
@@ -165,8 +171,8 @@ def _terms(entry: Entry) -> Iterator[str]:
     yield f"Weights: {entry.license}. Data: {entry.data.terms.rstrip('.')}."
 
 
-def _papers(entry: Entry, citations: tuple[Citation, ...]) -> Iterator[str]:
-    papers = [citation for citation in citations if citation.key in entry.citations]
+def _papers(entry: Entry, architecture: Architecture) -> Iterator[str]:
+    papers = [citation for citation in architecture.citations if citation.key in entry.citations]
     if papers:
         yield "## Papers"
     for paper in papers:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from flowzoo.api import Citation
+from flowzoo.api import Architecture
 from flowzoo.manifest import Entry, Manifest, parse
 from flowzoo.registry import get_architecture
 from tools.card import GENERATED, card
@@ -22,11 +22,11 @@ from tools.cells import count, measured, published, shape, table
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES_A_ROW = 3
 
-Citations = Callable[[str], tuple[Citation, ...]]
+Architectures = Callable[[str], Architecture]
 
 
 def render(
-    manifest: Manifest, readme: str, pictures: frozenset[str], citations: Citations
+    manifest: Manifest, readme: str, pictures: frozenset[str], architectures: Architectures
 ) -> Mapping[str, str]:
     """Every generated file of the repository.
 
@@ -34,7 +34,7 @@ def render(
         manifest: The models.
         readme: The README as it is; what lies between its markers is replaced.
         pictures: Names of the files in ``docs/images``.
-        citations: From an architecture's name to its papers.
+        architectures: From an architecture's name to what its plugin says of it.
 
     Returns:
         Path relative to the root of the repository to content.
@@ -48,7 +48,7 @@ def render(
         "docs/models.md": _models_page(trained, untrained),
     }
     for entry in entries:
-        files[f"docs/models/{entry.name}.md"] = card(entry, citations(entry.architecture), pictures)
+        files[f"docs/models/{entry.name}.md"] = card(entry, architectures(entry.architecture), pictures)
     return files
 
 
@@ -139,7 +139,7 @@ def expected(root: Path) -> Mapping[str, str]:
     manifest = parse(manifest_path.read_text(encoding="utf-8"), manifest_path.name)
     pictures = frozenset(path.name for path in (root / "docs/images").glob("*.png"))
     readme = (root / "README.md").read_text(encoding="utf-8")
-    return render(manifest, readme, pictures, lambda name: get_architecture(name).citations)
+    return render(manifest, readme, pictures, get_architecture)
 
 
 def differences(root: Path) -> list[str]:
