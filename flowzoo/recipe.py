@@ -48,7 +48,7 @@ class Data:
         dataset: Data set id, such as ``"mnist"``; empty means the preset's.
         split: Split that gradients see.
         valid_split: Split, held out of training data, that checkpoints are selected on.
-        augment: Augmentations by name, in order: ``"flip"``, ``"translate-10"``.
+        augment: Augmentations by name, in order: ``"flip"``, ``"translate-10"``, ``"shift-1"``.
         limit: Use only this many training images; None for all.
     """
 

@@ -206,6 +206,18 @@ def test_half_of_the_images_are_flipped_and_shifts_cover_their_range() -> None:
     assert np.bincount(shifts + 2, minlength=5).min() > 700
 
 
+@pytest.mark.parametrize(("name", "reach"), [("translate-10", 2), ("shift-1", 1)])
+def test_every_move_within_reach_is_as_likely_as_any_other(name: str, reach: int) -> None:
+    side, count = 2 * reach + 1, 9000
+    point = torch.zeros(1, 1, 20, 20, dtype=torch.uint8)
+    point[0, 0, 10, 10] = 255
+    moved = augment(point.expand(count, 1, 20, 20), (name,), seed=0, step=0)
+    places = (moved > 0).float().mean(0)[0]
+    around = places[10 - reach : 11 + reach, 10 - reach : 11 + reach]
+    assert around.sum().item() == pytest.approx(1)
+    assert (around * side**2 - 1).abs().max() < 0.3
+
+
 def test_keyed_numbers_never_change() -> None:
     """The order of training images of every recorded run hangs on these."""
     bits = keyed_bits((1, 2), np.arange(3, dtype=np.uint64))

@@ -59,11 +59,21 @@ def _random_flip(images: Tensor, key: tuple[int, int], places: NDArray[np.uint64
     return flip(images, torch.from_numpy(chosen).to(images.device, non_blocking=True))
 
 
-def _random_translation(images: Tensor, key: tuple[int, int], places: NDArray[np.uint64]) -> Tensor:
+def _by_a_tenth(images: Tensor, key: tuple[int, int], places: NDArray[np.uint64]) -> Tensor:
     height, width = images.shape[-2:]
+    return _random_translation(images, key, places, (height // 10, width // 10))
+
+
+def _by_a_pixel(images: Tensor, key: tuple[int, int], places: NDArray[np.uint64]) -> Tensor:
+    return _random_translation(images, key, places, (1, 1))
+
+
+def _random_translation(
+    images: Tensor, key: tuple[int, int], places: NDArray[np.uint64], reach: tuple[int, int]
+) -> Tensor:
     moves = [
-        keyed_integers((*key, stream), places, -(size // 10), size // 10 + 1)
-        for stream, size in ((_ROW_STREAM, height), (_COLUMN_STREAM, width))
+        keyed_integers((*key, stream), places, -pixels, pixels + 1)
+        for stream, pixels in zip((_ROW_STREAM, _COLUMN_STREAM), reach, strict=True)
     ]
     rows, columns = (torch.from_numpy(move).to(images.device, non_blocking=True) for move in moves)
     return translate(images, rows, columns)
@@ -71,10 +81,12 @@ def _random_translation(images: Tensor, key: tuple[int, int], places: NDArray[np
 
 AUGMENTATIONS: dict[str, Callable[[Tensor, tuple[int, int], NDArray[np.uint64]], Tensor]] = {
     "flip": _random_flip,
-    "translate-10": _random_translation,
+    "translate-10": _by_a_tenth,
+    "shift-1": _by_a_pixel,
 }
 """``flip``: mirrored left to right with probability 1/2. ``translate-10``: moved by a whole number of pixels,
-uniform between minus and plus a tenth of the side (rounded down) in each direction, border repeated."""
+uniform between minus and plus a tenth of the side (rounded down) in each direction, border repeated. ``shift-1``:
+the same by at most one pixel. A model of all nine places of an image pays at most log2(9) bits an image for them."""
 
 
 def parse_augmentations(spec: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:

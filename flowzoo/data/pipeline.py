@@ -74,7 +74,7 @@ class TrainBatches:
         device: Where the batches go.
         rank: This process.
         world_size: Number of processes.
-        augment: ``"none"``, ``"flip"``, ``"translate-10"``, or several, by commas or as a sequence.
+        augment: ``"none"``, ``"flip"``, ``"translate-10"``, ``"shift-1"``, or several, by commas or as a sequence.
         resident: Whether to keep the whole set on the device; None decides by its size.
         workers: Threads that gather batches when the set is not resident.
 
