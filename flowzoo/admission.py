@@ -12,7 +12,7 @@ from flowzoo.api import API_VERSION, Architecture, Citation, Preset
 from flowzoo.foreign import ForeignFailure, foreign_code, import_reference
 from flowzoo.plugin import Plugin, PluginState
 
-__all__ = ["Rejected", "load_architecture", "mend_import"]
+__all__ = ["Rejected", "check_code", "load_architecture", "mend_import"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -27,7 +27,9 @@ class Rejected(Exception):
 
 
 def load_architecture(plugin: Plugin) -> Architecture:
-    """Imports what an entry point names and judges it. Imports no torch unless the plugin does.
+    """Imports what an entry point names and judges it, without a look at the code that it refers to.
+
+    Imports no torch unless the plugin does.
 
     Raises:
         Rejected: It cannot be used.
@@ -44,7 +46,6 @@ def load_architecture(plugin: Plugin) -> Architecture:
         mend = mend_import(failure.error, plugin)
         raise Rejected(PluginState.BROKEN, str(failure), mend) from failure
     _judge(found, plugin)
-    _check_code(found, plugin)
     return found  # type: ignore[no-any-return]
 
 
@@ -87,10 +88,11 @@ def _preset_faults(presets: Any) -> Iterator[str]:
             yield f"preset {key!r} is not a flowzoo.api.Preset"
 
 
-def _check_code(architecture: Architecture, plugin: Plugin) -> None:
-    """Raises :class:`Rejected` unless the config class is there and the model's module exists.
+def check_code(architecture: Architecture, plugin: Plugin) -> None:
+    """Imports the config class and looks for the model's module, which is not imported: it imports torch.
 
-    The model's module itself is not imported: it imports torch.
+    Raises:
+        Rejected: One of them is not there, or the config class is no dataclass.
     """
     try:
         config = import_reference(architecture.config)

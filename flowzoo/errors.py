@@ -19,7 +19,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -99,5 +98,7 @@ class TrainingDiverged(FlowzooError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ``" Did you mean 'a' or 'b'?"`` for the nearest known names, or an empty string."""
+    import difflib  # a millisecond that only mistakes need
+
     close = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -6,15 +6,15 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from flowzoo.api import Published
 from flowzoo.entries import ENTRY_RULES, Data, Entry, Fingerprint, Measured, Training, Weights
 from flowzoo.errors import ManifestError, UnknownModel, did_you_mean
 from flowzoo.foreign import ForeignFailure, foreign_code
-from flowzoo.registry import Plugin, discover
-from flowzoo.strict import json_schema, load_json, read
+from flowzoo.manifest_text import CORE, SCHEMA, core_manifest_path, core_text, load_json, precedence
+from flowzoo.registry import Plugin, survey
+from flowzoo.strict import json_schema, read
 
 __all__ = [
     "SCHEMA",
@@ -35,11 +35,6 @@ __all__ = [
     "parse",
     "schema",
 ]
-
-SCHEMA = 1
-"""The version of the manifest's schema that this flowzoo reads and writes."""
-
-FILENAME = "weights_manifest.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +70,9 @@ class Manifest:
         return [entry for entry in self.entries if entry.name == name]
 
     def default(self, name: str) -> Entry | None:
-        """What the bare name stands for: the newest released version.
-
-        If none is released, the newest deprecated one; if there is none either, the newest unpublished.
-        """
+        """What the bare name stands for: the version of greatest :func:`~flowzoo.manifest_text.precedence`."""
         found = self.versions(name)
-        rank = {"unpublished": 0, "deprecated": 1, "released": 2}
-        return max(found, key=lambda entry: (rank[entry.status], entry.version), default=None)
+        return max(found, key=lambda entry: precedence(entry.status, entry.version), default=None)
 
     def get(self, name: str) -> Entry:
         """The entry of ``"glow-mnist"`` (its default version) or ``"glow-mnist@2"``.
@@ -122,14 +113,7 @@ def parse(text: str, where: str) -> Manifest:
     Raises:
         ManifestError: It is not JSON, or violates the schema; the message has the JSON path.
     """
-    data = load_json(text, where)
-    version = data.get("schema") if isinstance(data, dict) else None
-    if type(version) is int and version > SCHEMA:
-        raise ManifestError(
-            f"{where}: written in schema {version}; this flowzoo reads {SCHEMA}. "
-            "Run: pip install --upgrade flowzoo"
-        )
-    file: _File = read(_File, data, where)
+    file: _File = read(_File, load_json(text, where), where)
     found: dict[str, Entry] = {}
     for index, entry in enumerate(file.models):
         for fault in entry.faults():
@@ -184,28 +168,17 @@ def merge(manifests: Iterable[Manifest]) -> Manifest:
     )
 
 
-def core_manifest_path() -> Path:
-    """Core's manifest: inside the package when installed, at the root of a checkout otherwise."""
-    package = Path(__file__).parent
-    bundled = package / FILENAME
-    return bundled if bundled.exists() else package.parent / FILENAME
-
-
 def load_manifests() -> Manifest:
-    """Core's manifest and those of all usable plugins, merged.
+    """Core's manifest and those of all plugins whose architecture can be read, merged.
 
     A plugin's manifest that cannot be read is a line in ``problems``: it takes nothing else down.
 
     Raises:
         ManifestError: Core's own manifest is missing or invalid.
     """
-    path = core_manifest_path()
-    try:
-        parts = [parse(path.read_text(encoding="utf-8"), f"flowzoo ({path.name})")]
-    except OSError as error:
-        raise ManifestError(f"{path} cannot be read: {error.strerror}. Reinstall flowzoo.") from error
+    parts = [parse(core_text(), CORE)]
     seen: set[str] = set()
-    for plugin in discover().values():
+    for plugin in survey().values():
         reference = plugin.architecture.manifest if plugin.architecture else None
         if reference is not None and reference not in seen:
             seen.add(reference)

@@ -8,7 +8,6 @@ takes to add an architecture. Whatever such a distribution does wrong ends as a 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,8 +15,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from flowzoo.admission import Rejected, load_architecture, mend_import
+from flowzoo.admission import Rejected, check_code, load_architecture, mend_import
 from flowzoo.api import Architecture
+from flowzoo.entry_points import Declaration, declarations
 from flowzoo.errors import UnknownArchitecture, did_you_mean
 from flowzoo.foreign import ForeignFailure, foreign_code, import_reference
 from flowzoo.plugin import Plugin, PluginState
@@ -35,12 +35,14 @@ __all__ = [
     "list_architectures",
     "plugin_names",
     "reset_registry",
+    "survey",
 ]
 
 GROUP = "flowzoo.architectures"
 DISABLE_VARIABLE = "FLOWZOO_DISABLE_PLUGINS"
 
 _found: dict[str, list[Plugin]] | None = None
+_surveyed: dict[str, Plugin] = {}
 _loaded: dict[str, Plugin] = {}
 
 
@@ -48,6 +50,7 @@ def reset_registry() -> None:
     """Forgets every plugin, so that the next question scans the environment again (for tests)."""
     global _found  # noqa: PLW0603 - the registry is the one piece of module state there is
     _found = None
+    _surveyed.clear()
     _loaded.clear()
     importlib.invalidate_caches()
 
@@ -62,6 +65,14 @@ def discover() -> Mapping[str, Plugin]:
     return MappingProxyType({name: get_plugin(name) for name in plugin_names()})
 
 
+def survey() -> Mapping[str, Plugin]:
+    """Every plugin by name, sorted, as its metadata shows it: :func:`discover` before any config is imported.
+
+    What lists models needs no more. A plugin that is ``ok`` here may still turn out to be broken.
+    """
+    return MappingProxyType({name: _survey(name) for name in plugin_names()})
+
+
 def list_architectures() -> list[str]:
     """Names of the architectures that can be used, sorted."""
     return [name for name, plugin in discover().items() if plugin.state is PluginState.OK]
@@ -73,15 +84,8 @@ def get_plugin(name: str) -> Plugin:
     Raises:
         UnknownArchitecture: No installed distribution declares the name.
     """
-    candidates = _scan().get(name)
-    if candidates is None:
-        installed = ", ".join(plugin_names()) or "none"
-        raise UnknownArchitecture(
-            f"No installed plugin provides the architecture {name!r}.{did_you_mean(name, plugin_names())} "
-            f"Installed: {installed}. `flowzoo plugins` shows them all."
-        )
     if name not in _loaded:
-        _loaded[name] = _settle(candidates)
+        _loaded[name] = _judged(_survey(name), _with_code)
     return _loaded[name]
 
 
@@ -132,47 +136,56 @@ def _scan() -> dict[str, list[Plugin]]:
     if _found is None:
         found: dict[str, list[Plugin]] = {}
         seen: set[str] = set()
-        for distribution in importlib.metadata.distributions():
-            for plugin in _declared(distribution, seen):
+        for declaration in declarations(GROUP):
+            owner = _normalized(declaration.distribution)
+            if owner in seen:
+                continue  # an older copy further down the path: Python imports the first one
+            seen.add(owner)
+            for plugin in _declared(declaration):
                 found.setdefault(plugin.name, []).append(plugin)
         _found = found
     return _found
 
 
-def _declared(distribution: importlib.metadata.Distribution, seen: set[str]) -> list[Plugin]:
-    try:
-        with foreign_code():
-            if GROUP not in (distribution.read_text("entry_points.txt") or ""):
-                return []
-            owner, version = str(distribution.metadata["Name"]), str(distribution.version)
-    except ForeignFailure:
-        return []  # metadata that cannot be read declares nothing; pip itself refuses such a distribution
-    if _normalized(owner) in seen:
-        return []  # an older copy further down the path: Python imports the first one
-    seen.add(_normalized(owner))
+def _declared(declaration: Declaration) -> list[Plugin]:
+    """A row for each entry point of a distribution; one in its own name if they cannot be read."""
 
-    def row(name: str, value: str, **judgement: Any) -> Plugin:
+    def row(name: str, value: str) -> Plugin:
         return Plugin(
-            name=name, distribution=owner, version=version, entry_point=value,
-            **({"state": PluginState.OK} | judgement),
-        )  # fmt: skip
+            name=name,
+            state=PluginState.OK,
+            distribution=declaration.distribution,
+            version=declaration.version,
+            entry_point=value,
+        )
 
-    try:
-        with foreign_code():
-            entries = {(e.name, e.value) for e in distribution.entry_points if e.group == GROUP}
-    except ForeignFailure as failure:
-        plugin = row(_normalized(owner), "?")
-        cause = f"its entry_points.txt cannot be read: {failure}"
+    if declaration.fault:
+        plugin = row(_normalized(declaration.distribution), "?")
+        cause = f"its entry_points.txt cannot be read: {declaration.fault}"
         return [replace(plugin, state=PluginState.BROKEN, cause=cause, mend=plugin.reinstall)]
-    return [row(name, value) for name, value in sorted(entries)]
+    return [row(name, value) for name, value in declaration.entries]
 
 
 def _normalized(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+def _survey(name: str) -> Plugin:
+    """The plugin of this name as its metadata shows it. Raises what :func:`get_plugin` raises."""
+    candidates = _scan().get(name)
+    if candidates is None:
+        installed = ", ".join(plugin_names()) or "none"
+        raise UnknownArchitecture(
+            f"No installed plugin provides the architecture {name!r}.{did_you_mean(name, plugin_names())} "
+            f"Installed: {installed}. `flowzoo plugins` shows them all."
+        )
+    if name not in _surveyed:
+        _surveyed[name] = _settle(candidates)
+    return _surveyed[name]
+
+
 def _settle(candidates: list[Plugin]) -> Plugin:
-    """One verdict over everything that declares a name: disabled, conflict, or what loading it shows."""
+    """One verdict over everything that declares a name: disabled, conflict, or what its metadata shows."""
     disabled = {item.strip() for item in os.environ.get(DISABLE_VARIABLE, "").split(",") if item.strip()}
     unwanted = {_normalized(item) for item in disabled}
     wanted = [p for p in candidates if p.name not in disabled and _normalized(p.distribution) not in unwanted]
@@ -194,16 +207,31 @@ def _settle(candidates: list[Plugin]) -> Plugin:
             mend=f"{uninstall} (or set {DISABLE_VARIABLE}={owners[-1]})",
         )
     [plugin] = wanted
+    return _judged(plugin, _with_architecture)
+
+
+def _judged(plugin: Plugin, judge: Callable[[Plugin], Plugin]) -> Plugin:
+    """What a judge makes of a plugin that is ``ok`` so far."""
     if plugin.state is not PluginState.OK:
         return plugin
     try:
         with foreign_code():
-            return replace(plugin, architecture=load_architecture(plugin))
+            return judge(plugin)
     except ForeignFailure as failure:
         error = failure.error
         if not isinstance(error, Rejected):  # merely looking at what the plugin brings failed
             error = Rejected(PluginState.BROKEN, str(failure), plugin.upgrade)
-        return replace(plugin, state=error.state, cause=error.cause, mend=error.mend)
+        return replace(plugin, state=error.state, cause=error.cause, mend=error.mend, architecture=None)
+
+
+def _with_architecture(plugin: Plugin) -> Plugin:
+    return replace(plugin, architecture=load_architecture(plugin))
+
+
+def _with_code(plugin: Plugin) -> Plugin:
+    if plugin.architecture is not None:
+        check_code(plugin.architecture, plugin)
+    return plugin
 
 
 def _merged(plugins: list[Plugin]) -> Plugin:

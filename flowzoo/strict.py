@@ -8,17 +8,19 @@ and dataclasses of these; ``Annotated`` with a :class:`Rule` narrows them.
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
 import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union
 
 from flowzoo.errors import ManifestError, did_you_mean
 
-__all__ = ["Rule", "json_schema", "load_json", "read"]
+__all__ = ["Rule", "json_schema", "read"]
+
+_Reader = Callable[[Any], Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,20 +58,6 @@ class Rule:
         return {key: value for key, value in found.items() if value is not None}
 
 
-def load_json(text: str, where: str) -> Any:
-    """Parses JSON, refusing what JSON does not define: NaN, infinity, a key given twice.
-
-    Raises:
-        ManifestError: It is not such JSON.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RecursionError:
-        raise ManifestError(f"{where}: nested too deeply to be a manifest.") from None
-    except ValueError as error:
-        raise ManifestError(f"{where}: not valid JSON: {error}.") from error
-
-
 def read(hint: Any, value: Any, where: str, path: str = "$") -> Any:
     """Reads a JSON value as the type ``hint``.
 
@@ -82,67 +70,162 @@ def read(hint: Any, value: Any, where: str, path: str = "$") -> Any:
     Raises:
         ManifestError: It is something else; the message names file, path and what was expected.
     """
+    try:
+        return _reader(hint)(value)
+    except _Fault as fault:
+        raise ManifestError(f"{where}: {path}{fault.path}{fault.text}") from None
+
+
+class _Fault(Exception):
+    """What is wrong with a value; the path to it grows as the fault rises through what contains it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.path = ""
+
+    def under(self, step: str) -> _Fault:
+        """The same fault, seen from one level further out."""
+        self.path = step + self.path
+        return self
+
+
+def _expected(words: str, value: Any) -> _Fault:
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return _Fault(f" is {shown}; expected {words}.")
+
+
+@functools.cache
+def _reader(hint: Any) -> _Reader:
+    """The function that reads a value as ``hint``: hints are taken apart once, however many values there are."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        found = read(args[0], value, where, path)
-        if not args[1].holds(found):
-            raise _fault(where, path, value, args[1].words)
-        return found
+        return _ruled(_reader(args[0]), args[1])
     if origin in (Union, types.UnionType):
-        return None if value is None else read(_not_none(args), value, where, path)
+        inner = _reader(_not_none(args))
+        return lambda value: None if value is None else inner(value)
     if origin is Literal:
-        if not any(value == choice and type(value) is type(choice) for choice in args):
-            raise _fault(where, path, value, f"one of {', '.join(map(repr, args))}")
-        return value
+        return _literal(args)
     if origin is tuple:
-        return _read_tuple(args, value, where, path)
+        return _tuple(args)
     if origin is not None and issubclass(origin, Mapping):
-        return _read_mapping(args[1], value, where, path)
+        return _mapping(_reader(args[1]))
     if dataclasses.is_dataclass(hint):
-        return _read_dataclass(hint, value, where, path)
-    return _read_scalar(hint, value, where, path)
+        return _dataclass(hint)
+    return _READERS[hint]
 
 
-def _read_scalar(hint: Any, value: Any, where: str, path: str) -> Any:
-    if hint is Any:
-        return _finite(value, where, path)
-    if hint is float and type(value) is int and abs(value) < 2**53:
+def _ruled(inner: _Reader, rule: Rule) -> _Reader:
+    def read_ruled(value: Any) -> Any:
+        found = inner(value)
+        if not rule.holds(found):
+            raise _expected(rule.words, value)
+        return found
+
+    return read_ruled
+
+
+def _literal(choices: tuple[Any, ...]) -> _Reader:
+    def read_literal(value: Any) -> Any:
+        if not any(value == choice and type(value) is type(choice) for choice in choices):
+            raise _expected(f"one of {', '.join(map(repr, choices))}", value)
+        return value
+
+    return read_literal
+
+
+def _exactly(kind: type, words: str) -> _Reader:
+    def read_exactly(value: Any) -> Any:
+        if type(value) is not kind:
+            raise _expected(words, value)
+        return value
+
+    return read_exactly
+
+
+def _number(value: Any) -> Any:
+    if type(value) is int and abs(value) < 2**53:
         return float(value)
-    if type(value) is not hint:
-        names = {str: "a text", int: "an integer", float: "a number", bool: "true or false"}
-        raise _fault(where, path, value, names[hint])
-    return _finite(value, where, path)
+    if type(value) is not float:
+        raise _expected("a number", value)
+    _finite(value)
+    return value
 
 
-def _read_tuple(args: tuple[Any, ...], value: Any, where: str, path: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise _fault(where, path, value, "a list")
-    hints = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-    if len(hints) != len(value):
-        raise _fault(where, path, value, f"a list of {len(hints)}")
-    return tuple(read(h, v, where, f"{path}[{i}]") for i, (h, v) in enumerate(zip(hints, value, strict=True)))
+def _tuple(args: tuple[Any, ...]) -> _Reader:
+    endless = args[-1] is Ellipsis
+    readers = [_reader(arg) for arg in args if arg is not Ellipsis]
+
+    def read_tuple(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _expected("a list", value)
+        each = readers * len(value) if endless else readers
+        if len(each) != len(value):
+            raise _expected(f"a list of {len(each)}", value)
+        return tuple(
+            _inside(reader, item, f"[{i}]") for i, (reader, item) in enumerate(zip(each, value, strict=True))
+        )
+
+    return read_tuple
 
 
-def _read_mapping(hint: Any, value: Any, where: str, path: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _fault(where, path, value, "an object")
-    return {key: read(hint, item, where, f"{path}.{key}") for key, item in value.items()}
+def _mapping(reader: _Reader) -> _Reader:
+    def read_mapping(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise _expected("an object", value)
+        return {key: _inside(reader, item, f".{key}") for key, item in value.items()}
+
+    return read_mapping
 
 
-def _read_dataclass(cls: Any, value: Any, where: str, path: str) -> Any:
-    if not isinstance(value, dict):
-        raise _fault(where, path, value, "an object")
-    hints = typing.get_type_hints(cls, include_extras=True)
-    for key in value:
-        if key not in hints:
-            known = ", ".join(hints)
-            raise ManifestError(
-                f"{where}: {path}: unknown key {key!r}.{did_you_mean(key, hints)} Known keys: {known}."
-            )
-    for key in _required(cls):
-        if key not in value:
-            raise ManifestError(f"{where}: {path}: the key {key!r} is missing; give it a value.")
-    return cls(**{key: read(hints[key], item, where, f"{path}.{key}") for key, item in value.items()})
+def _dataclass(cls: Any) -> _Reader:
+    readers = {key: _reader(hint) for key, hint in typing.get_type_hints(cls, include_extras=True).items()}
+    required = _required(cls)
+
+    def read_dataclass(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _expected("an object", value)
+        for key in value:
+            if key not in readers:
+                known = ", ".join(readers)
+                raise _Fault(f": unknown key {key!r}.{did_you_mean(key, readers)} Known keys: {known}.")
+        for key in required:
+            if key not in value:
+                raise _Fault(f": the key {key!r} is missing; give it a value.")
+        return cls(**{key: _inside(readers[key], item, f".{key}") for key, item in value.items()})
+
+    return read_dataclass
+
+
+def _inside(reader: _Reader, value: Any, step: str) -> Any:
+    """Reads a part; a fault in it says on its way out where the part is."""
+    try:
+        return reader(value)
+    except _Fault as fault:
+        raise fault.under(step) from None
+
+
+def _finite(value: Any) -> Any:
+    """Any JSON value, unless a number in it is too large for a float."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _expected("a finite number", value)
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _inside(_finite, item, f"[{index}]")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _inside(_finite, item, f".{key}")
+    return value
+
+
+_READERS: Mapping[Any, _Reader] = {
+    Any: _finite,
+    str: _exactly(str, "a text"),
+    int: _exactly(int, "an integer"),
+    float: _number,
+    bool: _exactly(bool, "true or false"),
+}
 
 
 def _required(cls: Any) -> list[str]:
@@ -153,40 +236,9 @@ def _required(cls: Any) -> list[str]:
     ]
 
 
-def _finite(value: Any, where: str, path: str) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _fault(where, path, value, "a finite number")
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            _finite(item, where, f"{path}[{index}]")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _finite(item, where, f"{path}.{key}")
-    return value
-
-
-def _fault(where: str, path: str, value: Any, expected: str) -> ManifestError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    return ManifestError(f"{where}: {path} is {shown}; expected {expected}.")
-
-
 def _not_none(args: tuple[Any, ...]) -> Any:
     [hint] = [arg for arg in args if arg is not type(None)]
     return hint
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r} is given twice in one object")
-        found[key] = value
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 _SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}

@@ -111,7 +111,7 @@ def test_info_of_another_model_of_a_presets_name_keeps_to_its_entry(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = merge([parse(manifest_text(example_entry("nice-mnist")), "other.json")])
-    monkeypatch.setattr("flowzoo.cli.models.load_manifests", lambda: other)
+    monkeypatch.setattr("flowzoo.cli.info.load_manifests", lambda: other)
     assert "published_parameters" not in json.loads(run("info", "nice-mnist", "--json")[1])
 
 

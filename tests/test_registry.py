@@ -22,6 +22,7 @@ from flowzoo.registry import (
     list_architectures,
     plugin_names,
     reset_registry,
+    survey,
 )
 from tests.plugin_factory import Distribution, broken, good, plugin_source
 
@@ -219,6 +220,22 @@ def test_a_config_or_model_that_is_not_there_breaks_the_plugin(
     install(Distribution(made.name, made.entries, kept))
     assert get_plugin("waves").state is PluginState.BROKEN
     assert cause in get_plugin("waves").cause
+
+
+def test_a_survey_imports_no_config_and_agrees_on_everything_else(install: Install) -> None:
+    made = good("waves")
+    install(
+        Distribution(made.name, made.entries, {**made.files, "config.py": "raise SystemExit"}),
+        good("tides"), good("tides", "zoo-fork"), broken("sea", "def ("), good("lake"),
+    )  # fmt: skip
+    first = dict(survey())
+    assert not any(name.startswith("zoo_") and name.endswith(".config") for name in sys.modules)
+    later = discover()
+    assert dict(survey()) == first
+    assert list(first) == list(later)
+    differ = {name: (first[name].state, later[name].state) for name in first if first[name] != later[name]}
+    assert differ == {"waves": (PluginState.OK, PluginState.BROKEN)}
+    assert later["waves"].architecture is None
 
 
 def test_a_model_that_cannot_be_imported_is_the_plugins_error(install: Install) -> None:

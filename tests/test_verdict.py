@@ -10,8 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import flowzoo.harness.record
-import flowzoo.manifest
+import flowzoo.manifest_text
 from flowzoo.api import Published
 from flowzoo.atomic import sha256_file
 from flowzoo.checkpoint import read_metadata
@@ -70,8 +69,7 @@ def manifest(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "weights_manifest.json"
     path.write_text(dump(Manifest(entries=(entry,))))
     monkeypatch.setenv("FLOWZOO_WEIGHTS_DIR", str(tmp_path))
-    monkeypatch.setattr(flowzoo.manifest, "core_manifest_path", lambda: path)
-    monkeypatch.setattr(flowzoo.harness.record, "core_manifest_path", lambda: path)
+    monkeypatch.setattr(flowzoo.manifest_text, "core_manifest", lambda: str(path))
     return path
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["cli", "main"]
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "list": ("models:list_models", "List the models of the zoo."),
-    "info": ("models:info", "Show everything about a model, preset or architecture."),
+    "list": ("listing:list_models", "List the models of the zoo."),
+    "info": ("info:info", "Show everything about a model, preset or architecture."),
     "eval": ("evaluate:evaluate", "Measure a model's bits per dimension and check it against the manifest."),
     "sample": ("sample:sample", "Draw images from a model into a PNG grid."),
     "verify": ("weights:verify", "Prove code and weights of a model in seconds, without data."),
@@ -96,12 +96,20 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """The model zoo for normalizing flows: trained models whose bits per dimension you can verify."""
-    from flowzoo.hub.settings import quiet_client
-
-    quiet_client()
+    _quiet_hub_client()
     if debug:
         ctx.meta["flowzoo.debug"] = True
         os.environ["FLOWZOO_DEBUG"] = "1"
+
+
+def _quiet_hub_client() -> None:
+    """Keeps the client's warnings and, where nobody watches, its progress bars off a command's stderr.
+
+    What the user has set stands. The client reads this once, when it is imported.
+    """
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

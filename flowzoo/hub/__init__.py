@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flowzoo.hub.digest import FileId, check_file, problem_with
 from flowzoo.hub.fetch import RemoteFile, cached_file, fetch, fetch_unlisted
-from flowzoo.hub.settings import HubSettings, hub_settings, quiet_client
+from flowzoo.hub.settings import HubSettings, hub_settings
 
 __all__ = [
     "FileId",
@@ -20,5 +20,4 @@ __all__ = [
     "fetch_unlisted",
     "hub_settings",
     "problem_with",
-    "quiet_client",
 ]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from flowzoo.errors import InputError
 
-__all__ = ["HubSettings", "hub_settings", "quiet_client"]
+__all__ = ["HubSettings", "hub_settings"]
 
 _TRUE = {"1", "true", "yes", "on"}
 
@@ -83,16 +82,6 @@ def hub_settings(
         named = next((name for name in ("FLOWZOO_OFFLINE", "HF_HUB_OFFLINE") if _is_set(name)), None)
         reason = f"{named} is set" if named else ""
     return HubSettings(where, bool(reason), reason, _cache_dir(cache_dir))
-
-
-def quiet_client() -> None:
-    """Keeps the client's warnings and, where nobody watches, its progress bars off a command's stderr.
-
-    What the user has set stands. Works only before the client is imported, which is when it reads this.
-    """
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _is_set(name: str) -> bool:

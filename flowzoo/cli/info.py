@@ -1,4 +1,4 @@
-"""``flowzoo list`` and ``flowzoo info``: what there is, and everything known about it."""
+"""``flowzoo info``: everything known about a model, a preset or an architecture."""
 
 from __future__ import annotations
 
@@ -9,47 +9,15 @@ from typing import Any
 import click
 
 from flowzoo.api import Architecture, Citation, Preset
-from flowzoo.cli.output import fields, json_option, note, print_json, print_line, table
+from flowzoo.cli.output import fields, json_option, print_json, print_line
 from flowzoo.config import config_hash, config_to_dict
 from flowzoo.errors import UnknownModel, did_you_mean
 from flowzoo.factory import preset_names, resolve
-from flowzoo.manifest import Entry, Manifest, load_manifests
-from flowzoo.registry import PluginState, discover, get_architecture, get_plugin
+from flowzoo.manifest import Entry, load_manifests
+from flowzoo.registry import discover, get_architecture, get_plugin
 
-_MODEL_COLUMNS = ("model", "version", "architecture", "data", "measured", "published", "status")
-_PRESET_COLUMNS = ("preset", "data", "published", "published_parameters", "recipe", "summary")
 _COUNTS = ("num_params", "size", "num_images", "reconstruction_exact", "steps", "count")
 _NOTHING: tuple[Any, ...] = (None, "", {}, [], ())
-_RIGHT = ("version", "measured", "published", "published parameters")
-_ARCHITECTURE_COLUMNS = ("architecture", "state", "summary", "presets")
-
-
-@click.command("list")
-@click.option("--architectures", "what", flag_value="architectures", help="List the architectures instead.")
-@click.option(
-    "--presets", "what", flag_value="presets", help="List the names that flowzoo.create takes instead."
-)
-@click.option("--all", "every", is_flag=True, help="List every version of a model, not just the default one.")
-@json_option
-def list_models(what: str | None, every: bool, as_json: bool) -> None:
-    """List the models of the zoo, with bits per dimension measured here and published."""
-    manifest = Manifest()
-    columns: tuple[str, ...]
-    if what == "architectures":
-        columns, rows = _ARCHITECTURE_COLUMNS, _architecture_rows()
-    elif what == "presets":
-        columns, rows = _PRESET_COLUMNS, _preset_rows()
-    else:
-        manifest = load_manifests()
-        columns, rows = _MODEL_COLUMNS, _model_rows(manifest, every)
-    if as_json:
-        print_json(rows)
-    else:
-        cells = [_cells(row, columns) for row in rows]
-        table([name.replace("_", " ") for name in columns], cells, right=_RIGHT)
-    _note_problems(manifest)
-    if not rows and what is None:
-        note("No manifest lists a model yet; `flowzoo list --presets` shows what can be trained.")
 
 
 @click.command()
@@ -196,92 +164,6 @@ def _summary(subject: _Subject) -> str:
         )
     architecture, _, config = resolve(subject.architecture_name, subject.config)
     return build_flow(architecture.name, config, device="meta").summary()
-
-
-# --- tables -------------------------------------------------------------------------------------------
-
-
-def _model_rows(manifest: Manifest, every: bool) -> list[dict[str, Any]]:
-    entries = manifest.entries if every else [manifest.default(name) for name in manifest.names()]
-    return [
-        {
-            "model": entry.name,
-            "version": entry.version,
-            "architecture": entry.architecture,
-            "data": entry.data.id,
-            "measured": asdict(entry.measured) if entry.measured else None,
-            "published": asdict(entry.published) if entry.published else None,
-            "status": entry.status,
-        }
-        for entry in entries
-        if entry is not None
-    ]
-
-
-def _preset_rows() -> list[dict[str, Any]]:
-    return [
-        {
-            "preset": f"{plugin.name}-{key}",
-            "data": preset.dataset,
-            "published": asdict(preset.published) if preset.published else None,
-            "published_parameters": preset.parameters,
-            "recipe": preset.recipe,
-            "summary": preset.summary,
-        }
-        for plugin in discover().values()
-        for key, preset in (plugin.architecture.presets if plugin.architecture else {}).items()
-    ]
-
-
-def _architecture_rows() -> list[dict[str, Any]]:
-    return [
-        {
-            "architecture": plugin.name,
-            "state": str(plugin.state),
-            "summary": plugin.architecture.summary if plugin.architecture else plugin.cause,
-            "presets": list(plugin.architecture.presets) if plugin.architecture else [],
-        }
-        for plugin in discover().values()
-    ]
-
-
-def _cells(row: Mapping[str, Any], columns: tuple[str, ...]) -> list[object]:
-    """A row's values as they are shown in a table: figures short, lists joined."""
-    return [_cell(column, row[column]) for column in columns]
-
-
-def _cell(column: str, value: Any) -> object:
-    if isinstance(value, dict):
-        return _bpd(value)
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    if column == "published_parameters" and value is not None:
-        return f"{value:,}"
-    return value
-
-
-def _bpd(figure: Mapping[str, Any]) -> str:
-    """Bits per dimension, with the standard error where it is known; a bound carries the sign for it."""
-    if "stderr" in figure:
-        bound = "≤ " if figure["dequantization"] != "uniform" else ""
-        return f"{bound}{figure['bpd']:.4f} ± {figure['stderr']:.4f}"
-    return f"{figure['bpd']:.2f}"
-
-
-def _note_problems(manifest: Manifest) -> None:
-    for name, sources in manifest.conflicts.items():
-        note(
-            f"Model {name!r} is listed by {' and by '.join(sources)}; it cannot be loaded until one is gone."
-        )
-    for problem in manifest.problems:
-        note(f"A plugin's manifest cannot be read: {problem}")
-    known = (PluginState.OK, PluginState.DISABLED)  # who disables a plugin need not be told
-    unusable = [plugin.name for plugin in discover().values() if plugin.state not in known]
-    if unusable:
-        note(f"Not usable: {', '.join(unusable)}; see `flowzoo plugins`.")
-
-
-# --- one model, preset or architecture ----------------------------------------------------------------
 
 
 def _shown(details: dict[str, Any], citations: tuple[Citation, ...]) -> list[tuple[str, object]]:

@@ -1,0 +1,159 @@
+"""``flowzoo list``: the models, presets and architectures that there are, and what is wrong with others.
+
+What is imported takes most of the command's time, so the models are listed without importing any config, and
+core's manifest, which was checked when it was written, is read for what is shown of it. Plugins' manifests
+are read strictly, and so is core's beside them or where something in it is not as it should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from flowzoo.cli.output import json_option, note, print_json, table
+from flowzoo.manifest_text import CORE, core_text, load_json, precedence
+from flowzoo.registry import Plugin, PluginState, discover, survey
+
+_MODEL_COLUMNS = ("model", "version", "architecture", "data", "measured", "published", "status")
+_PRESET_COLUMNS = ("preset", "data", "published", "published_parameters", "recipe", "summary")
+_ARCHITECTURE_COLUMNS = ("architecture", "state", "summary", "presets")
+_RIGHT = ("version", "measured", "published", "published parameters")
+
+
+@click.command("list")
+@click.option("--architectures", "what", flag_value="architectures", help="List the architectures instead.")
+@click.option(
+    "--presets", "what", flag_value="presets", help="List the names that flowzoo.create takes instead."
+)
+@click.option("--all", "every", is_flag=True, help="List every version of a model, not just the default one.")
+@json_option
+def list_models(what: str | None, every: bool, as_json: bool) -> None:
+    """List the models of the zoo, with bits per dimension measured here and published."""
+    columns: tuple[str, ...]
+    problems: Sequence[str] = ()
+    if what is None:
+        plugins = survey()
+        columns, (rows, problems) = _MODEL_COLUMNS, _model_rows(plugins, every)
+    else:
+        plugins = discover()
+        if what == "presets":
+            columns, rows = _PRESET_COLUMNS, _preset_rows(plugins)
+        else:
+            columns, rows = _ARCHITECTURE_COLUMNS, _architecture_rows(plugins)
+    if as_json:
+        print_json(rows)
+    else:
+        cells = [_cells(row, columns) for row in rows]
+        table([name.replace("_", " ") for name in columns], cells, right=_RIGHT)
+    for problem in (*problems, *_unusable(plugins)):
+        note(problem)
+    if not rows and what is None:
+        note("No manifest lists a model yet; `flowzoo list --presets` shows what can be trained.")
+
+
+def _model_rows(plugins: Mapping[str, Plugin], every: bool) -> tuple[list[dict[str, Any]], Sequence[str]]:
+    """The models of all manifests, and what is wrong with any of these.
+
+    Raises:
+        ManifestError: Core's own manifest is missing or invalid.
+    """
+    if not any(plugin.architecture and plugin.architecture.manifest for plugin in plugins.values()):
+        data = load_json(core_text(), CORE)
+        with suppress(LookupError, TypeError, ValueError):
+            rows = _rows(data["models"], every)
+            for row in rows:
+                _cells(row, _MODEL_COLUMNS)  # what cannot be shown is left to the strict reader's error
+            return rows, ()
+    from flowzoo.manifest import load_manifests
+
+    manifest = load_manifests()
+    conflicts = [
+        f"Model {name!r} is listed by {' and by '.join(sources)}; it cannot be loaded until one is gone."
+        for name, sources in manifest.conflicts.items()
+    ]
+    problems = [f"A plugin's manifest cannot be read: {problem}" for problem in manifest.problems]
+    return _rows([asdict(entry) for entry in manifest.entries], every), (*conflicts, *problems)
+
+
+def _rows(entries: Iterable[Mapping[str, Any]], every: bool) -> list[dict[str, Any]]:
+    """Rows of the entries given as JSON values, by name and version; unless ``every``, one for each name."""
+    ordered = sorted(entries, key=lambda entry: (entry["name"], entry["version"]))
+    chosen = {entry["name"]: entry for entry in sorted(ordered, key=_precedence)}
+    return [
+        {
+            "model": entry["name"],
+            "version": entry["version"],
+            "architecture": entry["architecture"],
+            "data": entry["data"]["id"],
+            "measured": entry["measured"],
+            "published": entry["published"],
+            "status": entry["status"],
+        }
+        for entry in ordered
+        if every or chosen[entry["name"]] is entry
+    ]
+
+
+def _precedence(entry: Mapping[str, Any]) -> tuple[int, int]:
+    return precedence(entry["status"], entry["version"])
+
+
+def _preset_rows(plugins: Mapping[str, Plugin]) -> list[dict[str, Any]]:
+    return [
+        {
+            "preset": f"{plugin.name}-{key}",
+            "data": preset.dataset,
+            "published": asdict(preset.published) if preset.published else None,
+            "published_parameters": preset.parameters,
+            "recipe": preset.recipe,
+            "summary": preset.summary,
+        }
+        for plugin in plugins.values()
+        for key, preset in (plugin.architecture.presets if plugin.architecture else {}).items()
+    ]
+
+
+def _architecture_rows(plugins: Mapping[str, Plugin]) -> list[dict[str, Any]]:
+    return [
+        {
+            "architecture": plugin.name,
+            "state": str(plugin.state),
+            "summary": plugin.architecture.summary if plugin.architecture else plugin.cause,
+            "presets": list(plugin.architecture.presets) if plugin.architecture else [],
+        }
+        for plugin in plugins.values()
+    ]
+
+
+def _cells(row: Mapping[str, Any], columns: tuple[str, ...]) -> list[object]:
+    """A row's values as they are shown in a table: figures short, lists joined."""
+    return [_cell(column, row[column]) for column in columns]
+
+
+def _cell(column: str, value: Any) -> object:
+    if isinstance(value, dict):
+        return _bpd(value)
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if column == "published_parameters" and value is not None:
+        return f"{value:,}"
+    return value
+
+
+def _bpd(figure: Mapping[str, Any]) -> str:
+    """Bits per dimension, with the standard error where it is known; a bound carries the sign for it."""
+    if "stderr" in figure:
+        bound = "≤ " if figure["dequantization"] != "uniform" else ""
+        return f"{bound}{figure['bpd']:.4f} ± {figure['stderr']:.4f}"
+    return f"{figure['bpd']:.2f}"
+
+
+def _unusable(plugins: Mapping[str, Plugin]) -> Iterator[str]:
+    known = (PluginState.OK, PluginState.DISABLED)  # who disables a plugin need not be told
+    names = [plugin.name for plugin in plugins.values() if plugin.state not in known]
+    if names:
+        yield f"Not usable: {', '.join(names)}; see `flowzoo plugins`."
