@@ -1,24 +1,26 @@
 """``python -m benchmarks``: runs every section, or those named, and writes JSON, a page and its plots.
 
-Results of sections that are not run again are kept from the JSON of earlier runs.
+``python -m benchmarks SECTION...`` measures these sections again and keeps the others' results from the JSON of
+earlier runs; ``--page`` measures nothing and writes page and plots again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import plots, report, scaling, sections, startup
+from benchmarks import comparison, plots, report, scaling, sections, startup
+from benchmarks.contention import watch
 from benchmarks.sections import Section, Settings
 
 SECTIONS: dict[str, Section] = {
-    "speed": sections.speed,
-    "presets": sections.presets,
+    "speed": comparison.speed,
+    "presets": comparison.presets,
+    "footprint": comparison.footprint,
     "memory": sections.memory,
     "celebahq": sections.celebahq,
     "mixture": sections.mixture,
@@ -40,19 +42,22 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 @click.option("--repeats", default=7, show_default=True, help="Runs of each subject.")
 @click.option("--smallest", is_flag=True, help="The smallest workloads, to see that everything works.")
 @click.option("--device", default="cpu", show_default=True, help="Where models run.")
-def main(names: tuple[str, ...], out: Path, repeats: int, smallest: bool, device: str) -> None:
+@click.option("--page", is_flag=True, help="Measure nothing; write the page again from the JSON.")
+def main(names: tuple[str, ...], out: Path, repeats: int, smallest: bool, device: str, page: bool) -> None:
     """Measures flowzoo beside its floor and its peers."""
     data = out / "benchmarks.json"
     results: dict[str, Any] = json.loads(data.read_text()) if data.exists() else {}
-    results["machine"] = report.machine()
-    settings = Settings(repeats=repeats, smallest=smallest, device=device)
-    for name in names or SECTIONS:
-        print(f"{name} ...", file=sys.stderr, flush=True)  # noqa: T201
-        results.setdefault("load", {})[name] = os.getloadavg()[0]
-        results[name] = SECTIONS[name](settings)
-        # After each, so that a run that is cut short has not been for nothing.
-        out.mkdir(parents=True, exist_ok=True)
-        data.write_text(json.dumps(results, indent=2) + "\n")
+    if not page:
+        results["machine"] = report.machine()
+        settings = Settings(repeats=repeats, smallest=smallest, device=device)
+        for name in names or SECTIONS:
+            print(f"{name} ...", file=sys.stderr, flush=True)  # noqa: T201
+            others = watch()
+            results[name] = SECTIONS[name](settings)
+            results.setdefault("others", {})[name] = others()
+            # After each, so that a run that is cut short has not been for nothing.
+            out.mkdir(parents=True, exist_ok=True)
+            data.write_text(json.dumps(results, indent=2) + "\n")
     text = report.page(results, plots.draw(results, out / "images" / "benchmarks"))
     (out / "benchmarks.md").write_text(text)
     click.echo(text)

@@ -18,6 +18,7 @@ from benchmarks.workloads import Workload, build, void
 from flowzoo.hub import hub_settings
 from flowzoo.loading import prepare
 from flowzoo.manifest import load_manifests
+from flowzoo.undrawn import build_to_load
 
 
 def largest_bundled() -> tuple[str, Path] | None:
@@ -52,11 +53,9 @@ def bare_loading(name: str, path: str) -> Callable[[], dict[str, float]]:
 
 
 def building(name: str) -> Callable[[], None]:
-    """Only the construction of the module, with its random initial weights."""
+    """Only the construction of the module, as loading does it: what the file replaces is not drawn."""
     flow = flowzoo.load(name, offline=True)
-    from flowzoo.factory import build_flow
-
-    return lambda: void(build_flow(str(flow.architecture), flow.config))
+    return lambda: void(build_to_load(str(flow.architecture), flow.config))
 
 
 def data_parallel(workload: dict[str, Any], world: int, steps: int) -> Callable[[], float]:

@@ -8,9 +8,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import LIBRARIES, NOTES
+
 Result = dict[str, Any]
 MEMORY_MODES = ("store", "checkpoint", "invertible")
-PACKAGES = ("torch", "flowzoo", "normflows", "nflows", "FrEIA", "zuko")
+SUBJECTS = ("flowzoo", *LIBRARIES)
+CONTENDED = 0.1
+"""Cores held by others from which on the clock on the wall says little on this machine."""
+PACKAGES = ("torch", "flowzoo", *LIBRARIES)
 
 
 def machine() -> Result:
@@ -45,21 +50,27 @@ def page(results: Result, pictures: Iterable[str]) -> str:
         "Written by `python -m benchmarks`; do not edit. Every number is a ratio of two subjects that ran in turn, "
         "each in its own process, with one thread; each subject's time is its fastest run, in processor seconds, so "
         "that neighbours on the machine count little. Scaling with threads and processes is by the clock on the wall.",
-        *_loads(results.get("load", {})),
         f"Machine: {told['cpu']}, {told['gpu'] or 'no GPU'}, {told['system']}, Python {told['python']}. {versions}.",
     ]
     available = set(pictures)
     for name, render in RENDERERS.items():
         if name in results:
             parts.append(render(results[name]))
+            parts += _contention(name, results.get("others", {}).get(name))
             if f"{name}.png" in available:
                 parts.append(f"![{name}](images/benchmarks/{name}.png)")
     return "\n\n".join(parts) + "\n"
 
 
-def _loads(loads: dict[str, float]) -> list[str]:
-    told = ", ".join(f"{name} {load:.1f}" for name, load in sorted(loads.items()))
-    return [f"Load average of the machine when a section began, itself included: {told}."] if told else []
+def _contention(name: str, others: float | None) -> list[str]:
+    """What is to be said of other processes on the machine, where the clock on the wall was read."""
+    if name not in ("scaling", "data_parallel"):
+        return []
+    if others is None:
+        return ["Not known: how much of the machine other processes held meanwhile."]
+    told = f"Meanwhile other processes held {others:.2f} cores on average."
+    what = "the sweep of threads" if name == "scaling" else "the efficiency"
+    return [told + (f" **Contended: {what} says nothing here.**" if others >= CONTENDED else "")]
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -77,9 +88,10 @@ def _speed(result: Result) -> str:
         [
             "## Speed relative to the floor",
             "The floor is the coupling networks alone, bare convolutions and ReLUs, channels last: forward and "
-            "backward for training, forward for `log_prob` and sampling. A training step includes Adam.",
-            *_against_floor(result["rows"], ["flowzoo", "normflows", "nflows", "FrEIA"]),
-            "\n".join(f"- **{name}**: {note}" for name, note in result["peers"].items()),
+            "backward for training, forward for `log_prob` and sampling. A training step includes Adam. All subjects "
+            "are given images of grey levels, to which they add uniform noise, and give such images, in float32.",
+            *_against_floor(result["rows"]),
+            *_notes("glow"),
         ]
     )
 
@@ -88,21 +100,55 @@ def _presets(result: Result) -> str:
     return "\n\n".join(
         [
             "## The other architectures relative to their floors",
-            "Here the floor is the networks inside the couplings as they are, on what reaches them.",
-            *_against_floor(result["rows"], ["flowzoo"]),
+            "Here the floor is the networks inside the couplings as they are, on what reaches them. Batches of 32 "
+            "images, of 200 for NICE. An empty cell: the library cannot express the workload.",
+            *_against_floor(result["rows"]),
+            *_notes("realnvp", "nice", "flowpp"),
         ]
     )
 
 
-def _against_floor(rows: Result, subjects: list[str]) -> list[str]:
+def _notes(*workloads: str) -> list[str]:
+    names = {"glow": "Glow", "realnvp": "RealNVP", "nice": "NICE", "flowpp": "Flow++"}
+    listed = []
+    for workload in workloads:
+        lines = [f"- **{library}**: {note}" for library, note in NOTES[workload].items()]
+        listed.append(f"{names[workload]} by the peers:\n\n" + "\n".join(lines))
+    return listed
+
+
+def _footprint(result: Result) -> str:
+    header = ("floor", "flowzoo", "flowzoo, by inversion", *SUBJECTS[1:])
+    table = [
+        [name, *("" if (mib := row["mib"].get(s)) is None else f"{mib:.1f}" for s in header)]
+        for name, row in result["rows"].items()
+    ]
+    return "\n\n".join(
+        [
+            "## Peak memory of a training step",
+            "MiB at the peak of a step above what the process held before it: weights, gradients and Adam's moments. "
+            "So it is activations and what the backward pass works with. The same workloads as above, each subject "
+            "in a process of its own whose freed memory goes back to the system at once.",
+            _table(["workload", *header], table),
+            *_failures(result["rows"]),
+        ]
+    )
+
+
+def _against_floor(rows: Result) -> list[str]:
+    present = {subject for row in rows.values() for subject in row["ratios"]}
+    subjects = [subject for subject in SUBJECTS if subject in present]
     table = [[name, *(_ratio(row["ratios"].get(s)) for s in subjects)] for name, row in rows.items()]
+    return [_table(["workload", *subjects], table), *_failures(rows)]
+
+
+def _failures(rows: Result) -> list[str]:
     errors = {
         f"{name}, {subject}: {error}"
         for name, row in rows.items()
         for subject, error in row["errors"].items()
     }
-    failed = ["Not measured: " + "; ".join(sorted(errors))] if errors else []
-    return [_table(["workload", *subjects], table), *failed]
+    return ["Not measured: " + "; ".join(sorted(errors))] if errors else []
 
 
 def _memory(result: Result) -> str:
@@ -113,9 +159,9 @@ def _memory(result: Result) -> str:
         tables.append(_table([label, *header], rows))
     return "\n\n".join(
         [
-            "## Memory of a training step",
+            "## Memory against depth and image size",
             "Peak memory above weights, gradients and optimizer, and time relative to `store`. Against depth: Glow, "
-            "three levels, hidden 32, 64x64, batch 4. Against image size: the same with K=4, batch 1.",
+            "three levels, hidden 32, 64x64, batch 4. Against image size: the same with K=4.",
             *tables,
             f"By inversion, from the least to the greatest depth the step's memory grows by {result['growth']:.1%}, "
             f"which is {result['growth_of_all']:.1%} of what weights, gradients and optimizer then take.",
@@ -180,8 +226,8 @@ def _loading(result: Result) -> str:
 def _scaling(result: Result) -> str:
     rows = [[name, _points(sweep["relative"]), f"{sweep['exponent']:.2f}"] for name, sweep in result.items()]
     text = "Images per second relative to the first point, and the exponent of a power law fitted to all points. "
-    text += "Base: Glow K=4 L=2 hidden 64, 32x32, batch 16. The sweep of threads is by the clock on the wall, and "
-    text += "says nothing where other processes hold the cores."
+    text += "Base: Glow K=4 L=2 hidden 64, 32x32, batch 16. The sweep of threads is by the clock on the wall, the "
+    text += "others in processor seconds."
     return f"## Scaling\n\n{text}\n\n" + _table(["sweep", "relative throughput", "exponent"], rows)
 
 
@@ -192,8 +238,8 @@ def _points(relative: dict[str, float]) -> str:
 def _data_parallel(result: Result) -> str:
     text = result.get("errors") or f"{result['efficiency']:.0%}"
     return (
-        "## Two processes\n\nEfficiency of two gloo processes on this machine, each with the batch of one: "
-        f"{text}. (Both cores must be free for this to say anything.)"
+        "## Two processes\n\nEfficiency of two gloo processes on this machine, each with the batch of one, by the "
+        f"clock on the wall: {text}."
     )
 
 
@@ -203,6 +249,7 @@ def _costs(result: Result) -> str:
         [
             name,
             f"{row['gflop_per_image']:.2f}",
+            f"{row.get('passes', 3)}",
             f"{row['images'] / 1e6:.1f} M",
             f"{row['exaflop']:.1f}",
             *(f"{row['hours'][kind]:.1f} / {row['hours'][kind] / 8:.1f}" for kind in kinds),
@@ -212,6 +259,7 @@ def _costs(result: Result) -> str:
     header = [
         "model",
         "GFLOP forward",
+        "passes",
         "images",
         "EFLOP",
         *(f"hours on 1 / 8 GPUs, {kind}" for kind in kinds),
@@ -219,7 +267,8 @@ def _costs(result: Result) -> str:
     peaks = ", ".join(f"{kind} {peak:.0f} TFLOP/s" for kind, peak in result["peak_tflops"].items())
     text = (
         f"Estimates, not measurements. Operations are counted from one image's forward pass (a multiply-add is two); "
-        f"training takes three forward passes an image, times steps x batch of the recipe, over {result['gpu']}'s "
+        f"training takes three forward passes an image, four where the recipe does not store activations but computes "
+        f"them again, times steps x batch of the recipe, over {result['gpu']}'s "
         f"dense peak ({peaks}) at an assumed utilization of {result['utilization']:.0%}. Eight GPUs are taken to be "
         "eight times one."
     )
@@ -229,6 +278,7 @@ def _costs(result: Result) -> str:
 RENDERERS = {
     "speed": _speed,
     "presets": _presets,
+    "footprint": _footprint,
     "memory": _memory,
     "celebahq": _celebahq,
     "mixture": _mixture,

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.interleave import Measured, Spec, compare
-from benchmarks.peers import BUILDERS, NOTES
-from benchmarks.workloads import TASKS, Workload, glow
+from benchmarks.workloads import Workload, glow
 
 MEMORY_MODES = ("store", "checkpoint", "invertible")
 Result = dict[str, Any]
@@ -30,49 +29,15 @@ class Settings:
     device: str = "cpu"
 
 
-def _spec(subject: str, workload: Workload, *tasks: str, **others: Any) -> Spec:
+def spec(subject: str, workload: Workload, *tasks: str, **others: Any) -> Spec:
+    """What a worker needs to know to measure a subject's tasks on a workload."""
     return {"subject": subject, "workload": workload.to_json(), "tasks": tasks, **others}
 
 
-def _row(measured: Mapping[str, Measured], base: str) -> Result:
+def row(measured: Mapping[str, Measured], base: str) -> Result:
     """Seconds of every subject relative to one, and what went wrong."""
     ratios = {name: m.seconds / measured[base].seconds for name, m in measured.items() if m.error is None}
     return {"ratios": ratios, "errors": {name: m.error for name, m in measured.items() if m.error}}
-
-
-def speed(settings: Settings) -> Result:
-    """Glow and its peers against the floor."""
-    glows = {
-        "Glow K=8 L=3 hidden 128": glow(8, 128, device=settings.device),
-        "Glow K=16 L=3 hidden 64": glow(16, 64, device=settings.device),
-    }
-    if settings.smallest:
-        glows = {"Glow, tiny": glow(2, 8, 16, levels=2, batch=2, device=settings.device)}
-    return {"rows": _against_floor(glows, ("floor", "flowzoo", *BUILDERS), settings), "peers": NOTES}
-
-
-def presets(settings: Settings) -> Result:
-    """The other architectures' MNIST presets against their floors."""
-    size = "tiny" if settings.smallest else "mnist"
-    batches = {"realnvp": 8, "flowpp": 8, "nice": 200}
-    workloads = {
-        f"{name}-{size}": Workload(
-            model=f"{name}-{size}", batch=2 if settings.smallest else batch, device=settings.device
-        )
-        for name, batch in batches.items()
-    }
-    return {"rows": _against_floor(workloads, ("floor", "flowzoo"), settings)}
-
-
-def _against_floor(
-    workloads: Mapping[str, Workload], subjects: tuple[str, ...], settings: Settings
-) -> Result:
-    rows: Result = {}
-    for name, workload in workloads.items():
-        measured = compare({s: _spec(s, workload, *TASKS) for s in subjects}, settings.repeats)
-        for task in TASKS:
-            rows[f"{name}: {task}"] = _row({s: m.of(task) for s, m in measured.items()}, "floor")
-    return rows
 
 
 def memory(settings: Settings) -> Result:
@@ -84,7 +49,7 @@ def memory(settings: Settings) -> Result:
         str(k): _memory(glow(k, hidden, size, levels=levels, batch=4, device=settings.device)) for k in depths
     }
     by_size = {
-        str(s): _memory(glow(4, hidden, s, levels=levels, batch=1, device=settings.device), repeats=1)
+        str(s): _memory(glow(4, hidden, s, levels=levels, batch=4, device=settings.device), repeats=1)
         for s in sizes
     }
     first, last = by_depth[str(depths[0])]["invertible"], by_depth[str(depths[-1])]["invertible"]
@@ -98,7 +63,7 @@ def memory(settings: Settings) -> Result:
 
 def _memory(workload: Workload, repeats: int = 3) -> Result:
     modes = {m: Workload(**(workload.to_json() | {"memory": m})) for m in MEMORY_MODES}
-    measured = compare({m: _spec("flowzoo", w, "train", memory=True) for m, w in modes.items()}, repeats)
+    measured = compare({m: spec("flowzoo", w, "train", memory=True) for m, w in modes.items()}, repeats)
     return {
         name: {
             "step_mib": m.extra_bytes / 2**20,
@@ -120,7 +85,7 @@ def celebahq(settings: Settings) -> Result:
         memory="invertible",
         device=settings.device,
     )
-    measured = compare({"step": _spec("flowzoo", workload, "train", memory=True, warm_up=1)}, 1)["step"]
+    measured = compare({"step": spec("flowzoo", workload, "train", memory=True, warm_up=1)}, 1)["step"]
     state = (measured.result or {}).get("state_bytes", 0)
     return {
         "peak_mib": measured.peak_bytes / 2**20,
@@ -143,7 +108,7 @@ def mixture(settings: Settings) -> Result:
             for d in ("forward", "inverse")
         }
         measured = compare(specs, settings.repeats)
-        rows[name] = _row(measured, "forward") | {"max_error": measured["inverse"].result}
+        rows[name] = row(measured, "forward") | {"max_error": measured["inverse"].result}
     return {"rows": rows}
 
 
@@ -152,8 +117,7 @@ def drift(settings: Settings) -> Result:
     arguments = {"couplings": 200, "hidden": 32, "size": 16, "levels": 2}
     if settings.smallest:
         arguments |= {"couplings": 4, "hidden": 8, "size": 8}
-    spec = {"subject": "drift", "arguments": arguments, "warm_up": 0}
-    measured = compare({"drift": spec}, 1)["drift"]
+    measured = compare({"drift": {"subject": "drift", "arguments": arguments, "warm_up": 0}}, 1)["drift"]
     return measured.result or {"error": measured.error}
 
 

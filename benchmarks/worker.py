@@ -36,11 +36,11 @@ def main() -> None:
 def prepare(spec: dict[str, Any]) -> Callable[[], Any]:
     """The callable that a specification's ``subject`` names."""
     from benchmarks import models, numerics
-    from benchmarks.peers import BUILDERS, peer_task
+    from benchmarks.peers import LIBRARIES, peer_task
     from benchmarks.workloads import Workload, floor_task, flow_task
 
     subject = spec["subject"]
-    if subject in ("flowzoo", "floor", *BUILDERS):
+    if subject in ("flowzoo", "floor", *LIBRARIES):
         workload = Workload(**spec["workload"])
         if subject == "flowzoo":
             return flow_task(workload, spec["task"])
@@ -58,6 +58,8 @@ def measure(run: Callable[[], Any], spec: dict[str, Any]) -> dict[str, Any]:
 
     With one thread on the CPU the seconds are the process's own, which neighbours on the machine do not lengthen.
     """
+    if spec.get("workload", {}).get("device", "cpu").startswith("cuda"):
+        return _measure_on_cuda(run)
     own_time = spec.get("threads", 1) == 1 and not spec.get("wall", False)
     clock = time.process_time if own_time else time.perf_counter
     before = _reset_peak()
@@ -65,6 +67,25 @@ def measure(run: Callable[[], Any], spec: dict[str, Any]) -> dict[str, Any]:
     result = run()
     seconds = clock() - start
     return {"seconds": seconds, "before": before, "peak": _peak(), "result": result}
+
+
+def _measure_on_cuda(run: Callable[[], Any]) -> dict[str, Any]:
+    """The same on a GPU: by the clock on the wall until its work is done, and the memory of its tensors."""
+    import torch
+
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    start = time.perf_counter()
+    result = run()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    return {
+        "seconds": seconds,
+        "before": before,
+        "peak": torch.cuda.max_memory_allocated(),
+        "result": result,
+    }
 
 
 def _reset_peak() -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import flowzoo
 from flowzoo.bijectors import Coupling
+from flowzoo.factory import resolve
 from flowzoo.flow import Flow
 from flowzoo.nets.conv import ConvNet
 
@@ -39,6 +40,15 @@ class Workload:
     memory: Literal["store", "checkpoint", "invertible"] = "store"
     device: str = "cpu"
 
+    @property
+    def architecture(self) -> str:
+        """The architecture's name."""
+        return self.model.partition("-")[0]
+
+    def resolved(self) -> Any:
+        """The architecture's config, the preset's fields and all defaults included."""
+        return resolve(self.model, self.config)[2]
+
     def to_json(self) -> dict[str, Any]:
         """The workload as plain data."""
         return asdict(self)
@@ -53,16 +63,18 @@ def glow(depth: int, hidden: int, size: int = 32, levels: int = 3, **others: Any
 def build(workload: Workload) -> tuple[Flow, Tensor]:
     """The initialised flow and a batch of random images."""
     torch.manual_seed(0)
-    config = dict(workload.config)
-    if "image_shape" in config:
-        config["image_shape"] = tuple(config["image_shape"])
-    flow = flowzoo.create(workload.model, **config).to(workload.device)
-    images = torch.randint(0, 256, (workload.batch, *flow.image_shape), dtype=torch.uint8)
-    images = images.to(workload.device)
+    flow = flowzoo.create(workload.model, **workload.config).to(workload.device)
+    images = grey_images(workload)
     # One image gives data-dependent initialisation no variance to measure.
     flow.initialize(images if workload.batch > 1 else torch.cat((images, images.flip(-1))))
     flow.set_memory(workload.memory)
     return flow, images
+
+
+def grey_images(workload: Workload) -> Tensor:
+    """A batch of random images, uint8."""
+    shape = (workload.batch, *workload.resolved().image_shape)
+    return torch.randint(0, 256, shape, dtype=torch.uint8).to(workload.device)
 
 
 def flow_task(workload: Workload, task: Task) -> Run:
@@ -85,7 +97,9 @@ def flow_task(workload: Workload, task: Task) -> Run:
     if task == "log_prob":
         return torch.no_grad()(lambda: void(flow.log_prob(images)))
     generator = torch.Generator().manual_seed(0)
-    return lambda: void(flow.sample(workload.batch, temperature=0.7, generator=generator))
+    # The whole batch at a time, as every other subject does it.
+    options: dict[str, Any] = {"temperature": 0.7, "generator": generator, "batch_size": workload.batch}
+    return lambda: void(flow.sample(workload.batch, **options))
 
 
 def floor_task(workload: Workload, task: Task) -> Run:

@@ -1,0 +1,80 @@
+"""Comparisons of one workload's subjects: flowzoo, the floor under it, and the peers that can express it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmarks.interleave import Measured, Spec, compare
+from benchmarks.peers import LIBRARIES, peers_of
+from benchmarks.sections import Result, Settings, row, spec
+from benchmarks.workloads import TASKS, Workload, glow
+
+UNIFORM = {"dequantization": "uniform"}
+PLAIN = {"network": "conv", "network_batch_norm": False, "normalization": "actnorm"}
+
+
+def speed(settings: Settings) -> Result:
+    """Glow and its peers against the floor."""
+    return {"rows": _against_floor(glows(settings), settings)}
+
+
+def presets(settings: Settings) -> Result:
+    """The other architectures' MNIST presets and their peers against the floors."""
+    return {"rows": _against_floor(others(settings), settings)}
+
+
+def footprint(settings: Settings) -> Result:
+    """Peak memory of a training step of every workload's subjects, in MiB."""
+    rows = {}
+    for name, workload in {**glows(settings), **others(settings)}.items():
+        specs = {s: spec(s, workload, "train", memory=True) for s in _subjects(workload)}
+        inverted = Workload(**(workload.to_json() | {"memory": "invertible"}))
+        specs["flowzoo, by inversion"] = spec("flowzoo", inverted, "train", memory=True)
+        measured = compare(specs, 1 if settings.smallest else 3)
+        rows[name] = {
+            "mib": {s: m.extra_bytes / 2**20 for s, m in measured.items() if m.error is None},
+            "errors": {s: m.error for s, m in measured.items() if m.error},
+        }
+    return {"rows": rows}
+
+
+def glows(settings: Settings) -> dict[str, Workload]:
+    """The workloads of Glow."""
+    if settings.smallest:
+        return {"Glow, tiny": glow(2, 8, 16, levels=2, batch=2, device=settings.device)}
+    return {
+        "Glow K=8 L=3 hidden 128": glow(8, 128, device=settings.device),
+        "Glow K=16 L=3 hidden 64": glow(16, 64, device=settings.device),
+    }
+
+
+def others(settings: Settings) -> dict[str, Workload]:
+    """The MNIST presets of the other architectures, and variants of them that peers can express."""
+    size, images, many = ("tiny", 2, 2) if settings.smallest else ("mnist", 32, 200)
+    plain = PLAIN if settings.smallest else {}
+    return {
+        f"{model}-{size}{changed}": Workload(
+            model=f"{model}-{size}", config=config, batch=batch, device=settings.device
+        )
+        for model, batch, changed, config in (
+            ("realnvp", images, "", {}),
+            ("realnvp", images, ", uniform noise", UNIFORM | plain),
+            ("flowpp", images, "", {}),
+            ("nice", many, "", {}),
+            ("nice", many, ", Gaussian base", {"base": "normal"}),
+        )
+    }
+
+
+def _subjects(workload: Workload) -> tuple[str, ...]:
+    return ("floor", "flowzoo", *(library for library in LIBRARIES if library in peers_of(workload)))
+
+
+def _against_floor(workloads: Mapping[str, Workload], settings: Settings) -> Result:
+    rows: Result = {}
+    for name, workload in workloads.items():
+        specs: dict[str, Spec] = {s: spec(s, workload, *TASKS) for s in _subjects(workload)}
+        measured: dict[str, Measured] = compare(specs, settings.repeats)
+        for task in TASKS:
+            rows[f"{name}: {task}"] = row({s: m.of(task) for s, m in measured.items()}, "floor")
+    return rows
