@@ -11,10 +11,10 @@ import click
 from flowzoo.api import Architecture, Citation, Preset
 from flowzoo.cli.output import fields, json_option, print_json, print_line
 from flowzoo.config import config_hash, config_to_dict
-from flowzoo.errors import UnknownModel, did_you_mean
+from flowzoo.errors import FlowzooError, UnknownModel, did_you_mean
 from flowzoo.factory import preset_names, resolve
-from flowzoo.manifest import Entry, load_manifests
-from flowzoo.registry import discover, get_architecture, get_plugin
+from flowzoo.manifest import Entry, Manifest, load_manifests
+from flowzoo.registry import get_architecture, get_plugin, plugin_names
 
 _COUNTS = ("num_params", "size", "num_images", "reconstruction_exact", "steps", "count")
 _NOTHING: tuple[Any, ...] = (None, "", {}, [], ())
@@ -45,7 +45,10 @@ def info(name: str, stack: bool, bibtex: bool, as_json: bool) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Subject:
-    """What a name on the command line turned out to be; only an architecture has no config."""
+    """What a name on the command line turned out to be; only an architecture has no config.
+
+    ``create`` is the call that builds what bears the name, untrained, if there is one.
+    """
 
     name: str
     kind: str
@@ -55,6 +58,7 @@ class _Subject:
     entry: Entry | None = None
     config: Mapping[str, Any] | None = None
     source: str = ""
+    create: str | None = None
 
     @property
     def citations(self) -> tuple[Citation, ...]:
@@ -86,9 +90,8 @@ class _Subject:
                 "count": self.preset.parameters,
                 "note": self.preset.parameters_note,
             }
-        if self.kind in ("preset", "architecture") or self.name in preset_names():
-            call = f'"{self.name}"' + (", image_shape=(C, H, W), ..." if self.kind == "architecture" else "")
-            facts["create"] = f"flowzoo.create({call})"
+        if self.create is not None:
+            facts["create"] = self.create
         if plugin is not None:
             facts["plugin"] = {
                 key: str(getattr(plugin, key))
@@ -106,25 +109,19 @@ def _subject(name: str) -> _Subject:
     """
     manifest = load_manifests()
     if name.partition("@")[0] in {*manifest.names(), *manifest.conflicts}:
-        entry = manifest.get(name)
+        return _model(name, manifest)
+    if name in plugin_names():
         return _Subject(
             name=name,
-            kind="model",
-            architecture=_usable(entry.architecture),
-            architecture_name=entry.architecture if entry.architecture in discover() else "",
-            preset=_preset_of(entry),
-            entry=entry,
-            config=entry.config,
-            source=manifest.sources[entry.key],
-        )
-    if name in discover():
-        return _Subject(
-            name=name, kind="architecture", architecture=get_architecture(name), architecture_name=name
+            kind="architecture",
+            architecture=get_architecture(name),
+            architecture_name=name,
+            create=f'flowzoo.create("{name}", image_shape=(C, H, W), ...)',
         )
     try:
         architecture, preset, config = resolve(name, {})
     except UnknownModel:
-        known = [*manifest.names(), *preset_names(), *discover()]
+        known = [*manifest.names(), *preset_names(), *plugin_names()]
         raise UnknownModel(
             f"{name!r} is no model, preset or architecture.{did_you_mean(name, known)} "
             "`flowzoo list`, `flowzoo list --presets` and `flowzoo list --architectures` show them all."
@@ -136,21 +133,39 @@ def _subject(name: str) -> _Subject:
         architecture_name=architecture.name,
         preset=preset,
         config=config_to_dict(config),
+        create=f'flowzoo.create("{name}")',
     )
 
 
-def _preset_of(entry: Entry) -> Preset | None:
-    """The preset of the entry's name, if the entry's model is still the one that it describes."""
-    if entry.name not in preset_names():
-        return None
-    architecture, preset, config = resolve(entry.name, {})
-    same = config_hash(architecture.name, config_to_dict(config)) == entry.config_hash
-    return preset if same else None
+def _model(name: str, manifest: Manifest) -> _Subject:
+    """The model of that name, with its preset if the model is still the one that the preset describes.
+
+    Raises:
+        UnknownModel: It has no such version.
+        ManifestError: Several manifests list it.
+    """
+    entry = manifest.get(name)
+    try:
+        architecture, preset, config = resolve(entry.name, {})
+    except FlowzooError:  # the name is no preset's, or its plugin cannot be used
+        preset, same = None, False
+    else:
+        same = config_hash(architecture.name, config_to_dict(config)) == entry.config_hash
+    return _Subject(
+        name=name,
+        kind="model",
+        architecture=_usable(entry.architecture),
+        architecture_name=entry.architecture if entry.architecture in plugin_names() else "",
+        preset=preset if same else None,
+        entry=entry,
+        config=entry.config,
+        source=manifest.sources[entry.key],
+        create=f'flowzoo.create("{name}")' if preset and name == entry.name else None,
+    )
 
 
 def _usable(name: str) -> Architecture | None:
-    plugin = discover().get(name)
-    return plugin.architecture if plugin else None
+    return get_plugin(name).architecture if name in plugin_names() else None
 
 
 def _summary(subject: _Subject) -> str:
