@@ -51,8 +51,8 @@ def test_what_cannot_be_shown_is_refused(images: torch.Tensor, tmp_path: Path) -
 def test_a_curve_is_drawn_whatever_the_rows(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"kind": "header"}]
     save_curve(rows, tmp_path / "empty.png")
-    rows += [{"kind": "train", "step": s, "loss": 8 / s, "x": 1} for s in range(1, 50)]
-    rows += [{"kind": "valid", "step": 25, "bpd": None}, {"kind": "valid", "step": 50, "bpd": 1.5}]
+    rows += [{"kind": "train", "step": s, "images": 9 * s, "loss": 8 / s} for s in range(1, 50)]
+    rows += [{"kind": "valid", "images": n, "bpd": bpd} for n, bpd in ((225, None), (450, 1.5))]
     save_curve(rows, tmp_path / "curve.png", title="run")
     empty, curve = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("empty", "curve"))
     assert (curve != empty).any()

@@ -13,7 +13,7 @@ import torch
 
 from flowzoo.data import TrainBatches
 from flowzoo.errors import ConfigError
-from flowzoo.harness.export import run_cost, run_summary
+from flowzoo.harness.export import run_summary
 from flowzoo.harness.run_dir import RunDir
 from flowzoo.harness.step import GradientStep
 from flowzoo.harness.training import build_model, train_flow
@@ -79,7 +79,7 @@ def test_a_run_that_starts_from_another_counts_its_cost(tmp_path: Path) -> None:
         (run / "run.json").write_text(json.dumps(header))
         row = {"kind": "valid", "step": 3, "bpd": 5.0, "seconds": 7.5, "images": 30}
         (run / "metrics.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(row)}\n")
-    assert run_cost(tmp_path / "first") == {"seconds": 7.5, "images": 30, "step": 3}
-    assert run_cost(tmp_path / "second") == {"seconds": 15.0, "images": 60, "step": 6}
+    assert RunDir(tmp_path / "first").cost() == {"seconds": 7.5, "images": 30, "step": 3}
+    assert RunDir(tmp_path / "second").cost() == {"seconds": 15.0, "images": 60, "step": 6}
     summary = run_summary(tmp_path / "second")
     assert (summary["images"], summary["best_step"]) == (60, 6)

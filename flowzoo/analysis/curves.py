@@ -25,7 +25,7 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """Data range of the plot: steps across, bits per dimension upwards."""
+    """Data range of the plot: images seen across, bits per dimension upwards."""
 
     x_max: float
     y_min: float
@@ -39,7 +39,7 @@ class Axes:
 
 
 def curves_of(rows: Sequence[dict[str, Any]]) -> tuple[Points, Points]:
-    """Training loss and validation of the rows of ``metrics.jsonl``, as (step, bits per dimension)."""
+    """Training loss and validation of the rows of ``metrics.jsonl``, as (images seen, bits per dimension)."""
     return _points(rows, "train", "loss"), _points(rows, "valid", "bpd")
 
 
@@ -54,7 +54,7 @@ def save_curve(rows: Sequence[dict[str, Any]], path: str | Path, *, title: str =
 
 
 def save_lines(lines: Sequence[tuple[str, Points, bool]], path: str | Path, *, title: str = "") -> None:
-    """Draws named lines over steps into a PNG, atomically.
+    """Draws named lines over images seen into a PNG, atomically.
 
     Args:
         lines: Name, points, and whether to mark the points and write the last value.
@@ -76,9 +76,9 @@ def save_lines(lines: Sequence[tuple[str, Points, bool]], path: str | Path, *, t
 
 
 def _points(rows: Sequence[dict[str, Any]], kind: str, key: str) -> Points:
-    found = [(row["step"], row[key]) for row in rows if row.get("kind") == kind]
+    found = [(row["images"], row[key]) for row in rows if row.get("kind") == kind]
     return [
-        (float(step), float(value)) for step, value in found if value is not None and math.isfinite(value)
+        (float(images), float(value)) for images, value in found if value is not None and math.isfinite(value)
     ]
 
 
@@ -110,10 +110,16 @@ def _draw_axes(draw: ImageDraw, axes: Axes, title: str) -> None:
     for x in ticks(0, axes.x_max, 8):
         column, _ = axes.place(x, axes.y_min)
         draw.line([(column, HEIGHT - BOTTOM), (column, HEIGHT - BOTTOM + 5)], fill=INK)
-        draw.text((column, HEIGHT - BOTTOM + 10), f"{x:g}", fill=INK, anchor="ma", font=_font(14))
+        draw.text(
+            (column, HEIGHT - BOTTOM + 10),
+            f"{x:,.0f}" if x == int(x) else f"{x:g}",
+            fill=INK,
+            anchor="ma",
+            font=_font(14),
+        )
     draw.line([(LEFT, TOP), (LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, HEIGHT - BOTTOM)], fill=INK)
     draw.text((LEFT, 14), f"{title}   bits per dimension", fill=INK, font=_font(17))
-    draw.text((WIDTH - RIGHT, HEIGHT - 24), "step", fill=INK, anchor="ra", font=_font(14))
+    draw.text((WIDTH - RIGHT, HEIGHT - 24), "images seen", fill=INK, anchor="ra", font=_font(14))
 
 
 def _draw_line(

@@ -123,15 +123,6 @@ def stored_dtype(codes: set[str]) -> str:
     return "+".join(sorted(names[code] for code in codes & set(names))) or "none"
 
 
-def run_cost(run: str | Path) -> dict[str, float]:
-    """Seconds, images and steps that a run's weights have cost, those of the runs it started from included."""
-    directory = RunDir(run)
-    rows = directory.rows()
-    before = directory.header().get("before") or {}
-    found = {key: max((row.get(key, 0) for row in rows), default=0) for key in ("seconds", "images", "step")}
-    return {key: value + before.get(key, 0) for key, value in found.items()}
-
-
 def run_summary(run: str | Path) -> dict[str, Any]:
     """What a training cost and reached, from its metrics: for cards and tables.
 
@@ -142,7 +133,7 @@ def run_summary(run: str | Path) -> dict[str, Any]:
     valid = [row for row in rows if row.get("kind") == "valid" and row["bpd"] is not None]
     last = rows[-1] if rows else {}
     best = min(valid, key=lambda row: row["bpd"], default=None)
-    header, cost = directory.header(), run_cost(run)
+    header, cost = directory.header(), directory.cost()
     earlier = int((header.get("before") or {}).get("step", 0))
     return {
         "step": cost["step"],

@@ -3,10 +3,11 @@
 ```
 run.json            recipe, config, versions, environment
 metrics.jsonl       one row per line: a header, training windows, validations, events
+before.jsonl        training windows and validations of the runs that this one started from
 checkpoints/STEP/   everything that resuming needs
 best.safetensors    averaged weights with the best validation so far
 last.safetensors    averaged weights at the end
-curve.png           loss and validation against steps
+curve.png           loss and validation against images seen, earlier runs included
 samples/STEP.png    a grid of samples at each validation
 ```
 """
@@ -37,6 +38,9 @@ OPERATIONAL = frozenset(
 ) | {"note"}
 """Recipe keys that may change when a run goes on: they do not move the weights of a healthy run."""
 
+COUNTED = ("seconds", "images", "step")
+"""Columns of ``metrics.jsonl`` that only ever grow."""
+
 
 class RunDir:
     """Paths of a run and its small files.
@@ -49,6 +53,7 @@ class RunDir:
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
+        self.before = self.path / "before.jsonl"
         self.samples = self.path / "samples"
         self.best = self.path / "best.safetensors"
         self.last = self.path / "last.safetensors"
@@ -125,17 +130,33 @@ class RunDir:
 
     def rows(self) -> list[dict[str, Any]]:
         """All whole rows of ``metrics.jsonl``; a last one that was cut short is left out."""
-        if not self.metrics.is_file():
-            return []
-        rows = []
-        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-        return rows
+        return _rows(self.metrics)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Training windows and validations since the weights were first drawn, in earlier runs too.
+
+        Steps, images and seconds count from there.
+        """
+        past = self.header().get("before") or {}
+        mine = [
+            row | {key: row.get(key, 0) + past.get(key, 0) for key in COUNTED}
+            for row in self.rows()
+            if row.get("kind") in ("train", "valid")
+        ]
+        return _rows(self.before) + mine
+
+    def cost(self) -> dict[str, float]:
+        """Steps, images and seconds that the weights have cost, those of earlier runs included."""
+        past, rows = self.header().get("before") or {}, self.rows()
+        return {key: max((row.get(key, 0) for row in rows), default=0) + past.get(key, 0) for key in COUNTED}
+
+    def write_before(self, earlier: RunDir) -> None:
+        """Writes ``before.jsonl``: what the weights that this run starts from went through.
+
+        Raises:
+            CheckpointError: The disk refuses, or ``earlier`` holds no run.
+        """
+        write_text(self.before, "".join(json.dumps(row) + "\n" for row in earlier.history()))
 
     def rewind(self, step: int) -> float:
         """Drops the rows after ``step``, which resuming writes again.
@@ -148,3 +169,18 @@ class RunDir:
         if len(kept) < len(rows) or rows:
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
         return max((float(row.get("seconds", 0.0)) for row in rows), default=0.0)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a file of JSON lines; none if there is no file."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

@@ -19,7 +19,7 @@ from flowzoo.data import get_dataset
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.harness.distributed import World, barrier, world
 from flowzoo.harness.environment import environment, versions
-from flowzoo.harness.export import run_cost, run_weights
+from flowzoo.harness.export import run_weights
 from flowzoo.harness.interrupt import stop_requests
 from flowzoo.harness.loop import Loop, Outcome
 from flowzoo.harness.noise import derive_seed
@@ -129,7 +129,7 @@ def train(
         if init_from is not None and not RunDir(Path(out)).exists:
             source = Path(init_from)
             load_weights(flow, run_weights(source) if source.is_dir() else source)
-            before = run_cost(source) if source.is_dir() else None
+            before = RunDir(source) if source.is_dir() else None
         return train_flow(
             flow,
             recipe,
@@ -155,11 +155,11 @@ def train_flow(
     tensorboard: bool = False,
     say: Callable[[str], None] | None = None,
     resident: bool | None = None,
-    before: dict[str, float] | None = None,
+    before: RunDir | None = None,
 ) -> Outcome:
     """Trains a flow that was built elsewhere; see :func:`train`.
 
-    ``before`` is what the weights that it starts from have cost, as :func:`run_cost` gives it.
+    ``before`` is the run that its weights come from.
 
     Raises:
         InputError: Model and images do not fit.
@@ -199,7 +199,7 @@ def train_flow(
 
 
 def _open_run(
-    run: RunDir, recipe: Recipe, flow: Flow, total: int, where: World, before: dict[str, float] | None
+    run: RunDir, recipe: Recipe, flow: Flow, total: int, where: World, before: RunDir | None
 ) -> None:
     """Checks that a run that is there is this one, or writes the header of a new one."""
     if run.exists:
@@ -216,8 +216,10 @@ def _open_run(
         "versions": versions(flow.architecture),
         "environment": environment(where.device) | {"processes": where.size},
         "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "before": before,
+        "before": before.cost() if before is not None else None,
     }
+    if before is not None:
+        run.write_before(before)
     run.write_header(header)
     run.append({"kind": "header", **header})
 

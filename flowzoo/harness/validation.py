@@ -50,7 +50,7 @@ def write_pictures(flow: Flow, recipe: Recipe, run: RunDir, step: int) -> str | 
         What went wrong, or None. Pictures never stop a training.
     """
     try:
-        save_curve(run.rows(), run.curve, title=run.path.name)
+        save_curve(run.history(), run.curve, title=recipe.name)
         if recipe.train.samples:
             generator = torch.Generator().manual_seed(recipe.train.seed)
             images = flow.sample(
