@@ -24,7 +24,7 @@ def presets(settings: Settings) -> Result:
 
 
 def footprint(settings: Settings) -> Result:
-    """Peak memory of a training step of every workload's subjects, in MiB."""
+    """Peak memory of a training step of every workload's subjects beyond weights and Adam's moments, in MiB."""
     rows = {}
     for name, workload in {**glows(settings), **others(settings)}.items():
         specs = {s: spec(s, workload, "train", memory=True) for s in _subjects(workload)}
@@ -32,10 +32,15 @@ def footprint(settings: Settings) -> Result:
         specs["flowzoo, by inversion"] = spec("flowzoo", inverted, "train", memory=True)
         measured = compare(specs, 1 if settings.smallest else 3)
         rows[name] = {
-            "mib": {s: m.extra_bytes / 2**20 for s, m in measured.items() if m.error is None},
+            "mib": {s: _step_bytes(m) / 2**20 for s, m in measured.items() if m.error is None},
             "errors": {s: m.error for s, m in measured.items() if m.error},
         }
     return {"rows": rows}
+
+
+def _step_bytes(measured: Measured) -> int:
+    """Beyond weights and optimizer: before a step the last one's gradients are still there, and belong to a step."""
+    return measured.extra_bytes + int(measured.result["gradient_bytes"])
 
 
 def glows(settings: Settings) -> dict[str, Workload]:

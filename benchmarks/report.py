@@ -126,9 +126,9 @@ def _footprint(result: Result) -> str:
     return "\n\n".join(
         [
             "## Peak memory of a training step",
-            "MiB at the peak of a step above what the process held before it: weights, gradients and Adam's moments. "
-            "So it is activations and what the backward pass works with. The same workloads as above, each subject "
-            "in a process of its own whose freed memory goes back to the system at once.",
+            "MiB at the peak of a step beyond weights and Adam's moments: activations, gradients, and what the "
+            "backward pass works with. The same workloads as above, each subject in a process of its own whose freed "
+            "memory goes back to the system at once.",
             _table(["workload", *header], table),
             *_failures(result["rows"]),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -83,14 +83,13 @@ def flow_task(workload: Workload, task: Task) -> Run:
     if task == "train":
         optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4, fused=True)
 
-        # Weights, gradients and Adam's two moments.
-        state = {"state_bytes": 4 * sum(p.numel() * p.element_size() for p in flow.parameters())}
+        taken = state(flow.parameters())
 
         def train() -> dict[str, int]:
             optimizer.zero_grad(set_to_none=True)
             flow.nats_to_bits(flow(images)).mean().backward()
             optimizer.step()
-            return state
+            return taken
 
         return train
     flow.eval()
@@ -104,30 +103,43 @@ def flow_task(workload: Workload, task: Task) -> Run:
 
 def floor_task(workload: Workload, task: Task) -> Run:
     """The coupling networks alone: forward and backward for training, forward for everything else."""
-    networks = [(plain(net), args) for net, args in coupling_networks(workload)]
+    networks = [(plain(net), args) for net, args in coupling_networks(workload, task)]
     if task != "train":
         return torch.no_grad()(lambda: void([net(*args) for net, args in networks]))
 
-    def train() -> None:
+    taken = state(p for net, args in networks for p in (*net.parameters(), args[0]))
+
+    def train() -> dict[str, int]:
         for net, args in networks:
             net.zero_grad(set_to_none=True)
             args[0].grad = None
             args[0].requires_grad_()
         outputs = [net(*args) for net, args in networks]
         torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+        return taken
 
     return train
 
 
-def coupling_networks(workload: Workload) -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
-    """Every coupling's network with what it is given in one pass over the batch, laid out channels last."""
+def state(parameters: Iterable[Tensor]) -> dict[str, int]:
+    """Bytes of the gradients, and of weights, gradients and Adam's two moments together."""
+    size = sum(p.numel() * p.element_size() for p in parameters)
+    return {"gradient_bytes": size, "state_bytes": 4 * size}
+
+
+def coupling_networks(workload: Workload, task: Task = "train") -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Every coupling's network with what it is given in one pass over the batch, laid out channels last.
+
+    Sampling dequantizes nothing, so the networks of learned dequantization are not among its own.
+    """
     flow, images = build(workload)
     found: list[tuple[nn.Module, tuple[Tensor, ...]]] = []
 
     def note(net: nn.Module, given: tuple[Tensor | None, ...]) -> None:
         found.append((net, tuple(_laid_out(t) for t in given if t is not None)))
 
-    nets = [module.net for module in flow.modules() if isinstance(module, Coupling)]
+    whole: nn.Module = flow.bijector if task == "sample" else flow
+    nets = [module.net for module in whole.modules() if isinstance(module, Coupling)]
     hooks = [net.register_forward_pre_hook(note) for net in nets]
     with torch.no_grad():
         flow.log_prob(images)

@@ -18,7 +18,7 @@ from benchmarks.numerics import mixture
 from benchmarks.plots import draw
 from benchmarks.report import RENDERERS, page
 from benchmarks.sections import fitted_exponent
-from benchmarks.workloads import TASKS, Workload, floor_task, flow_task, glow
+from benchmarks.workloads import TASKS, Workload, coupling_networks, floor_task, flow_task, glow
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKLOADS = [glow(1, 8, 8, levels=2, batch=2), Workload(model="nice-tiny", batch=2)]
@@ -31,6 +31,13 @@ def test_floor_and_flow_run_every_task(workload: Workload, task: str) -> None:
         run = make(workload, task)  # type: ignore[arg-type]
         run()
         run()
+
+
+def test_the_floor_of_sampling_has_no_dequantization() -> None:
+    workload = Workload(model="flowpp-tiny", batch=2)
+    without = Workload(model="flowpp-tiny", batch=2, config={"dequantization": "uniform"})
+    assert len(coupling_networks(workload, "sample")) == len(coupling_networks(without))
+    assert len(coupling_networks(workload, "train")) > len(coupling_networks(without))
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])

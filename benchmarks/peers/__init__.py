@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.peers import glow, nice, realnvp
 from benchmarks.peers.common import Builders, Peer
-from benchmarks.workloads import Run, Task, Workload, grey_images, void
+from benchmarks.workloads import Run, Task, Workload, grey_images, state, void
 
 LIBRARIES = ("normflows", "nflows", "FrEIA", "zuko")
 
@@ -56,10 +56,13 @@ def peer_task(library: str, workload: Workload, task: Task) -> Run:
     if task == "train":
         optimizer = torch.optim.Adam(peer.parameters(), lr=1e-4, fused=True)
 
-        def train() -> None:
+        taken = state(p for p in peer.parameters() if p.requires_grad)
+
+        def train() -> dict[str, int]:
             optimizer.zero_grad(set_to_none=True)
             (-peer(images).mean()).backward()
             optimizer.step()
+            return taken
 
         return train
     peer.eval()
