@@ -36,6 +36,6 @@ class MLP(nn.Module):
         if context is not None:
             x = torch.cat((x, context), dim=1)
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = F.relu(layer(x), inplace=True)
         out: Tensor = self.layers[-1](x)
         return out
