@@ -120,7 +120,10 @@ def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:
         try:
             found = run_evaluation(entry.key, **options)
         except (DataUnavailable, WeightsUnavailable) as error:
-            rows.append((entry.key, None, None, None, None, f"skipped: {str(error).splitlines()[0]}"))
+            if is_main_process():
+                note(f"{entry.key} is skipped. {error}")
+            lacking = "data" if isinstance(error, DataUnavailable) else "weights"
+            rows.append((entry.key, None, None, None, None, f"skipped: no {lacking}"))
             results.append({"name": entry.key, "verdict": "skipped", "reason": str(error)})
             continue
         except FlowzooError as error:
