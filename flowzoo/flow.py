@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from flowzoo.bijectors.chain import Chain, MemoryMode
 from flowzoo.dequantization import Dequantization, NoiseKind, UniformDequantization
 from flowzoo.distributions import BaseDensity, StandardNormal
 from flowzoo.errors import ConfigError, InputError
+from flowzoo.nets.folding import folded_together, modules_of
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo.summary import summarize
@@ -108,8 +110,9 @@ class Flow(nn.Module):
             raise InputError(
                 f"noise has shape {tuple(noise.shape)}; expected that of the images, {tuple(x.shape)}."
             )
-        u, log_q = self.dequantization(levels, noise.to(levels))
-        z, log_det = self.bijector(self._unit_interval(levels + u))
+        with self._folded():
+            u, log_q = self.dequantization(levels, noise.to(levels))
+            z, log_det = self.bijector(self._unit_interval(levels + u))
         self._check_latent(z)
         log_prob: Tensor = self.base.log_prob(z) + log_det - log_q - self.dims * self.n_bits * math.log(2)
         return log_prob
@@ -256,6 +259,13 @@ class Flow(nn.Module):
         """The stack as a table: bijectors, output shapes, parameters."""
         return summarize(self)
 
+    def _folded(self) -> AbstractContextManager[None]:
+        """Folds the parameters of all modules together where autograd records and keeps everything."""
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return nullcontext()
+        stores = all(module.memory == "store" for module in modules_of(self) if isinstance(module, Chain))
+        return folded_together(self) if stores else nullcontext()
+
     def _data_dependent(self) -> Iterator[DataDependentInit]:
         return (module for module in self.modules() if isinstance(module, DataDependentInit))
 
@@ -288,7 +298,7 @@ class Flow(nn.Module):
             )
         if self.n_bits < 8:
             x = x >> (8 - self.n_bits)
-        return x.to(dtype).contiguous(memory_format=torch.channels_last)
+        return x.to(dtype).contiguous()
 
     def _unit_interval(self, levels: Tensor) -> Tensor:
         return levels * 2.0**-self.n_bits

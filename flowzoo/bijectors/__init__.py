@@ -1,13 +1,12 @@
 """Invertible maps, one family per file; each with forward, inverse and log-determinant of shape (B,)."""
 
+from flowzoo.bijectors.affine import AffineOrder, ParameterLayout
 from flowzoo.bijectors.base import Bijector, Inverse, sum_per_item
 from flowzoo.bijectors.chain import Chain, MemoryMode
 from flowzoo.bijectors.coupling import (
     AdditiveCoupling,
     AffineCoupling,
-    AffineOrder,
     Coupling,
-    ParameterLayout,
 )
 from flowzoo.bijectors.elementwise import FixedAffine, Logit, Sigmoid
 from flowzoo.bijectors.linear import InvertibleConv1x1, InvertibleConv1x1LU, Permutation, Whitening

@@ -124,7 +124,8 @@ class Inverse(Bijector):
 
 def sum_per_item(x: Tensor) -> Tensor:
     """Sums everything but the batch: ``(B, ...)`` to ``(B,)``."""
-    return x.sum(dim=tuple(range(1, x.ndim)))
+    # Channels first: of a channel-major batch that leaves one row for each item.
+    return x.sum(dim=1) if x.ndim == 2 else x.sum(dim=1).flatten(1).sum(dim=1)
 
 
 def zero_log_det(x: Tensor) -> Tensor:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from flowzoo.bijectors.base import Bijector, sum_per_item
+from flowzoo.bijectors.affine import AffineOrder, ParameterLayout, affine, shift_and_raw
+from flowzoo.bijectors.base import Bijector, sum_per_item, zero_log_det
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.reversal import Pull, Reversed, fresh
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.nets.precision import RunsNetwork
-
-AffineOrder = Literal["shift-scale", "scale-shift"]
-ParameterLayout = Literal["halves", "interleaved"]
 
 
 class Coupling(Bijector, RunsNetwork):
@@ -22,8 +18,8 @@ class Coupling(Bijector, RunsNetwork):
 
     z_a = x_a,  z_b = g(x_b; net(x_a)),  log|det| = sum log |dg/dx_b|.
 
-    A subclass writes ``_transform`` and ``_invert``: elementwise map and elementwise log-derivative of that
-    direction, given the network's output.
+    A subclass writes ``_transform`` and ``_invert``: from a half and the network's output to the mapped half and
+    the log-determinant ``(B,)`` of that direction, by :meth:`_sum` of the elementwise log-derivative.
     """
 
     def __init__(self, partition: Partition, net: nn.Module) -> None:
@@ -46,14 +42,18 @@ class Coupling(Bijector, RunsNetwork):
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         conditioner, b = self.partition.split(x)
         parameters = self.run_network(self.net, conditioner, context)
-        b, log_derivative = self._transform(b, parameters)
-        return self.partition.merge(conditioner, b), sum_per_item(self.partition.select(log_derivative))
+        b, log_det = self._transform(b, parameters)
+        return self.partition.merge(conditioner, b), log_det
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         conditioner, b = self.partition.split(z)
         parameters = self.run_network(self.net, conditioner, context)
-        b, log_derivative = self._invert(b, parameters)
-        return self.partition.merge(conditioner, b), sum_per_item(self.partition.select(log_derivative))
+        b, log_det = self._invert(b, parameters)
+        return self.partition.merge(conditioner, b), log_det
+
+    def _sum(self, log_derivative: Tensor) -> Tensor:
+        """The log-determinant ``(B,)``, of the elements that the coupling transforms."""
+        return sum_per_item(self.partition.select(log_derivative))
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """One evaluation of the network serves the inversion and the gradient."""
@@ -64,9 +64,8 @@ class Coupling(Bijector, RunsNetwork):
             with torch.no_grad():
                 b, _ = self._invert(b, parameters)
             b = fresh(b)
-            b_out, log_derivative = self._transform(b, parameters)
+            b_out, log_det = self._transform(b, parameters)
             out = self.partition.merge(conditioner, b_out)
-            log_det = sum_per_item(self.partition.select(log_derivative))
         grad_conditioner, grad_b, *grad_context = pull.differentiate(
             self, out, log_det, (conditioner, b, *contexts)
         )
@@ -78,10 +77,10 @@ class AdditiveCoupling(Coupling):
     """z_b = x_b + t(x_a), log|det| = 0 (NICE, equation 10)."""
 
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return x + parameters, x.new_zeros(()).expand_as(x)
+        return x + parameters, zero_log_det(x)
 
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return z - parameters, z.new_zeros(()).expand_as(z)
+        return z - parameters, zero_log_det(z)
 
 
 class AffineCoupling(Coupling):
@@ -109,20 +108,19 @@ class AffineCoupling(Coupling):
         self.order = order
         self.layout = layout
 
-    def _shift_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Shift, scale and log-scale."""
-        if self.layout == "interleaved":
-            shift, raw = parameters.unflatten(1, (-1, 2)).unbind(2)
-        else:
-            shift, raw = parameters.chunk(2, dim=1)
-        return shift, *self.scale_map.scale(raw)
-
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        shift, scale, log_scale = self._shift_and_scale(parameters)
+        if self.scale_map.is_fixed and self.partition.packs:
+            return affine(x, parameters, self.scale_map, self.order, self.layout)
+        shift, scale, log_scale = self._shift_and_scale(x, parameters)
         z = (x + shift) * scale if self.order == "shift-scale" else torch.addcmul(shift, x, scale)
-        return z, log_scale
+        return z, self._sum(log_scale)
 
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        shift, scale, log_scale = self._shift_and_scale(parameters)
+        shift, scale, log_scale = self._shift_and_scale(z, parameters)
         x = z / scale - shift if self.order == "shift-scale" else (z - shift) / scale
-        return x, -log_scale
+        return x, -self._sum(log_scale)
+
+    def _shift_and_scale(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift, scale and log-scale in the memory layout of the half they act on."""
+        shift, raw = (torch.empty_like(x).copy_(part) for part in shift_and_raw(parameters, self.layout))
+        return shift, *self.scale_map.scale(raw)

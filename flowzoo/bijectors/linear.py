@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import torch
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
+from flowzoo.bijectors.layout import channel_rows, from_channel_rows
 from flowzoo.bijectors.normalization import ActNorm
 from flowzoo.errors import InputError
-from flowzoo.nets.caching import CachesInEval
+from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
 
 
@@ -66,7 +68,7 @@ class _Affine(NamedTuple):
     log_det: Tensor
 
 
-class InvertibleConv1x1(Bijector, CachesInEval):
+class InvertibleConv1x1(Bijector, Folds):
     """z = W x at every pixel, log|det| = H W log|det W| (Glow, section 3.2).
 
     An :class:`ActNorm` given to it is folded into the convolution, z = W ((x + b) s), which spares a pass over the
@@ -89,54 +91,67 @@ class InvertibleConv1x1(Bijector, CachesInEval):
         """The parameters that represent W."""
         return (self.weight,)
 
-    def matrix(self) -> Tensor:
-        """W, ``(C, C)``."""
-        return self.weight
+    def matrix(self, *parameters: Tensor) -> Tensor:
+        """W of such parameters, ``(..., C, C)``."""
+        (weight,) = parameters
+        return weight
 
-    def log_abs_det(self) -> Tensor:
-        """log|det W|, a scalar, computed in float64."""
-        log_abs_det: Tensor = torch.linalg.slogdet(self.weight.double()).logabsdet
+    def log_abs_det(self, *parameters: Tensor) -> Tensor:
+        """log|det W| of such parameters, ``(...)``, computed in float64."""
+        (weight,) = parameters
+        log_abs_det: Tensor = torch.linalg.slogdet(weight.double()).logabsdet
         return log_abs_det
 
     def inverse_matrix(self) -> Tensor:
         """W^-1 ``(C, C)``, float64."""
-        inverse: Tensor = torch.linalg.inv(self.matrix().double())
+        inverse: Tensor = torch.linalg.inv(self.matrix(*self.matrix_parameters()).double())
         return inverse
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_shape(self, x, (self.channels, *(-1,) * (x.ndim - 2)))
         if self.actnorm is not None and self.actnorm.wants_init():
             self.actnorm.initialize_from(x)
-        folded = self.cached("forward", self._made_of(), self._fold)
+        folded = self.cached("forward", self.raw(), self._folded)
         log_det = (folded.log_det * _pixels(x)).to(x.dtype).expand(x.shape[0])
         return _apply(x, folded.matrix, folded.bias), log_det
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_shape(self, z, (self.channels, *(-1,) * (z.ndim - 2)))
-        folded = self.cached("inverse", self._made_of(), self._fold_inverse)
+        folded = self.cached("inverse", self.raw(), self._fold_inverse)
         log_det = (folded.log_det * _pixels(z)).to(z.dtype).expand(z.shape[0])
         return _apply(z, folded.matrix, folded.bias), log_det
 
-    def _made_of(self) -> tuple[Tensor, ...]:
+    def raw(self) -> tuple[Tensor, ...]:
+        """What represents W, and the ActNorm's log-scale and bias."""
         own = self.matrix_parameters()
-        return own if self.actnorm is None else (*own, self.actnorm.bias, self.actnorm.log_scale)
+        return own if self.actnorm is None else (*own, self.actnorm.log_scale, self.actnorm.bias)
 
-    def _fold(self) -> _Affine:
-        matrix, log_det = self.matrix(), self.log_abs_det()
+    def constants(self) -> Hashable:
+        """What tells apart modules of the same shapes."""
+        return None if self.actnorm is None else self.actnorm.log_scale_factor
+
+    def fold(self, *raw: Tensor) -> tuple[Tensor, ...]:
+        """Stacks of parameters to stacks of log-determinants ``(K,)``, matrices ``(K, C, C)`` and biases ``(K, C)``."""
+        own = raw if self.actnorm is None else raw[:-2]
+        matrix, log_det = self.matrix(*own), self.log_abs_det(*own)
         if self.actnorm is None:
-            return _Affine(matrix, None, log_det)
-        scale, shift = self.actnorm.scale_and_bias()
-        matrix = matrix * scale
-        return _Affine(matrix, matrix @ shift, log_det + self.actnorm.log_det_per_pixel())
+            return log_det, matrix
+        log_scale, shift = raw[-2] * self.actnorm.log_scale_factor, raw[-1]
+        matrix = matrix * log_scale.exp()[:, None]
+        return log_det + log_scale.sum(1), matrix, (matrix @ shift[:, :, None])[:, :, 0]
+
+    def _folded(self) -> _Affine:
+        log_det, matrix, *bias = self.folded()
+        return _Affine(matrix, bias[0] if bias else None, log_det)
 
     def _fold_inverse(self) -> _Affine:
-        matrix, log_det = self.inverse_matrix(), self.log_abs_det()
-        dtype = self.matrix_parameters()[0].dtype
+        own = self.matrix_parameters()
+        matrix, log_det = self.inverse_matrix(), self.log_abs_det(*own)
         if self.actnorm is None:
-            return _Affine(matrix.to(dtype), None, -log_det)
+            return _Affine(matrix.to(own[0].dtype), None, -log_det)
         scale, shift = self.actnorm.scale_and_bias()
         matrix = matrix / scale.double()[:, None]
-        return _Affine(matrix.to(dtype), -shift, -(log_det + self.actnorm.log_det_per_pixel()))
+        return _Affine(matrix.to(own[0].dtype), -shift, -(log_det + self.actnorm.log_det_per_pixel()))
 
 
 class InvertibleConv1x1LU(InvertibleConv1x1):
@@ -156,31 +171,33 @@ class InvertibleConv1x1LU(InvertibleConv1x1):
         self.upper = nn.Parameter(torch.triu(upper, 1).to(matrix.dtype))
 
     def matrix_parameters(self) -> tuple[Tensor, ...]:
-        """The parameters that represent W."""
-        return self.lower, self.log_diagonal, self.upper
+        """What represents W: L, s, U, the signs and P."""
+        return self.lower, self.log_diagonal, self.upper, self.sign, self.permutation
 
-    def _factors(self) -> tuple[Tensor, Tensor]:
-        eye = torch.eye(self.channels, dtype=self.lower.dtype, device=self.lower.device)
-        upper = torch.triu(self.upper, 1) + torch.diag(self.sign * self.log_diagonal.exp())
-        return torch.tril(self.lower, -1) + eye, upper
+    def matrix(self, *parameters: Tensor) -> Tensor:
+        """W of such parameters, ``(..., C, C)``."""
+        lower, upper = self._factors(*parameters)
+        return parameters[-1] @ lower @ upper
 
-    def matrix(self) -> Tensor:
-        """W, ``(C, C)``."""
-        lower, upper = self._factors()
-        return self.permutation @ lower @ upper
-
-    def log_abs_det(self) -> Tensor:
-        """log|det W|, a scalar, computed in float64."""
-        return self.log_diagonal.double().sum()
+    def log_abs_det(self, *parameters: Tensor) -> Tensor:
+        """log|det W| of such parameters, ``(...)``, computed in float64."""
+        return parameters[1].double().sum(-1)
 
     def inverse_matrix(self) -> Tensor:
         """W^-1 ``(C, C)`` by two triangular solves, float64."""
-        lower, upper = (factor.double() for factor in self._factors())
+        lower, upper = (factor.double() for factor in self._factors(*self.matrix_parameters()))
         y = torch.linalg.solve_triangular(
             lower, self.permutation.double().t(), upper=False, unitriangular=True
         )
         solution: Tensor = torch.linalg.solve_triangular(upper, y, upper=True)
         return solution
+
+    def _factors(
+        self, lower: Tensor, log_diagonal: Tensor, upper: Tensor, sign: Tensor, _: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        eye = torch.eye(self.channels, dtype=lower.dtype, device=lower.device)
+        upper = torch.triu(upper, 1) + torch.diag_embed(sign * log_diagonal.exp())
+        return torch.tril(lower, -1) + eye, upper
 
 
 class Whitening(Bijector, DataDependentInit):
@@ -233,8 +250,9 @@ def _pixels(x: Tensor) -> int:
 def _apply(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     if x.ndim == 2:
         return F.linear(x, matrix, bias)
-    # With channels last in memory this permutation is free, and a product beats a 1x1 convolution.
-    return F.linear(x.permute(0, 2, 3, 1), matrix, bias).permute(0, 3, 1, 2)
+    rows = channel_rows(x)
+    mapped = matrix @ rows if bias is None else torch.addmm(bias[:, None], matrix, rows)
+    return from_channel_rows(mapped, like=x)
 
 
 def _random_rotation(channels: int) -> Tensor:

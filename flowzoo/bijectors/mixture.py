@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.bijectors.coupling import AffineOrder, Coupling
+from flowzoo.bijectors.affine import AffineOrder
+from flowzoo.bijectors.coupling import Coupling
 from flowzoo.bijectors.mixture_roots import roots
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.scale_maps import ScaleMap
@@ -126,7 +127,7 @@ class MixtureLogisticCoupling(Coupling):
         y, log_slope = mixture.logit_cdf(x)
         scale = log_scale.exp()
         z = (y + shift) * scale if self.order == "shift-scale" else torch.addcmul(shift, y, scale)
-        return z, log_slope + log_scale
+        return z, self._sum(log_slope + log_scale)
 
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         log_scale, shift, mixture = self._unpack(parameters)
@@ -134,4 +135,4 @@ class MixtureLogisticCoupling(Coupling):
         y = z * scale - shift if self.order == "shift-scale" else (z - shift) * scale
         x = mixture.inverse_logit_cdf(y)
         _, log_slope = mixture.logit_cdf(x)
-        return x, -(log_slope + log_scale)
+        return x, -self._sum(log_slope + log_scale)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from flowzoo.bijectors.affine import ParameterLayout
 from flowzoo.bijectors.base import Bijector, sum_per_item, zero_log_det
-from flowzoo.bijectors.coupling import ParameterLayout
+from flowzoo.bijectors.layout import channel_major
 from flowzoo.bijectors.partitions import ChannelHalves
 from flowzoo.bijectors.reversal import Pull, Reversed
 from flowzoo.errors import InputError
@@ -96,7 +97,7 @@ class FactorOut(Bijector):
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z_rest, z_out = z.chunk(2, dim=1)
         kept, log_det = self.rest.inverse(z_rest, context)
-        out = z_out.reshape(kept.shape)
+        out = channel_major(z_out.reshape(kept.shape))
         if self.prior is not None:
             out, term = self.prior.inverse(out, kept)
             log_det = log_det + term

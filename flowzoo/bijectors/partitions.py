@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from flowzoo.bijectors.layout import join_channels, split_channels
 from flowzoo.errors import InputError
 
 
@@ -26,6 +27,9 @@ class Partition(ABC):
     """
 
     swap: bool = False
+
+    packs: ClassVar[bool] = True
+    """Whether the halves hold their own elements alone, so that :meth:`select` has nothing to zero."""
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Parts ``x`` ``(B, ...)`` into ``(conditioner, transformed)``."""
@@ -64,13 +68,10 @@ class ChannelHalves(Partition):
             raise InputError(
                 f"ChannelHalves needs at least 2 channels; got shape {tuple(x.shape)}. Squeeze first."
             )
-        first = (x.shape[1] + 1) // 2
-        # Backwards, a split is one concatenation; two slices are two zero-filled tensors and their sum.
-        conditioner, transformed = x.split((first, x.shape[1] - first), dim=1)
-        return conditioner, transformed
+        return split_channels(x, (x.shape[1] + 1) // 2)
 
     def _merge(self, first: Tensor, second: Tensor) -> Tensor:
-        return torch.cat((first, second), dim=1)
+        return join_channels(first, second)
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class MaskedCheckerboard(Partition):
 
     Both halves have the shape of ``x``; the first holds the pixels with even row + column.
     """
+
+    packs: ClassVar[bool] = False
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mask = checkerboard_mask(x)

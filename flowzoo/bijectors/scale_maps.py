@@ -48,6 +48,29 @@ class ScaleMap(nn.Module):
         elif name == "soft-tanh":
             self.bound = nn.Parameter(torch.zeros(channels))
 
+    @property
+    def is_fixed(self) -> bool:
+        """True if nothing in the map is learned."""
+        return self.name not in ("tanh", "soft-tanh")
+
+    def scale_(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`scale`, of a fixed map and outside of autograd: it may overwrite ``raw``."""
+        if self.name == "sigmoid2":
+            scale = raw.add_(2.0).clamp_min_(MIN_LOGIT).sigmoid_()
+            return scale, scale.log()
+        log_scale = raw if self.name == "exp" else raw.div_(2.0).tanh_().mul_(2.0)
+        return log_scale.exp(), log_scale
+
+    def pull(self, grad_log_scale: Tensor, scale: Tensor) -> Tensor:
+        """The gradient at the raw output of a fixed map, given that at log s and the scales s."""
+        if self.name == "exp":
+            return grad_log_scale
+        if self.name == "sigmoid2":
+            # d log sigmoid(v) / dv = 1 - sigmoid(v), also beyond MIN_LOGIT: there it leads back.
+            return torch.addcmul(grad_log_scale, grad_log_scale, scale, value=-1)
+        # d 2 tanh(v / 2) / dv = 1 - tanh(v / 2)^2
+        return torch.addcmul(grad_log_scale, grad_log_scale, scale.log().square(), value=-0.25)
+
     def scale(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Maps raw output ``(B, C, ...)`` to scales s and log s of the same shape."""
         if self.name == "sigmoid2":

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Hashable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.errors import ConfigError
-from flowzoo.nets.caching import CachesInEval
+from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.parameters import drawn_normal
+from flowzoo.nets.rectified import Kernel, computed_in, rectified_convolutions
 
 Normalization = Literal["actnorm", "none"]
-
-
-class Kernel(NamedTuple):
-    """What a convolution comes to once everything linear around it is folded in.
-
-    Attributes:
-        weight: ``(O, I, k, k)``; with an indicator channel ``I`` counts it.
-        bias: ``(O,)`` or None.
-        edge_map: ``(1, O, H, W)`` to be added to the output, or None.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    edge_map: Tensor | None
 
 
 class EdgeBiasConv2d(nn.Module):
@@ -51,41 +39,19 @@ class EdgeBiasConv2d(nn.Module):
         self.indicator_channel = self.edge_weight is not None and in_channels < out_channels
         self._outside: tuple[object, Tensor] | None = None
 
-    def fold(self, scale: Tensor | None, bias: Tensor | None, size: torch.Size) -> Kernel:
-        """The kernel for images of this ``(H, W)``, its outputs times ``scale`` ``(O,)`` plus ``bias`` ``(O,)``."""
-        weight: Tensor = self.weight
-        edge: Tensor | None = self.edge_weight
-        if edge is not None and self.indicator_channel:
-            # Zero padding marks the outside of a channel of ones: edge at 1 - ones is a bias less edge at ones.
-            weight = torch.cat((weight, -edge), dim=1)
-            inside = edge.sum(dim=(1, 2, 3))
-            inside = inside if scale is None else inside * scale
-            bias = inside if bias is None else bias + inside
-            edge = None
-        if scale is not None:
-            weight = weight * scale.view(-1, 1, 1, 1)
-            edge = None if edge is None else edge * scale.view(-1, 1, 1, 1)
-        return Kernel(weight, bias, None if edge is None else self._edge_map(edge, size))
-
-    def forward(self, x: Tensor, kernel: Kernel) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, O, H, W)`` with a folded kernel."""
-        if self.indicator_channel:
-            x = torch.cat((x, x.new_ones(()).expand(x.shape[0], 1, *x.shape[2:])), dim=1)
-        x = x.contiguous(memory_format=torch.channels_last)
-        out = F.conv2d(x, kernel.weight, kernel.bias, padding=self.padding)
-        return out if kernel.edge_map is None else out + kernel.edge_map.to(out.dtype)
-
-    def _edge_map(self, edge: Tensor, size: torch.Size) -> Tensor:
-        """The indicator's convolution, ``(1, O, H, W)``, as a product of two small matrices."""
+    def outside(self, size: torch.Size) -> Tensor | None:
+        """Which taps are outside an image of this ``(H, W)`` at each pixel, ``(H W, k k)``, if a map tells so."""
+        edge = self.edge_weight
+        if edge is None or self.indicator_channel:
+            return None
         key = (size, edge.dtype, edge.device)
         if self._outside is None or self._outside[0] != key:
             inside = torch.ones(1, 1, *size, dtype=edge.dtype, device=edge.device)
             self._outside = key, 1 - F.unfold(inside, edge.shape[-2:], padding=self.padding)[0].t()
-        out = self._outside[1] @ edge.flatten(1).t()
-        return out.view(1, *size, -1).permute(0, 3, 1, 2)
+        return self._outside[1]
 
 
-class FoldedConv2d(CachesInEval):
+class FoldedConv2d(Folds):
     """A convolution with a bias, and whatever scales its output, in one kernel that evaluation computes once.
 
     Attributes:
@@ -115,17 +81,51 @@ class FoldedConv2d(CachesInEval):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, C, H, W)`` to ``(B, O, H, W)``; ``context`` is ignored."""
-        size = x.shape[2:]
-        parameters = (self.conv.weight, self.conv.edge_weight, self.bias, self.log_scale)
-        kernel = self.cached(size, parameters, lambda: self._fold(size))
-        out: Tensor = self.conv(x, kernel)
-        return out
+        return run_rectified(x, (self,))
 
-    def _fold(self, size: torch.Size) -> Kernel:
-        if self.log_scale is None or self.log_scale_factor is None:
-            return self.conv.fold(None, self.bias, size)
-        scale = torch.exp(self.log_scale * self.log_scale_factor)
-        return self.conv.fold(scale, self.bias * scale, size)
+    def raw(self) -> tuple[Tensor, ...]:
+        """Bias, weight, edge weight and log-scale, without those that are not there; kernels channels last."""
+        conv = self.conv
+        kernels = [w.permute(0, 2, 3, 1) for w in (conv.weight, conv.edge_weight) if w is not None]
+        return self.bias, *kernels, *(() if self.log_scale is None else (self.log_scale,))
+
+    def constants(self) -> Hashable:
+        """What tells apart layers of the same shapes."""
+        return self.conv.edge_weight is None, self.log_scale_factor
+
+    def fold(self, *raw: Tensor) -> tuple[Tensor, ...]:
+        """Stacks of parameters to stacks of biases ``(K, O)`` and kernels ``(K, O, k, k, I)``, scales included."""
+        bias, *kernels = raw
+        scale = None
+        if self.log_scale is not None and self.log_scale_factor is not None:
+            scale = torch.exp(kernels.pop() * self.log_scale_factor)
+        if self.conv.indicator_channel:
+            # Zero padding marks the outside of a channel of ones: edge at 1 - ones is a bias less edge at ones.
+            weight, edge = kernels
+            bias = bias + edge.sum(dim=(2, 3, 4))
+            kernels = [torch.cat((weight, -edge), dim=-1)]
+        if scale is not None:
+            bias, kernels = bias * scale, [kernel * scale[:, :, None, None, None] for kernel in kernels]
+        return bias, *kernels
+
+    def kernel(self, x: Tensor) -> Kernel:
+        """The folded kernel for such inputs."""
+        if torch.is_grad_enabled():
+            return self._kernel(x.shape[2:], *self.folded())
+        size, dtype = x.shape[2:], computed_in(x)
+        parameters = (self.conv.weight, self.conv.edge_weight, self.bias, self.log_scale)
+        return self.cached(
+            (size, dtype),
+            parameters,
+            lambda: self._kernel(size, *self.folded()).to(dtype).packed(len(x), size),
+        )
+
+    def _kernel(self, size: torch.Size, bias: Tensor, weight: Tensor, edge: Tensor | None = None) -> Kernel:
+        conv = self.conv
+        edge = None if edge is None else edge.flatten(1)
+        return Kernel(
+            weight.permute(0, 3, 1, 2), bias, edge, conv.outside(size), conv.padding, conv.indicator_channel
+        )
 
 
 class ActNormConv2d(FoldedConv2d, DataDependentInit):
@@ -134,20 +134,33 @@ class ActNormConv2d(FoldedConv2d, DataDependentInit):
     Its first batch comes out with zero mean and unit variance.
     """
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, O, H, W)``; ``context`` is ignored."""
-        if self.wants_init():
-            self._initialize_from(self.conv(x, self.conv.fold(None, None, x.shape[2:])))
-        return super().forward(x)
-
     @torch.no_grad()
-    def _initialize_from(self, h: Tensor) -> None:
+    def initialize_from(self, x: Tensor) -> None:
+        """Sets bias and scale from the layer's input ``(B, C, H, W)``."""
         assert self.log_scale is not None
         assert self.log_scale_factor is not None
+        # Neutral, until they are set from what comes out.
+        self.bias.zero_()
+        self.log_scale.zero_()
+        h = rectified_convolutions(x, (self.kernel(x),))
         var, mean = torch.var_mean(h.double(), dim=(0, 2, 3), correction=0)
         self.bias.copy_(-mean)
         self.log_scale.copy_(-torch.log(var.sqrt() + 1e-6) / self.log_scale_factor)
         self.mark_initialized()
+
+
+def run_rectified(x: Tensor, layers: tuple[FoldedConv2d, ...]) -> Tensor:
+    """The layers one after the other with ReLUs between them: ``(B, C, H, W)`` to ``(B, O, H, W)``."""
+    for depth, layer in enumerate(layers):
+        if isinstance(layer, ActNormConv2d) and layer.wants_init():
+            layer.initialize_from(run_rectified(x, layers[:depth]).relu() if depth else x)
+    if len(layers) > 1 and any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
+        # Someone watches the layers, so each is called.
+        for layer in layers[:-1]:
+            x = layer(x).relu()
+        out: Tensor = layers[-1](x)
+        return out
+    return rectified_convolutions(x, [layer.kernel(x) for layer in layers])
 
 
 class BiasConv2d(FoldedConv2d):
@@ -227,10 +240,7 @@ class ConvNet(nn.Module):
             x = torch.cat((x, context), dim=1)
         if self.rectify is not None:
             x = self.rectify(x)
-        h = F.relu(self.first(x), inplace=True)
-        h = F.relu(self.second(h), inplace=True)
-        out: Tensor = self.last(h)
-        return out
+        return run_rectified(x, (self.first, self.second, self.last))
 
 
 class SqueezedContextNet(nn.Module):
@@ -245,5 +255,4 @@ class SqueezedContextNet(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, C, H, W)`` to ``(B, O, H/2, W/2)``; ``context`` is ignored."""
         squeezed = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.second(F.relu(self.first(squeezed)))
-        return out
+        return run_rectified(squeezed, (self.first, self.second))

@@ -1,0 +1,84 @@
+"""The elementwise part of an affine coupling as one operation with a backward pass of its own.
+
+A composition of elementwise operations is a pass over the activations for each of them, forwards and backwards, and
+keeps most of what it computes. This one keeps two tensors, from which every derivative follows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from flowzoo.bijectors.base import sum_per_item
+from flowzoo.bijectors.scale_maps import ScaleMap
+
+AffineOrder = Literal["shift-scale", "scale-shift"]
+ParameterLayout = Literal["halves", "interleaved"]
+
+
+def shift_and_raw(parameters: Tensor, layout: ParameterLayout) -> tuple[Tensor, Tensor]:
+    """Views of a network's output ``(B, 2 C, ...)`` as shifts and raw log-scales, both ``(B, C, ...)``."""
+    if layout == "interleaved":
+        return parameters[:, 0::2], parameters[:, 1::2]
+    shift, raw = parameters.chunk(2, dim=1)
+    return shift, raw
+
+
+def affine(
+    x: Tensor, parameters: Tensor, scale_map: ScaleMap, order: AffineOrder, layout: ParameterLayout
+) -> tuple[Tensor, Tensor]:
+    """Maps x to (x + t) s or x s + t, and sums log s for each item, with (t, s) from a network's output.
+
+    Args:
+        x: ``(B, C, ...)``.
+        parameters: ``(B, 2 C, ...)`` in the dtype of ``x`` or a narrower one.
+        scale_map: Raw log-scales to scales; one that learns nothing (:attr:`ScaleMap.is_fixed`).
+        order: ``"shift-scale"`` is (x + t) s, ``"scale-shift"`` is x s + t.
+        layout: How shifts and raw log-scales share the channels of ``parameters``.
+
+    Returns:
+        The mapped x in the memory layout of ``x``, and ``(B,)``.
+    """
+    z, log_det = _Affine.apply(x, parameters, scale_map, order, layout)
+    return z, log_det
+
+
+class _Affine(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        parameters: Tensor,
+        scale_map: ScaleMap,
+        order: AffineOrder,
+        layout: ParameterLayout,
+    ) -> tuple[Tensor, Tensor]:
+        shift, raw = (torch.empty_like(x).copy_(part) for part in shift_and_raw(parameters, layout))
+        scale, log_scale = scale_map.scale_(raw)
+        z = shift.add_(x).mul_(scale) if order == "shift-scale" else shift.addcmul_(x, scale)
+        ctx.save_for_backward(z if order == "shift-scale" else x, scale)
+        ctx.scale_map, ctx.order, ctx.layout, ctx.dtype = scale_map, order, layout, parameters.dtype
+        return z, sum_per_item(log_scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
+        grad_log_det = grad_log_det.view(-1, *(1,) * (grad_z.ndim - 1))
+        kept, scale = ctx.saved_tensors
+        grad_x = grad_z * scale
+        if ctx.order == "shift-scale":
+            # dz / d log s = (x + t) s = z
+            grad_shift, grad_log_scale = grad_x, grad_z * kept + grad_log_det
+        else:
+            # dz / d log s = x s
+            grad_shift, grad_log_scale = grad_z, grad_x * kept + grad_log_det
+        grad_raw = ctx.scale_map.pull(grad_log_scale, scale)
+        # Made for the network, which has the channels of a pixel side by side.
+        batch, channels, *size = grad_x.shape
+        grad = grad_raw.new_empty((batch, *size, 2 * channels), dtype=ctx.dtype).movedim(-1, 1)
+        for part, found in zip(shift_and_raw(grad, ctx.layout), (grad_shift, grad_raw), strict=True):
+            part.copy_(found)
+        return grad_x, grad, None, None, None
