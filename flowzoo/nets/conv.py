@@ -94,7 +94,7 @@ class FoldedConv2d(Folds):
         return self.conv.edge_weight is None, self.log_scale_factor
 
     def fold(self, *raw: Tensor) -> tuple[Tensor, ...]:
-        """Stacks of parameters to stacks of biases ``(K, O)`` and kernels ``(K, O, k, k, I)``, scales included."""
+        """Stacks of parameters to stacks of bias ``(K, O)``, weight ``(K, O, I, k, k)`` and edge ``(K, O, k k)``."""
         bias, *kernels = raw
         scale = None
         if self.log_scale is not None and self.log_scale_factor is not None:
@@ -106,7 +106,8 @@ class FoldedConv2d(Folds):
             kernels = [torch.cat((weight, -edge), dim=-1)]
         if scale is not None:
             bias, kernels = bias * scale, [kernel * scale[:, :, None, None, None] for kernel in kernels]
-        return bias, *kernels
+        weight, *edges = kernels
+        return bias, weight.permute(0, 1, 4, 2, 3), *(edge.flatten(2) for edge in edges)
 
     def kernel(self, x: Tensor) -> Kernel:
         """The folded kernel for such inputs."""
@@ -122,10 +123,8 @@ class FoldedConv2d(Folds):
 
     def _kernel(self, size: torch.Size, bias: Tensor, weight: Tensor, edge: Tensor | None = None) -> Kernel:
         conv = self.conv
-        edge = None if edge is None else edge.flatten(1)
-        return Kernel(
-            weight.permute(0, 3, 1, 2), bias, edge, conv.outside(size), conv.padding, conv.indicator_channel
-        )
+        outside = None if edge is None else conv.outside(size)
+        return Kernel(weight, bias, edge, outside, conv.padding, conv.indicator_channel)
 
 
 class ActNormConv2d(FoldedConv2d, DataDependentInit):

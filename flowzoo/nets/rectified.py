@@ -6,6 +6,7 @@ a ReLU are overwritten by those before it, which a composition of operations mus
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+# Outputs from which on a call of oneDNN, which costs more than torch's own, is the faster one.
+WORTH_FUSING = 2**17
+WORTH_PACKING = 2**14
 
 
 class Kernel(NamedTuple):
@@ -42,8 +47,8 @@ class Kernel(NamedTuple):
         return self._replace(weight=self.weight.to(dtype), bias=self.bias.to(dtype), edge=edge)
 
     def packed(self, batch: int, size: torch.Size) -> Kernel:
-        """The kernel as oneDNN wants it for such inputs, where there is oneDNN; worth it if it is used again."""
-        if not _has_onednn(self.weight):
+        """The kernel as oneDNN wants it for such inputs, where that pays; worth it if it is used again."""
+        if not (_has_onednn(self.weight) and _outputs(batch, size, self.bias) >= WORTH_PACKING):
             return self
         pads, ones = [self.padding] * 2, [1, 1]
         given = [batch, self.weight.shape[1], *size]
@@ -112,9 +117,9 @@ def _convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
     dtype = kernels[0].bias.dtype
     inputs, last = [], len(kernels) - 1
     for index, kernel in enumerate(kernels):
-        given = _with_ones(x, dtype) if kernel.ones else x.to(dtype)
-        inputs.append(given.contiguous(memory_format=torch.channels_last))
-        x = _convolution(inputs[-1], kernel, rectify=index < last)
+        x = _with_ones(x, dtype) if kernel.ones else x.to(dtype, memory_format=torch.channels_last)
+        inputs.append(x)
+        x = _convolution(x, kernel, rectify=index < last)
     return [*inputs, x]
 
 
@@ -127,6 +132,11 @@ def _with_ones(x: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
+def _outputs(batch: int, size: torch.Size, bias: Tensor) -> int:
+    """How many numbers a convolution gives."""
+    return batch * math.prod(size) * bias.shape[0]
+
+
 def _has_onednn(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
@@ -136,21 +146,21 @@ def _has_onednn(x: Tensor) -> bool:
 
 
 def _convolution(x: Tensor, kernel: Kernel, rectify: bool) -> Tensor:
-    """A convolution, and a ReLU if asked for: in one pass where there is oneDNN."""
-    if x.numel() and _has_onednn(x):
-        pads, ones = [kernel.padding] * 2, [1, 1]
-        fused = "relu" if rectify and kernel.edge is None else "none"
+    """A convolution, and a ReLU if asked for: in one pass where that pays."""
+    enough = _outputs(x.shape[0], x.shape[2:], kernel.bias) >= WORTH_FUSING
+    fuse = rectify and kernel.edge is None and enough and _has_onednn(x)
+    if fuse or kernel.weight.is_mkldnn:
+        pads, ones, post = [kernel.padding] * 2, [1, 1], "relu" if fuse else "none"
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, kernel.weight, kernel.bias, pads, ones, ones, 1, fused, [], ""
+            x, kernel.weight, kernel.bias, pads, ones, ones, 1, post, [], ""
         )
-        rectify = rectify and kernel.edge is not None
     else:
         out = F.conv2d(x, kernel.weight, kernel.bias, padding=kernel.padding)
     if kernel.edge is not None and kernel.outside is not None:
         # The same for every image, and laid out as the output is.
         rows = kernel.outside.to(kernel.edge.dtype) @ kernel.edge.t()
         out.add_(rows.view(*x.shape[2:], -1).permute(2, 0, 1))
-    return out.relu_() if rectify else out
+    return out.relu_() if rectify and not fuse else out
 
 
 def _convolution_backward(
