@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -321,24 +320,6 @@ def test_starting_from_another_run(tmp_path: Path) -> None:
     second = [row for row in RunDir(tmp_path / "second").rows() if row["kind"] == "train"]
     assert outcome.state == "finished"
     assert second[0]["loss"] < first[0]["loss"]
-
-
-def test_history_and_cost_count_the_runs_before(tmp_path: Path) -> None:
-    recipe = tiny_recipe("glow-tiny", save_images(tmp_path / "images.npy"))
-    runs = [RunDir(tmp_path / name) for name in ("first", "second", "third")]
-    for run, before in zip(runs, (None, *runs), strict=False):
-        train(recipe, run.path, device="cpu", progress=False, init_from=before and before.path)
-    first, third = runs[0].history(), runs[2].history()
-    assert len(third) == 3 * len(first)
-    assert third[: len(first)] == first
-    for key in ("step", "images", "seconds"):
-        values = [row[key] for row in third]
-        assert values == sorted(values)
-        assert values[-1] <= runs[2].cost()[key]
-    assert runs[2].cost()["images"] == 3 * runs[0].cost()["images"]
-    for path in [run.path for run in runs[:2]]:
-        shutil.rmtree(path)
-    assert runs[2].history() == third
 
 
 def test_compute_seconds_add_up_over_sessions(tmp_path: Path) -> None:

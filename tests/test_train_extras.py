@@ -16,8 +16,8 @@ from flowzoo.errors import ConfigError
 from flowzoo.harness.export import run_summary
 from flowzoo.harness.run_dir import RunDir
 from flowzoo.harness.step import GradientStep
-from flowzoo.harness.training import build_model, train_flow
-from tests.trainings import CPU, image_set, tiny_recipe
+from flowzoo.harness.training import build_model, train, train_flow
+from tests.trainings import CPU, image_set, save_images, tiny_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,3 +83,21 @@ def test_a_run_that_starts_from_another_counts_its_cost(tmp_path: Path) -> None:
     assert RunDir(tmp_path / "second").cost() == {"seconds": 15.0, "images": 60, "step": 6}
     summary = run_summary(tmp_path / "second")
     assert (summary["images"], summary["best_step"]) == (60, 6)
+
+
+def test_history_and_cost_count_the_runs_before(tmp_path: Path) -> None:
+    recipe = tiny_recipe("glow-tiny", save_images(tmp_path / "images.npy"))
+    runs = [RunDir(tmp_path / name) for name in ("first", "second", "third")]
+    for run, before in zip(runs, (None, *runs), strict=False):
+        train(recipe, run.path, device="cpu", progress=False, init_from=before and before.path)
+    first, third = runs[0].history(), runs[2].history()
+    assert len(third) == 3 * len(first)
+    assert third[: len(first)] == first
+    for key in ("step", "images", "seconds"):
+        values = [row[key] for row in third]
+        assert values == sorted(values)
+        assert values[-1] <= runs[2].cost()[key]
+    assert runs[2].cost()["images"] == 3 * runs[0].cost()["images"]
+    for path in [run.path for run in runs[:2]]:
+        shutil.rmtree(path)
+    assert runs[2].history() == third
