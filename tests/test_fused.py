@@ -24,6 +24,7 @@ from flowzoo.bijectors.layout import (
 from flowzoo.nets.conv import ActNormConv2d, ConvNet
 from flowzoo.nets.folding import Folds, folded_together
 from flowzoo.nets.rectified import Kernel, rectified_convolutions
+from flowzoo.nets.relu import before_relu_, relu, relu_
 from flowzoo.testing import random_images, randomize
 
 FIXED: list[ScaleMapName] = [name for name in get_args(ScaleMapName) if ScaleMap(name, 1).is_fixed]
@@ -197,3 +198,28 @@ def test_layers_that_are_watched_are_called() -> None:
         layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
     assert torch.allclose(net(x), expected)
     assert [tuple(t.shape) for t in seen] == [(2, 5, 4, 4), (2, 5, 4, 4), (2, 4, 4, 4)]
+
+
+def test_relu_of_bfloat16_is_torchs_for_every_number_there_is() -> None:
+    x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    expected = x.relu()
+    for found in (relu(x), relu_(x.clone())):
+        assert torch.equal(found.isnan(), expected.isnan())
+        assert torch.equal(found.nan_to_num(0.0), expected.nan_to_num(0.0))
+    numbers = x[~x.isnan()].requires_grad_()
+    grad = torch.randn(len(numbers), generator=torch.Generator().manual_seed(0)).bfloat16()
+    (expected,) = torch.autograd.grad(numbers.relu(), numbers, grad)
+    (found,) = torch.autograd.grad(relu(numbers), numbers, grad)
+    assert torch.equal(found, expected)
+    assert torch.equal(before_relu_(grad.clone(), numbers.detach().relu()), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_broken_weight_gives_no_finite_numbers(dtype: torch.dtype, training: bool) -> None:
+    net = ConvNet(3, 4, 64).train(training)
+    torch.nn.init.normal_(net.last.conv.weight)
+    with torch.no_grad():
+        net.first.conv.weight[0, 0, 1, 1] = -torch.nan
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            assert bool(net(torch.ones(8, 3, 16, 16)).isnan().any())

@@ -1,7 +1,8 @@
 """Convolutions with ReLUs between them as one operation, with a backward pass of its own.
 
-It spares passes over the activations: ReLUs are part of the convolution where oneDNN computes it, and gradients behind
-a ReLU are overwritten by those before it, which a composition of operations must not do.
+It spares memory and passes over it: gradients behind a ReLU are overwritten by those before it, which a composition
+of operations must not do. ReLUs are not made part of oneDNN's convolutions: there they turn NaN into 0, and a model
+whose weights are broken would give finite numbers.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from flowzoo.nets.relu import before_relu_, relu_
+
 # Outputs from which on a call of oneDNN, which costs more than torch's own, is the faster one.
-WORTH_FUSING = 2**17
 WORTH_PACKING = 2**14
 
 
@@ -48,7 +50,8 @@ class Kernel(NamedTuple):
 
     def packed(self, batch: int, size: torch.Size) -> Kernel:
         """The kernel as oneDNN wants it for such inputs, where that pays; worth it if it is used again."""
-        if not (_has_onednn(self.weight) and _outputs(batch, size, self.bias) >= WORTH_PACKING):
+        outputs = batch * math.prod(size) * self.bias.numel()
+        if outputs < WORTH_PACKING or not _has_onednn(self.weight):
             return self
         pads, ones = [self.padding] * 2, [1, 1]
         given = [batch, self.weight.shape[1], *size]
@@ -108,7 +111,7 @@ class _RectifiedConvolutions(torch.autograd.Function):
             if ones and wanted:
                 grad = grad[:, :-1]
             if i > 0:
-                grad = _before_relu(grad, inputs[i][:, :-1] if ones else inputs[i])
+                grad = before_relu_(grad, inputs[i][:, :-1] if ones else inputs[i])
         return grad.to(of_x) if wanted else None, None, None, *gradients
 
 
@@ -119,7 +122,9 @@ def _convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
     for index, kernel in enumerate(kernels):
         x = _with_ones(x, dtype) if kernel.ones else x.to(dtype, memory_format=torch.channels_last)
         inputs.append(x)
-        x = _convolution(x, kernel, rectify=index < last)
+        x = _convolution(x, kernel)
+        if index < last:
+            x = relu_(x)
     return [*inputs, x]
 
 
@@ -132,11 +137,6 @@ def _with_ones(x: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
-def _outputs(batch: int, size: torch.Size, bias: Tensor) -> int:
-    """How many numbers a convolution gives."""
-    return batch * math.prod(size) * bias.shape[0]
-
-
 def _has_onednn(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
@@ -145,14 +145,11 @@ def _has_onednn(x: Tensor) -> bool:
     )
 
 
-def _convolution(x: Tensor, kernel: Kernel, rectify: bool) -> Tensor:
-    """A convolution, and a ReLU if asked for: in one pass where that pays."""
-    enough = _outputs(x.shape[0], x.shape[2:], kernel.bias) >= WORTH_FUSING
-    fuse = rectify and kernel.edge is None and enough and _has_onednn(x)
-    if fuse or kernel.weight.is_mkldnn:
-        pads, ones, post = [kernel.padding] * 2, [1, 1], "relu" if fuse else "none"
+def _convolution(x: Tensor, kernel: Kernel) -> Tensor:
+    if kernel.weight.is_mkldnn:
+        pads, ones = [kernel.padding] * 2, [1, 1]
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, kernel.weight, kernel.bias, pads, ones, ones, 1, post, [], ""
+            x, kernel.weight, kernel.bias, pads, ones, ones, 1, "none", [], ""
         )
     else:
         out = F.conv2d(x, kernel.weight, kernel.bias, padding=kernel.padding)
@@ -160,7 +157,7 @@ def _convolution(x: Tensor, kernel: Kernel, rectify: bool) -> Tensor:
         # The same for every image, and laid out as the output is.
         rows = kernel.outside.to(kernel.edge.dtype) @ kernel.edge.t()
         out.add_(rows.view(*x.shape[2:], -1).permute(2, 0, 1))
-    return out.relu_() if rectify and not fuse else out
+    return out
 
 
 def _convolution_backward(
@@ -181,13 +178,3 @@ def _convolution_backward(
         [wanted, True, True],
     )
     return found
-
-
-def _before_relu(grad: Tensor, rectified: Tensor) -> Tensor:
-    """The gradient before a ReLU from the one behind it, which it overwrites."""
-    if torch._C._functorch.is_batchedtensor(grad) or torch._C._functorch.is_legacy_batchedtensor(grad):
-        # Many gradients at once, as in jacobian(vectorize=True): torch cannot do that in place.
-        grad = torch.ops.aten.threshold_backward(grad, rectified, 0)
-    else:
-        torch.ops.aten.threshold_backward.grad_input(grad, rectified, 0, grad_input=grad)
-    return grad

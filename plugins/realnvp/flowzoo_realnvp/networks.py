@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.bijectors import checkerboard_mask
+from flowzoo.nets.relu import relu
 from flowzoo.nets.resnet import ResidualNetwork, ShiftBatchNorm2d
 
 __all__ = ["ConvNetwork", "CouplingNetwork", "ImageContext", "NetworkKind"]
@@ -100,7 +101,7 @@ class CouplingNetwork(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``; a context has the same H and W."""
         hidden = self.norm(x)
-        parts = [F.relu(hidden), F.relu(-hidden)] if self.rectified else [hidden]
+        parts = [relu(hidden), relu(-hidden)] if self.rectified else [hidden]
         if self.mask is not None:
             even = checkerboard_mask(x)
             mask = even if self.mask == "even" else 1 - even
@@ -129,4 +130,4 @@ class ImageContext(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps ``(B, C, H, W)`` to ``(B, features, H/2, W/2)``; takes no context."""
         blocks = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
-        return F.relu(self.conv_out(F.relu(self.conv_in(blocks))))
+        return relu(self.conv_out(relu(self.conv_in(blocks))))

@@ -1,0 +1,66 @@
+"""ReLUs in bfloat16 on a CPU, by integer arithmetic: several times faster than torch's, which go through float32.
+
+A bfloat16 read as a 16-bit integer has its sign, and among numbers of one sign the integers are ordered as the
+magnitudes are. Negative ones are -128 (minus infinity) or less; between them and 0 there are only NaNs, which stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+MINUS_INFINITY = -128
+"""What bfloat16's minus infinity is as a 16-bit integer."""
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0)."""
+    out: Tensor = _Relu.apply(x) if _is_slow(x) else F.relu(x)
+    return out
+
+
+def relu_(x: Tensor) -> Tensor:
+    """max(x, 0) over ``x``, outside of autograd."""
+    if not _is_slow(x):
+        return x.relu_()
+    torch.threshold_(x.view(torch.int16), MINUS_INFINITY, 0)
+    return x
+
+
+def before_relu_(grad: Tensor, rectified: Tensor) -> Tensor:
+    """The gradient before a ReLU from the one behind it, which it overwrites, and the ReLU's output."""
+    if torch._C._functorch.is_batchedtensor(grad) or torch._C._functorch.is_legacy_batchedtensor(grad):
+        # Many gradients at once, as in jacobian(vectorize=True): torch cannot do that in place.
+        return grad * (rectified > 0)
+    if _is_slow(grad):
+        grad.view(torch.int16).mul_(_is_positive(rectified))
+        return grad
+    torch.ops.aten.threshold_backward.grad_input(grad, rectified, 0, grad_input=grad)
+    return grad
+
+
+class _Relu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = F.threshold(x.view(torch.int16), MINUS_INFINITY, 0).view(x.dtype)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (out,) = ctx.saved_tensors
+        return (grad.view(torch.int16) * _is_positive(out)).view(grad.dtype)
+
+
+def _is_positive(rectified: Tensor) -> Tensor:
+    """1 where it is and 0 elsewhere, as 16-bit integers, by which bits may be multiplied."""
+    return rectified.view(torch.int16).clamp(0, 1)
+
+
+def _is_slow(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
