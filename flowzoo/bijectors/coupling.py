@@ -111,16 +111,16 @@ class AffineCoupling(Coupling):
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         if self.scale_map.is_fixed and self.partition.packs:
             return affine(x, parameters, self.scale_map, self.order, self.layout)
-        shift, scale, log_scale = self._shift_and_scale(x, parameters)
+        shift, scale, log_scale = self._shift_and_scale(parameters)
         z = (x + shift) * scale if self.order == "shift-scale" else torch.addcmul(shift, x, scale)
         return z, self._sum(log_scale)
 
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        shift, scale, log_scale = self._shift_and_scale(z, parameters)
+        shift, scale, log_scale = self._shift_and_scale(parameters)
         x = z / scale - shift if self.order == "shift-scale" else (z - shift) / scale
         return x, -self._sum(log_scale)
 
-    def _shift_and_scale(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Shift, scale and log-scale in the memory layout of the half they act on."""
-        shift, raw = (torch.empty_like(x).copy_(part) for part in shift_and_raw(parameters, self.layout))
+    def _shift_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift, scale and log-scale."""
+        shift, raw = shift_and_raw(parameters, self.layout)
         return shift, *self.scale_map.scale(raw)
