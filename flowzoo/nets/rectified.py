@@ -138,10 +138,13 @@ def _with_ones(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _has_onednn(x: Tensor) -> bool:
+    """Whether oneDNN can be called for it; the operations are torch's own and may go with another version."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )
 
 
