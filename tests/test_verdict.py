@@ -162,6 +162,9 @@ def test_all(manifest: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
     found: list[dict[str, Any]] = json.loads(text)
     assert (code, found[0]["verdict"]) == (1, "skipped"), "nothing verified is no success"
     assert "cifar10" in found[0]["reason"]
+    result = CliRunner().invoke(cli, ["eval", "--all", "--data-root", str(tmp_path)])
+    assert "skipped: no data" in result.stdout
+    assert "cifar10" in result.stderr and "cifar10" not in result.stdout
 
 
 def test_explain_measures_nothing(manifest: Path) -> None:

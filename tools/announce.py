@@ -16,12 +16,12 @@ from flowzoo.config import config_hash, config_to_dict
 from flowzoo.data import get_dataset
 from flowzoo.entries import Data, Entry
 from flowzoo.factory import build_flow, resolve
+from flowzoo.publishing.describe import NO_FIGURE
 from flowzoo.publishing.manifest_file import read_manifest, write_entry
 from flowzoo.registry import discover
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("nice", "realnvp", "glow", "flowpp")
-NO_FIGURE = "no paper gives a figure for exactly this configuration"
 
 NOTES = {
     "glow-celeba64": (
