@@ -21,6 +21,11 @@ from flowzoo.nets.precision import RunsNetwork
 
 NoiseKind = Literal["uniform", "normal"]
 
+MEDIAN: dict[NoiseKind, float] = {"uniform": 0.5, "normal": 0.0}
+
+CENTRAL_MARGIN = 1 / 16
+"""How far :meth:`Dequantization.central` stays from a bin's edges, so that no rounding error crosses them."""
+
 
 class Dequantization(nn.Module):
     """x, an integer, becomes (x + u) / 2^n with u in [0, 1] of density q(u|x).
@@ -44,6 +49,21 @@ class Dequantization(nn.Module):
             u in [0, 1], the shape of ``x``, and log q(u|x) ``(B,)`` in nats.
         """
         raise NotImplementedError
+
+    def central(self, x: Tensor) -> Tensor:
+        """The u that the median noise gives: one point of each bin, where the model expects its data.
+
+        A bin's middle is not such a point once q(u|x) is learned: there a flow may be hundreds of nats off what it
+        has seen, and too steep to be inverted in float32.
+
+        Args:
+            x: Grey levels as in :meth:`forward`.
+
+        Returns:
+            u in (0, 1), at least 1/16 from either end, the shape of ``x``.
+        """
+        u: Tensor = self(x, torch.full_like(x, MEDIAN[self.noise]))[0]
+        return u.clamp(CENTRAL_MARGIN, 1 - CENTRAL_MARGIN)
 
 
 class UniformDequantization(Dequantization):

@@ -185,8 +185,12 @@ class Flow(nn.Module):
         )
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latent of images, dequantized at the centre of each bin: ``uint8 (B, C, H, W)`` to ``(B, D)``."""
-        z, _ = self.bijector(self._unit_interval(self._levels(x) + 0.5))
+        """Latent of images, dequantized by the median noise: ``uint8 (B, C, H, W)`` to ``(B, D)``.
+
+        Uniform noise has its median in the middle of each bin, learned noise where the model expects its data.
+        """
+        levels = self._levels(x)
+        z, _ = self.bijector(self._unit_interval(levels + self.dequantization.central(levels)))
         self._check_latent(z)
         return z.contiguous()
 

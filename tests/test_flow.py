@@ -10,6 +10,7 @@ from torch import Tensor
 
 import flowzoo
 from flowzoo.bijectors import Chain, DiagonalScaling, FixedAffine, Flatten
+from flowzoo.dequantization import VariationalDequantization
 from flowzoo.distributions import StandardLogistic, StandardNormal
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.flow import Flow
@@ -74,6 +75,21 @@ def test_decode_undoes_encode_with_the_low_bits_dropped(n_bits: int) -> None:
     assert torch.equal(flow.reconstruct(kept), kept)
     noise = torch.rand(6, 3, 8, 8, dtype=torch.float64)
     assert torch.equal(flow.log_prob(x, noise=noise), flow.log_prob(kept, noise=noise))
+
+
+class NoContext(torch.nn.Module):
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(("logit", "expected"), [(-1.0, 0.26894142), (-9.0, 1 / 16), (9.0, 15 / 16)])
+def test_encode_stands_where_learned_noise_does_but_off_the_edges(logit: float, expected: float) -> None:
+    learned = VariationalDequantization(FixedAffine(0.1, logit), NoContext(), n_bits=8)
+    stack = Chain(FixedAffine(256.0), Flatten((1, 2, 2)), DiagonalScaling((4,)))
+    flow = Flow(image_shape=(1, 2, 2), bijector=stack, dequantization=learned).double()
+    x = random_images(flow, 8, seed=0)
+    torch.testing.assert_close(flow.encode(x), x.flatten(1).double() + expected, rtol=0, atol=1e-7)
+    assert torch.equal(flow.reconstruct(x), x)
 
 
 def test_temperature_scales_the_latent() -> None:
