@@ -264,11 +264,12 @@ class Flow(nn.Module):
         return summarize(self)
 
     def _folded(self) -> AbstractContextManager[None]:
-        """Folds the parameters of all modules together where autograd records and keeps everything."""
+        """Folds the parameters of all modules together where autograd records; by inversion, chains do it."""
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return nullcontext()
-        stores = all(module.memory == "store" for module in modules_of(self) if isinstance(module, Chain))
-        return folded_together(self) if stores else nullcontext()
+        chains = (module for module in modules_of(self) if isinstance(module, Chain))
+        rebuilt = any(chain.memory == "invertible" for chain in chains)
+        return nullcontext() if rebuilt else folded_together(self)
 
     def _data_dependent(self) -> Iterator[DataDependentInit]:
         return (module for module in self.modules() if isinstance(module, DataDependentInit))

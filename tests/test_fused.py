@@ -170,12 +170,12 @@ def test_what_was_folded_together_is_forgotten_even_after_an_error() -> None:
 
     def fail() -> None:
         with folded_together(flow):
-            assert all(module._together is not None for module in modules)
+            assert all(module.together is not None for module in modules)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert all(module._together is None for module in modules)
+    assert all(module.together is None for module in modules)
 
 
 def test_layouts_change_strides_and_nothing_else() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 import flowzoo
 from flowzoo.bijectors import Chain
 from flowzoo.flow import Flow
+from flowzoo.nets.folding import Folds
 from flowzoo.testing import random_images, randomize
 
 MODELS = {
@@ -54,6 +55,27 @@ def test_gradients_equal_the_stored_ones(model: str, memory: str, training: bool
         assert float((found[key] - gradient).abs().max() / scale) <= 1e-9, key
     after = flow.state_dict()
     assert all(torch.allclose(after[key], value, rtol=1e-12) for key, value in statistics.items())
+
+
+@pytest.mark.parametrize("window", [1, 2**11, 2**30])
+def test_gradients_do_not_depend_on_how_much_is_folded_at_a_time(
+    window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    flow = randomize(flowzoo.create("glow-tiny", depth=5).double(), seed=1)
+    # One module at two places of the chain: its gradients from both count.
+    twice = flow.bijector.bijectors[3]
+    flow.bijector.bijectors.insert(4, twice)
+    frozen = next(p for name, p in flow.named_parameters() if name.endswith("first.bias"))
+    frozen.requires_grad_(False)
+    x = random_images(flow, 4, seed=2)
+    expected = gradients(flow, "store", x)
+    monkeypatch.setattr("flowzoo.bijectors.refolding.WINDOW", window)
+    found = gradients(flow, "invertible", x)
+    assert found.keys() == expected.keys()
+    for key, gradient in expected.items():
+        torch.testing.assert_close(found[key], gradient, rtol=1e-9, atol=1e-9 * float(gradient.abs().max()))
+    assert all(m.together is None and not m.prepared for m in flow.modules() if isinstance(m, Folds))
 
 
 def test_float32_gradients_agree_to_a_thousandth() -> None:

@@ -6,7 +6,7 @@ keeps most of what it computes. This one keeps two tensors, from which every der
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,19 +66,62 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
-        grad_log_det = grad_log_det.view(-1, *(1,) * (grad_z.ndim - 1))
         kept, scale = ctx.saved_tensors
-        grad_x = grad_z * scale
-        if ctx.order == "shift-scale":
-            # dz / d log s = (x + t) s = z
-            grad_shift, grad_log_scale = grad_x, grad_z * kept + grad_log_det
-        else:
-            # dz / d log s = x s
-            grad_shift, grad_log_scale = grad_z, grad_x * kept + grad_log_det
-        grad_raw = ctx.scale_map.pull(grad_log_scale, scale)
-        # Made for the network, which has the channels of a pixel side by side.
-        batch, channels, *size = grad_x.shape
-        grad = grad_raw.new_empty((batch, *size, 2 * channels), dtype=ctx.dtype).movedim(-1, 1)
-        for part, found in zip(shift_and_raw(grad, ctx.layout), (grad_shift, grad_raw), strict=True):
-            part.copy_(found)
-        return grad_x, grad, None, None, None
+        how = (ctx.scale_map, ctx.order, ctx.layout)
+        grad_x, grad_parameters = _pull(kept, scale, ctx.dtype, grad_z, grad_log_det, *how)
+        return grad_x, grad_parameters, None, None, None
+
+
+class AffinePull(NamedTuple):
+    """What :func:`affine_reverse` finds: x, and the gradients at x and at the parameters."""
+
+    x: Tensor
+    grad_x: Tensor
+    grad_parameters: Tensor
+
+
+def affine_reverse(
+    z: Tensor,
+    parameters: Tensor,
+    grad_z: Tensor,
+    grad_log_det: Tensor,
+    scale_map: ScaleMap,
+    order: AffineOrder,
+    layout: ParameterLayout,
+) -> AffinePull:
+    """The inverse and the gradients of :func:`affine` from its output alone; outside of autograd."""
+    shift, raw = (torch.empty_like(z).copy_(part) for part in shift_and_raw(parameters, layout))
+    scale, _ = scale_map.scale_(raw)
+    x = torch.div(z, scale).sub_(shift) if order == "shift-scale" else torch.sub(z, shift).div_(scale)
+    kept = z if order == "shift-scale" else x
+    return AffinePull(
+        x, *_pull(kept, scale, parameters.dtype, grad_z, grad_log_det, scale_map, order, layout)
+    )
+
+
+def _pull(
+    kept: Tensor,
+    scale: Tensor,
+    dtype: torch.dtype,
+    grad_z: Tensor,
+    grad_log_det: Tensor,
+    scale_map: ScaleMap,
+    order: AffineOrder,
+    layout: ParameterLayout,
+) -> tuple[Tensor, Tensor]:
+    """The gradients at x and at the parameters, from z or (in scale-shift order) x, and the scales."""
+    grad_log_det = grad_log_det.view(-1, *(1,) * (grad_z.ndim - 1))
+    grad_x = grad_z * scale
+    if order == "shift-scale":
+        # dz / d log s = (x + t) s = z
+        grad_shift, grad_log_scale = grad_x, grad_z * kept + grad_log_det
+    else:
+        # dz / d log s = x s
+        grad_shift, grad_log_scale = grad_z, grad_x * kept + grad_log_det
+    grad_raw = scale_map.pull(grad_log_scale, scale)
+    # Made for the network, which has the channels of a pixel side by side.
+    batch, channels, *size = grad_x.shape
+    grad = grad_raw.new_empty((batch, *size, 2 * channels), dtype=dtype).movedim(-1, 1)
+    for part, found in zip(shift_and_raw(grad, layout), (grad_shift, grad_raw), strict=True):
+        part.copy_(found)
+    return grad_x, grad

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flowzoo.bijectors.base import Bijector, zero_log_det
+from flowzoo.bijectors.refolding import folded_apart, windows
 from flowzoo.bijectors.reversal import Pull, Reversed, frozen_statistics, run_by_inversion
 from flowzoo.errors import ConfigError
+from flowzoo.nets.folding import folded_together, same_folding
 
 MemoryMode = Literal["store", "checkpoint", "invertible"]
 
@@ -50,14 +53,16 @@ class Chain(Bijector):
         """One bijector after the other, stored or checkpointed."""
         log_det = zero_log_det(x)
         recompute = self.memory == "checkpoint" and torch.is_grad_enabled()
-        for bijector in self.bijectors:
-            if recompute and not isinstance(bijector, Chain):
-                x, term = checkpoint(
-                    bijector, x, context, use_reentrant=False, context_fn=lambda b=bijector: _twice(b)
-                )
-            else:
-                x, term = bijector(x, context)
-            log_det = log_det + term
+        for window, fold in self._windows():
+            with folded_together(*window) if fold else nullcontext():
+                for bijector in window:
+                    if recompute and not isinstance(bijector, Chain):
+                        x, term = checkpoint(
+                            bijector, x, context, use_reentrant=False, context_fn=lambda b=bijector: _twice(b)
+                        )
+                    else:
+                        x, term = bijector(x, context)
+                    log_det = log_det + term
         return x, log_det
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -71,15 +76,30 @@ class Chain(Bijector):
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """Walks the chain from its end; see :mod:`flowzoo.bijectors.reversal`."""
         grad_context: Tensor | None = None
-        for bijector in reversed(self.bijectors):
-            assert isinstance(bijector, Bijector)
-            z, grad_z, grad_term = bijector.reverse(z, context, pull)
-            pull = pull._replace(grad_z=grad_z)
-            if grad_term is not None:
-                grad_context = grad_term if grad_context is None else grad_context + grad_term
+        for window, fold in reversed(self._windows()):
+            with folded_apart(*window, sink=pull.sink) if fold else nullcontext():
+                for bijector in reversed(window):
+                    assert isinstance(bijector, Bijector)
+                    z, grad_z, grad_term = bijector.reverse(z, context, pull)
+                    pull = pull._replace(grad_z=grad_z)
+                    if grad_term is not None:
+                        grad_context = grad_term if grad_context is None else grad_context + grad_term
         return Reversed(z, pull.grad_z, grad_context)
+
+    def _windows(self) -> list[tuple[list[nn.Module], bool]]:
+        """What to fold together, where activations are rebuilt; else everything, folded elsewhere or kept."""
+        if self.memory == "invertible" and self.training and not torch.is_grad_enabled():
+            return list(windows(self.bijectors, Chain))
+        return [(list(self.bijectors), False)]
 
 
 def _twice(bijector: Bijector) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Contexts of the first and of the second evaluation of a checkpointed bijector."""
-    return nullcontext(), frozen_statistics(bijector)
+    folding = same_folding(bijector)
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with folding, frozen_statistics(bijector):
+            yield
+
+    return nullcontext(), again()

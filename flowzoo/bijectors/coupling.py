@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flowzoo.bijectors.affine import AffineOrder, ParameterLayout, affine, shift_and_raw
+from flowzoo.bijectors.affine import AffineOrder, ParameterLayout, affine, affine_reverse, shift_and_raw
 from flowzoo.bijectors.base import Bijector, sum_per_item, zero_log_det
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.reversal import Pull, Reversed, fresh
@@ -57,20 +57,30 @@ class Coupling(Bijector, RunsNetwork):
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """One evaluation of the network serves the inversion and the gradient."""
+        conditioner, b_out = (half.detach() for half in self.partition.split(z))
+        # A split is the transpose of its merge, so gradients are parted and joined as what they belong to.
+        grad_direct, grad_b_out = self.partition.split(pull.grad_z)
         with torch.enable_grad():
-            conditioner, b = (half.detach() for half in self.partition.split(z))
-            conditioner, contexts = fresh(conditioner), () if context is None else (fresh(context),)
-            parameters = self.run_network(self.net, conditioner, *(contexts or (None,)))
-            with torch.no_grad():
-                b, _ = self._invert(b, parameters)
-            b = fresh(b)
-            b_out, log_det = self._transform(b, parameters)
-            out = self.partition.merge(conditioner, b_out)
-        grad_conditioner, grad_b, *grad_context = pull.differentiate(
-            self, out, log_det, (conditioner, b, *contexts)
+            inputs = (fresh(conditioner),) if context is None else (fresh(conditioner), fresh(context))
+            parameters = self.run_network(self.net, *inputs, *(() if len(inputs) > 1 else (None,)))
+        b, grad_b, grad_inputs = self._reverse_half(
+            b_out, parameters, inputs, pull._replace(grad_z=grad_b_out)
         )
-        x = self.partition.merge(conditioner.detach(), b.detach())
-        return Reversed(x, self.partition.merge(grad_conditioner, grad_b), *(grad_context or (None,)))
+        x = self.partition.merge(conditioner, b)
+        grad_x = self.partition.merge(grad_inputs[0] + grad_direct, grad_b)
+        return Reversed(x, grad_x, grad_inputs[1] if context is not None else None)
+
+    def _reverse_half(
+        self, z: Tensor, parameters: Tensor, inputs: tuple[Tensor, ...], pull: Pull
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The transformed half's input, its gradient and that of the network's inputs."""
+        with torch.no_grad():
+            b, _ = self._invert(z, parameters)
+        with torch.enable_grad():
+            x = fresh(b)
+            again, log_det = self._transform(x, parameters)
+        grad_x, *grad_inputs = pull.differentiate(self, again, log_det, (x, *inputs))
+        return b, grad_x, tuple(grad_inputs)
 
 
 class AdditiveCoupling(Coupling):
@@ -119,6 +129,16 @@ class AffineCoupling(Coupling):
         shift, scale, log_scale = self._shift_and_scale(parameters)
         x = z / scale - shift if self.order == "shift-scale" else (z - shift) / scale
         return x, -self._sum(log_scale)
+
+    def _reverse_half(
+        self, z: Tensor, parameters: Tensor, inputs: tuple[Tensor, ...], pull: Pull
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        if not (self.scale_map.is_fixed and self.partition.packs):
+            return super()._reverse_half(z, parameters, inputs, pull)
+        how = (self.scale_map, self.order, self.layout)
+        found = affine_reverse(z, parameters.detach(), pull.grad_z, pull.grad_log_det, *how)
+        grad_inputs = pull.through(self, (parameters,), (found.grad_parameters,), inputs)
+        return found.x, found.grad_x, grad_inputs
 
     def _shift_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Shift, scale and log-scale."""

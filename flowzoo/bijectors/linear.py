@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
 from flowzoo.bijectors.layout import channel_rows, from_channel_rows
 from flowzoo.bijectors.normalization import ActNorm
+from flowzoo.bijectors.refolding import folded_apart
+from flowzoo.bijectors.reversal import Pull, Reversed
 from flowzoo.errors import InputError
 from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
@@ -122,6 +124,30 @@ class InvertibleConv1x1(Bijector, Folds):
         folded = self.cached("inverse", self.raw(), self._fold_inverse)
         log_det = (folded.log_det * _pixels(z)).to(z.dtype).expand(z.shape[0])
         return _apply(z, folded.matrix, folded.bias), log_det
+
+    def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
+        """In closed form: x = M^-1 (z - b), and the gradients at x, M and b of z = M x + b."""
+        if self.together is None:
+            with folded_apart(self, sink=pull.sink):
+                return self.reverse(z, context, pull)
+        log_det, matrix, *bias = self.together
+        inverse, *shift = self.prepared
+        x = _apply(z, inverse, shift[0] if shift else None)
+        grad = pull.grad_z
+        rows, grad_rows = (x, grad) if x.ndim == 2 else (channel_rows(x).t(), channel_rows(grad).t())
+        gradients = [pull.grad_log_det.sum().to(log_det) * _pixels(z), grad_rows.t() @ rows]
+        gradients += [grad_rows.sum(0)] if bias else []
+        for leaf, gradient in zip(self.together, gradients, strict=True):
+            if leaf.requires_grad:
+                pull.sink.add(leaf, gradient)
+        return Reversed(x, _apply(grad, matrix.detach().t(), None), None)
+
+    def prepare(self, *folded: Tensor) -> tuple[Tensor, ...]:
+        """Stacks of the inverse maps: matrices ``(K, C, C)``, computed in float64, and biases ``(K, C)``."""
+        _, matrix, *bias = folded
+        inverse = torch.linalg.inv(matrix.double())
+        shift = [-(inverse @ b.double()[:, :, None])[:, :, 0] for b in bias]
+        return tuple(t.to(matrix.dtype) for t in (inverse, *shift))
 
     def raw(self) -> tuple[Tensor, ...]:
         """What represents W, and the ActNorm's log-scale and bias."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flowzoo.nets.folding import differentiable, modules_of
 from flowzoo.nets.precision import RunsNetwork
 
 DRIFT_BOUND = 1e-2
@@ -45,6 +46,10 @@ class GradientSink:
         """The sum for a parameter, or None if nothing was added."""
         return self._sums.get(id(parameter))
 
+    def pop(self, parameter: Tensor) -> Tensor | None:
+        """The same, and forgets it."""
+        return self._sums.pop(id(parameter), None)
+
 
 class Pull(NamedTuple):
     """The gradients at a bijector's outputs: of z ``(B, ...)`` and of log_det ``(B,)``."""
@@ -56,16 +61,25 @@ class Pull(NamedTuple):
     def differentiate(
         self, module: nn.Module, z: Tensor, log_det: Tensor, inputs: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """Vector-Jacobian product of (z, log_det) for ``inputs``; that of the module's parameters goes to the sink."""
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        pairs = [(z, self.grad_z), (log_det, self.grad_log_det)]
-        outputs, gradients = zip(*[(o, g) for o, g in pairs if o.requires_grad], strict=True)
+        """Vector-Jacobian product of (z, log_det) for ``inputs``; that of the module's own tensors goes to the sink."""
+        return self.through(module, (z, log_det), (self.grad_z, self.grad_log_det), inputs)
+
+    def through(
+        self,
+        module: nn.Module,
+        outputs: tuple[Tensor, ...],
+        gradients: tuple[Tensor, ...],
+        inputs: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        """The same of whatever the module computed, with the gradients there."""
+        own = differentiable(module)
+        pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
         # Typed as tensors throughout, but what an output does not depend on comes back as None.
         found: tuple[Tensor | None, ...] = torch.autograd.grad(
-            outputs, [*inputs, *parameters], gradients, allow_unused=True
+            [o for o, _ in pairs], [*inputs, *own], [g for _, g in pairs], allow_unused=True
         )
-        for parameter, gradient in zip(parameters, found[len(inputs) :], strict=True):
-            self.sink.add(parameter, gradient)
+        for tensor, gradient in zip(own, found[len(inputs) :], strict=True):
+            self.sink.add(tensor, gradient)
         return tuple(
             torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found[: len(inputs)], strict=True)
         )
@@ -80,10 +94,13 @@ class _ByInversion(torch.autograd.Function):
     """The whole chain as one node of the graph that keeps only its output (and its input, to measure drift)."""
 
     @staticmethod
-    def forward(ctx: Any, chain: Any, x: Tensor, context: Tensor | None, *_: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, chain: Any, x: Tensor, context: Tensor | None, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
         tapes = _record_randomness(chain)
         z, log_det = chain.run(x, context)
         ctx.chain, ctx.tapes = chain, {owner: owner.random_states for owner in tapes}
+        ctx.parameters = parameters
         _forget_randomness(chain)
         ctx.has_context = context is not None
         ctx.save_for_backward(z, x, *(() if context is None else (context,)))
@@ -103,21 +120,19 @@ class _ByInversion(torch.autograd.Function):
         finally:
             _forget_randomness(chain)
         _warn_of_drift(chain, x, found.x)
-        parameters = [p for p in chain.parameters() if p.requires_grad]
-        return None, found.grad_x, found.grad_context, *[sink.get(p) for p in parameters]
+        return None, found.grad_x, found.grad_context, *[sink.get(p) for p in ctx.parameters]
 
 
 def run_by_inversion(chain: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     """Runs a chain so that its backward pass rebuilds the activations."""
-    parameters = [p for p in chain.parameters() if p.requires_grad]
-    z, log_det = _ByInversion.apply(chain, x, context, *parameters)
+    z, log_det = _ByInversion.apply(chain, x, context, *dict.fromkeys(differentiable(chain)))
     return z, log_det
 
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Keeps running averages of batch norms from moving while a batch is evaluated again."""
-    owners = [m for m in module.modules() if "running_mean" in m._buffers and hasattr(m, "momentum")]
+    owners = [m for m in modules_of(module) if "running_mean" in m._buffers and hasattr(m, "momentum")]
     momenta = [m.momentum for m in owners]
     for owner in owners:
         owner.momentum = 0.0  # type: ignore[assignment]
@@ -130,14 +145,16 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 def _record_randomness(chain: nn.Module) -> list[RunsNetwork]:
     """Has networks with active dropout note the generator's state, so that each can be evaluated alike again."""
-    owners: list[RunsNetwork] = [m for m in chain.modules() if isinstance(m, RunsNetwork) and _has_dropout(m)]
+    owners: list[RunsNetwork] = [
+        m for m in modules_of(chain) if isinstance(m, RunsNetwork) and _has_dropout(m)
+    ]
     for owner in owners:
         owner.random_states = []
     return owners
 
 
 def _forget_randomness(chain: nn.Module) -> None:
-    for module in chain.modules():
+    for module in modules_of(chain):
         if isinstance(module, RunsNetwork):
             module.random_states = None
 
@@ -145,7 +162,7 @@ def _forget_randomness(chain: nn.Module) -> None:
 def _has_dropout(module: object) -> bool:
     assert isinstance(module, nn.Module)
     return any(
-        isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in module.modules()
+        isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in modules_of(module)
     )
 
 

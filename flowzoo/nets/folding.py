@@ -8,7 +8,8 @@ training step therefore folds all modules of one kind together, stacked: a dozen
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,16 @@ class Folds(CachesInEval):
     """Base of modules that fold their parameters before they use them.
 
     A subclass writes :meth:`raw` and :meth:`fold`, and calls :meth:`folded` where it needs the result.
+
+    Attributes:
+        together: What this module's parameters came to when they were folded together with others', for now.
+        prepared: What :meth:`prepare` made of it, during a backward pass by inversion.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._together: tuple[Tensor, ...] | None = None
+        self.together: tuple[Tensor, ...] | None = None
+        self.prepared: tuple[Tensor, ...] = ()
 
     def raw(self) -> tuple[Tensor, ...]:
         """The parameters to fold."""
@@ -34,14 +40,18 @@ class Folds(CachesInEval):
         """What they come to, of stacks ``(K, ...)`` of them to stacks ``(K, ...)``."""
         raise NotImplementedError(f"{type(self).__name__} must define fold")
 
+    def prepare(self, *folded: Tensor) -> tuple[Tensor, ...]:
+        """What a backward pass by inversion needs besides, of stacks to stacks, without gradients; nothing here."""
+        return ()
+
     def constants(self) -> Hashable:
         """Whatever else :meth:`fold` depends on: modules are folded together if it is equal."""
         return None
 
     def folded(self) -> tuple[Tensor, ...]:
         """What this module's parameters come to, folded alone unless that was done together with others."""
-        if self._together is not None:
-            return self._together
+        if self.together is not None:
+            return self.together
         return tuple(t[0] for t in self.fold(*(t.unsqueeze(0) for t in self.raw())))
 
 
@@ -53,25 +63,78 @@ def modules_of(root: nn.Module) -> list[nn.Module]:
     return found
 
 
-@contextmanager
-def folded_together(root: nn.Module) -> Iterator[None]:
-    """Folds all modules inside ``root`` now, those of a kind together, for use until the end of the context.
+def differentiable(root: nn.Module) -> list[Tensor]:
+    """What gradients of a module are for: its parameters, or the tensors that they were folded to."""
+    tensors: list[Tensor] = []
+    pending = [root]
+    for module in pending:
+        if isinstance(module, Folds) and module.together is not None:
+            tensors.extend(t for t in module.together if t.requires_grad)
+        else:
+            tensors.extend(p for p in module._parameters.values() if p is not None and p.requires_grad)
+            pending.extend(child for child in module._modules.values() if child is not None)
+    return tensors
 
-    Gradients flow back through it once, after those of all modules, so nothing inside may be recomputed on the way.
-    """
-    members = [module for module in modules_of(root) if isinstance(module, Folds)]
+
+class Folding(NamedTuple):
+    """What modules of one kind come to: for each output of ``fold``, a stack ``(K, ...)`` over the K modules."""
+
+    modules: list[Folds]
+    stacks: tuple[Tensor, ...]
+
+    def hand_out(self, stacks: tuple[Tensor, ...]) -> None:
+        """Gives each module its part of such stacks, for use in place of its own folding."""
+        for module, *own in zip(self.modules, *(stack.unbind() for stack in stacks), strict=True):
+            module.together = tuple(own)
+
+
+def fold_by_kind(*roots: nn.Module) -> list[Folding]:
+    """Folds all modules inside ``roots`` now, those of a kind together."""
     kinds: dict[Hashable, list[tuple[Folds, tuple[Tensor, ...]]]] = {}
-    for module in members:
-        raw = module.raw()
-        shapes = tuple((t.shape, t.dtype, t.device) for t in raw)
-        kinds.setdefault((type(module), module.constants(), shapes), []).append((module, raw))
+    for module in (module for root in roots for module in modules_of(root)):
+        if isinstance(module, Folds):
+            raw = module.raw()
+            shapes = tuple((t.shape, t.dtype, t.device) for t in raw)
+            kinds.setdefault((type(module), module.constants(), shapes), []).append((module, raw))
+    found = []
+    for kind in kinds.values():
+        modules = [module for module, _ in kind]
+        stacks = [torch.stack(tensors) for tensors in zip(*(raw for _, raw in kind), strict=True)]
+        found.append(Folding(modules, modules[0].fold(*stacks)))
+    return found
+
+
+@contextmanager
+def folded_together(*roots: nn.Module) -> Iterator[None]:
+    """Folds all modules inside ``roots`` for use until the end of the context.
+
+    Gradients flow back through it once, after those of all modules: what is computed again on the way, as a
+    checkpoint does, must be given the same folded tensors (:func:`same_folding`).
+    """
+    foldings = fold_by_kind(*roots)
     try:
-        for kind in kinds.values():
-            stacks = [torch.stack(tensors) for tensors in zip(*(raw for _, raw in kind), strict=True)]
-            parts = [stack.unbind() for stack in kind[0][0].fold(*stacks)]
-            for (module, _), *own in zip(kind, *parts, strict=True):
-                module._together = tuple(own)
+        for folding in foldings:
+            folding.hand_out(folding.stacks)
         yield
     finally:
-        for module in members:
-            module._together = None
+        for folding in foldings:
+            for module in folding.modules:
+                module.together = None
+
+
+def same_folding(root: nn.Module) -> AbstractContextManager[None]:
+    """A context for later in which everything inside ``root`` uses the folded tensors of now."""
+    now = [(module, module.together) for module in modules_of(root) if isinstance(module, Folds)]
+    return _handed_out(now)
+
+
+@contextmanager
+def _handed_out(tensors: list[tuple[Folds, tuple[Tensor, ...] | None]]) -> Iterator[None]:
+    before = [(module, module.together) for module, _ in tensors]
+    for module, own in tensors:
+        module.together = own
+    try:
+        yield
+    finally:
+        for module, own in before:
+            module.together = own

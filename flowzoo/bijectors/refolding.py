@@ -1,0 +1,104 @@
+"""Folded parameters in a backward pass by inversion: a few bijectors at a time, their graph cut off.
+
+A stored backward pass folds the parameters of a whole flow at once. One that rebuilds activations to save memory must
+not keep that many copies of parameters, so it folds a window of consecutive bijectors, walks back through it, and takes
+what the folded tensors have gathered to the parameters before it goes on to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from flowzoo.bijectors.reversal import GradientSink
+from flowzoo.nets.folding import Folding, fold_by_kind, modules_of
+from flowzoo.nets.initialization import DataDependentInit
+
+WINDOW = 2**17
+"""Parameters that are folded at a time; above it the arithmetic on images outweighs that on parameters."""
+
+
+def windows(bijectors: Iterable[nn.Module], whole: type[nn.Module]) -> Iterator[tuple[list[nn.Module], bool]]:
+    """Parts a chain in windows of consecutive bijectors, each with whether it is to be folded.
+
+    Args:
+        bijectors: What the chain consists of.
+        whole: A bijector that has one of these inside folds for itself.
+    """
+    window: list[nn.Module] = []
+    count = 0
+    for bijector in bijectors:
+        inside = modules_of(bijector)
+        if any(isinstance(m, whole) or (isinstance(m, DataDependentInit) and m.wants_init()) for m in inside):
+            if window:
+                yield window, True
+            yield [bijector], False
+            window, count = [], 0
+            continue
+        size = sum(p.numel() for m in inside for p in m._parameters.values() if p is not None)
+        if window and count + size > WINDOW:
+            yield window, True
+            window, count = [], 0
+        window.append(bijector)
+        count += size
+    if window:
+        yield window, True
+
+
+@contextmanager
+def folded_apart(*roots: nn.Module, sink: GradientSink) -> Iterator[None]:
+    """Folds all modules inside ``roots``, their folded tensors leaves of the graph until the end of the context.
+
+    Then the gradients that the sink has for these leaves flow back to the parameters, into the sink.
+    """
+    with torch.enable_grad():
+        foldings = fold_by_kind(*roots)
+    leaves = [tuple(stack.detach() for stack in folding.stacks) for folding in foldings]
+    try:
+        for folding, stacks in zip(foldings, leaves, strict=True):
+            _hand_out_leaves(folding, stacks)
+        yield
+        for folding in foldings:
+            _pull_back(folding, sink)
+    finally:
+        for folding in foldings:
+            for module in folding.modules:
+                module.together, module.prepared = None, ()
+
+
+def _hand_out_leaves(folding: Folding, stacks: tuple[Tensor, ...]) -> None:
+    folding.hand_out(stacks)
+    prepared = folding.modules[0].prepare(*stacks)
+    for index, module in enumerate(folding.modules):
+        assert module.together is not None
+        for leaf, stack in zip(module.together, folding.stacks, strict=True):
+            leaf.requires_grad_(stack.requires_grad)
+        module.prepared = tuple(stack[index] for stack in prepared)
+
+
+def _pull_back(folding: Folding, sink: GradientSink) -> None:
+    outputs, gradients = [], []
+    parts = zip(*(module.together or () for module in folding.modules), strict=True)
+    for stack, leaves in zip(folding.stacks, parts, strict=True):
+        found = [sink.pop(leaf) for leaf in leaves]
+        if any(gradient is not None for gradient in found):
+            outputs.append(stack)
+            gradients.append(
+                torch.stack(
+                    [
+                        torch.zeros_like(leaf) if g is None else g
+                        for g, leaf in zip(found, leaves, strict=True)
+                    ]
+                )
+            )
+    if not outputs:
+        return
+    # A module may be there twice, its parameters may not.
+    own = (p for module in folding.modules for p in module.parameters() if p.requires_grad)
+    parameters = list(dict.fromkeys(own))
+    pulled = torch.autograd.grad(outputs, parameters, gradients, allow_unused=True)
+    for parameter, gradient in zip(parameters, pulled, strict=True):
+        sink.add(parameter, gradient)
