@@ -42,7 +42,10 @@ def affine(
     Returns:
         The mapped x in the memory layout of ``x``, and ``(B,)``.
     """
-    z, log_det = _Affine.apply(x, parameters, scale_map, order, layout)
+    if not torch.is_grad_enabled():
+        z, log_det, _ = _map(x, parameters, scale_map, order, layout)
+    else:
+        z, log_det = _Affine.apply(x, parameters, scale_map, order, layout)
     return z, log_det
 
 
@@ -56,12 +59,10 @@ class _Affine(torch.autograd.Function):
         order: AffineOrder,
         layout: ParameterLayout,
     ) -> tuple[Tensor, Tensor]:
-        shift, raw = (torch.empty_like(x).copy_(part) for part in shift_and_raw(parameters, layout))
-        scale, log_scale = scale_map.scale_(raw)
-        z = shift.add_(x).mul_(scale) if order == "shift-scale" else shift.addcmul_(x, scale)
+        z, log_det, scale = _map(x, parameters, scale_map, order, layout)
         ctx.save_for_backward(z if order == "shift-scale" else x, scale)
         ctx.scale_map, ctx.order, ctx.layout, ctx.dtype = scale_map, order, layout, parameters.dtype
-        return z, sum_per_item(log_scale)
+        return z, log_det
 
     @staticmethod
     @once_differentiable
@@ -70,6 +71,16 @@ class _Affine(torch.autograd.Function):
         how = (ctx.scale_map, ctx.order, ctx.layout)
         grad_x, grad_parameters = _pull(kept, scale, ctx.dtype, grad_z, grad_log_det, *how)
         return grad_x, grad_parameters, None, None, None
+
+
+def _map(
+    x: Tensor, parameters: Tensor, scale_map: ScaleMap, order: AffineOrder, layout: ParameterLayout
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mapped x, the sum of log s, and s; outside of autograd."""
+    shift, raw = (torch.empty_like(x).copy_(part) for part in shift_and_raw(parameters, layout))
+    scale, log_scale = scale_map.scale_(raw)
+    z = shift.add_(x).mul_(scale) if order == "shift-scale" else shift.addcmul_(x, scale)
+    return z, sum_per_item(log_scale), scale
 
 
 class AffinePull(NamedTuple):

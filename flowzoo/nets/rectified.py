@@ -1,8 +1,9 @@
 """Convolutions with ReLUs between them as one operation, with a backward pass of its own.
 
 It spares memory and passes over it: gradients behind a ReLU are overwritten by those before it, which a composition
-of operations must not do. ReLUs are not made part of oneDNN's convolutions: there they turn NaN into 0, and a model
-whose weights are broken would give finite numbers.
+of operations must not do. Evaluation makes ReLUs part of oneDNN's convolutions. These turn NaN into 0, so it does
+that only where all kernels are known to be finite: a model whose weights are broken must not give finite numbers,
+while a NaN among a coupling's inputs stays visible in the half that the coupling passes on.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Kernel(NamedTuple):
         outside: With e, which taps at a pixel are outside, ``(H W, k k)``.
         padding: k // 2.
         ones: Whether a channel of ones is to be added to the input: I counts it.
+        finite: Whether every weight and bias is known to be a finite number.
     """
 
     weight: Tensor
@@ -40,6 +42,7 @@ class Kernel(NamedTuple):
     outside: Tensor | None
     padding: int
     ones: bool
+    finite: bool = False
 
     def to(self, dtype: torch.dtype) -> Kernel:
         """The kernel in this dtype."""
@@ -51,12 +54,15 @@ class Kernel(NamedTuple):
     def packed(self, batch: int, size: torch.Size) -> Kernel:
         """The kernel as oneDNN wants it for such inputs, where that pays; worth it if it is used again."""
         outputs = batch * math.prod(size) * self.bias.numel()
-        if outputs < WORTH_PACKING or not _has_onednn(self.weight):
+        if self.weight.is_meta:
             return self
+        finite = all(bool(t.isfinite().all()) for t in self[:3] if t is not None)
+        if outputs < WORTH_PACKING or not _has_onednn(self.weight):
+            return self._replace(finite=finite)
         pads, ones = [self.padding] * 2, [1, 1]
         given = [batch, self.weight.shape[1], *size]
         weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, pads, ones, ones, 1, given)
-        return self._replace(weight=weight)
+        return self._replace(weight=weight, finite=finite)
 
 
 def computed_in(x: Tensor) -> torch.dtype:
@@ -99,7 +105,7 @@ class _RectifiedConvolutions(torch.autograd.Function):
         of_x, of_kernels = ctx.dtypes
         gradients: list[Tensor | None] = []
         for i in reversed(range(count)):
-            outside, padding, ones = ctx.constants[i]
+            outside, padding, ones, _ = ctx.constants[i]
             grad_edge = None
             if outside is not None:
                 # With the channels of a pixel side by side both steps read rows.
@@ -119,11 +125,13 @@ def _convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
     """What goes into each convolution, channels last in memory, and the output."""
     dtype = kernels[0].bias.dtype
     inputs, last = [], len(kernels) - 1
+    finite = all(kernel.finite for kernel in kernels)
     for index, kernel in enumerate(kernels):
         x = _with_ones(x, dtype) if kernel.ones else x.to(dtype, memory_format=torch.channels_last)
         inputs.append(x)
-        x = _convolution(x, kernel)
-        if index < last:
+        fused = index < last and finite and kernel.weight.is_mkldnn and kernel.edge is None
+        x = _convolution(x, kernel, "relu" if fused else "none")
+        if index < last and not fused:
             x = relu_(x)
     return [*inputs, x]
 
@@ -148,11 +156,11 @@ def _has_onednn(x: Tensor) -> bool:
     )
 
 
-def _convolution(x: Tensor, kernel: Kernel) -> Tensor:
+def _convolution(x: Tensor, kernel: Kernel, then: str = "none") -> Tensor:
     if kernel.weight.is_mkldnn:
         pads, ones = [kernel.padding] * 2, [1, 1]
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, kernel.weight, kernel.bias, pads, ones, ones, 1, "none", [], ""
+            x, kernel.weight, kernel.bias, pads, ones, ones, 1, then, [], ""
         )
     else:
         out = F.conv2d(x, kernel.weight, kernel.bias, padding=kernel.padding)
