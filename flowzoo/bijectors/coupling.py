@@ -41,7 +41,7 @@ class Coupling(Bijector, RunsNetwork):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         conditioner, b = self.partition.split(x)
-        parameters = self.run_network(self.net, conditioner, context)
+        parameters = self.run_network(self.net, conditioner, context, narrow=self._is_fused)
         b, log_det = self._transform(b, parameters)
         return self.partition.merge(conditioner, b), log_det
 
@@ -50,6 +50,11 @@ class Coupling(Bijector, RunsNetwork):
         parameters = self.run_network(self.net, conditioner, context)
         b, log_det = self._invert(b, parameters)
         return self.partition.merge(conditioner, b), log_det
+
+    @property
+    def _is_fused(self) -> bool:
+        """Whether ``_transform`` is one operation, which widens what the network gave."""
+        return False
 
     def _sum(self, log_derivative: Tensor) -> Tensor:
         """The log-determinant ``(B,)``, of the elements that the coupling transforms."""
@@ -118,8 +123,12 @@ class AffineCoupling(Coupling):
         self.order = order
         self.layout = layout
 
+    @property
+    def _is_fused(self) -> bool:
+        return self.scale_map.is_fixed and self.partition.packs
+
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        if self.scale_map.is_fixed and self.partition.packs:
+        if self._is_fused:
             return affine(x, parameters, self.scale_map, self.order, self.layout)
         shift, scale, log_scale = self._shift_and_scale(parameters)
         z = (x + shift) * scale if self.order == "shift-scale" else torch.addcmul(shift, x, scale)
@@ -133,7 +142,7 @@ class AffineCoupling(Coupling):
     def _reverse_half(
         self, z: Tensor, parameters: Tensor, inputs: tuple[Tensor, ...], pull: Pull
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        if not (self.scale_map.is_fixed and self.partition.packs):
+        if not self._is_fused:
             return super()._reverse_half(z, parameters, inputs, pull)
         how = (self.scale_map, self.order, self.layout)
         found = affine_reverse(z, parameters.detach(), pull.grad_z, pull.grad_log_det, *how)

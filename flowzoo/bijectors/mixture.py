@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from flowzoo.bijectors.affine import AffineOrder
 from flowzoo.bijectors.coupling import Coupling
+from flowzoo.bijectors.mixture_map import MIN_LOG_SCALE, mixture_map
 from flowzoo.bijectors.mixture_roots import roots
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.errors import InputError
-
-MIN_LOG_SCALE = -7.0
 
 
 class LogisticMixture(NamedTuple):
@@ -106,13 +105,20 @@ class MixtureLogisticCoupling(Coupling):
         self.order = order
         self.scale_map = ScaleMap("tanh", channels) if learned_bound else None
 
-    def _unpack(self, parameters: Tensor) -> tuple[Tensor, Tensor, LogisticMixture]:
+    @property
+    def _is_fused(self) -> bool:
+        return self.scale_map is None and self.partition.packs
+
+    def _check(self, parameters: Tensor) -> None:
         expected = (2 + 3 * self.components) * self.channels
         if parameters.shape[1] != expected:
             raise InputError(
                 f"the network of MixtureLogisticCoupling gave {parameters.shape[1]} channels; expected "
                 f"(2 + 3 * {self.components}) * {self.channels} = {expected}."
             )
+
+    def _unpack(self, parameters: Tensor) -> tuple[Tensor, Tensor, LogisticMixture]:
+        self._check(parameters)
         k = self.components
         grouped = parameters.unflatten(1, (2 + 3 * k, self.channels))
         raw = grouped[:, 0]
@@ -123,6 +129,9 @@ class MixtureLogisticCoupling(Coupling):
         return log_scale, grouped[:, 1], mixture
 
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        if self._is_fused:
+            self._check(parameters)
+            return mixture_map(x, parameters, self.components, self.order)
         log_scale, shift, mixture = self._unpack(parameters)
         y, log_slope = mixture.logit_cdf(x)
         scale = log_scale.exp()

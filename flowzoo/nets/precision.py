@@ -18,8 +18,11 @@ class RunsNetwork:
     network_dtype: torch.dtype | None = None
     random_states: list[Tensor] | None = None
 
-    def run_network(self, net: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
-        """Calls ``net(x, context)``, under autocast if :attr:`network_dtype` is set; the result is like ``x``."""
+    def run_network(self, net: nn.Module, x: Tensor, context: Tensor | None, narrow: bool = False) -> Tensor:
+        """Calls ``net(x, context)``, under autocast if :attr:`network_dtype` is set.
+
+        The result is in the dtype of ``x``; if it may be ``narrow``, in that of the network.
+        """
         if self.random_states is not None:
             self._fix_randomness(x.device)
         if self.network_dtype is None or x.dtype == torch.float64:
@@ -27,7 +30,7 @@ class RunsNetwork:
         else:
             with torch.autocast(x.device.type, dtype=self.network_dtype):
                 out = net(x, context)
-        return out.to(x.dtype)
+        return out if narrow else out.to(x.dtype)
 
     def _fix_randomness(self, device: torch.device) -> None:
         assert self.random_states is not None

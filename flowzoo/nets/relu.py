@@ -37,7 +37,8 @@ def before_relu_(grad: Tensor, rectified: Tensor) -> Tensor:
         # Many gradients at once, as in jacobian(vectorize=True): torch cannot do that in place.
         return grad * (rectified > 0)
     if _is_slow(grad):
-        grad.view(torch.int16).mul_(_is_positive(rectified))
+        bits = grad.view(torch.int16)
+        torch.ops.aten.threshold_backward.grad_input(bits, rectified.view(torch.int16), 0, grad_input=bits)
         return grad
     torch.ops.aten.threshold_backward.grad_input(grad, rectified, 0, grad_input=grad)
     return grad
@@ -54,12 +55,9 @@ class _Relu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (out,) = ctx.saved_tensors
-        return (grad.view(torch.int16) * _is_positive(out)).view(grad.dtype)
-
-
-def _is_positive(rectified: Tensor) -> Tensor:
-    """1 where it is and 0 elsewhere, as 16-bit integers, by which bits may be multiplied."""
-    return rectified.view(torch.int16).clamp(0, 1)
+        bits = torch.ops.aten.threshold_backward(grad.view(torch.int16), out.view(torch.int16), 0)
+        before: Tensor = bits.view(grad.dtype)
+        return before
 
 
 def _is_slow(x: Tensor) -> bool:
