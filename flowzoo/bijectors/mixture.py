@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flowzoo.bijectors.affine import AffineOrder
 from flowzoo.bijectors.coupling import Coupling
-from flowzoo.bijectors.mixture_map import MIN_LOG_SCALE, mixture_map
+from flowzoo.bijectors.mixture_map import MIN_LOG_SCALE, mixture_inverse, mixture_map
 from flowzoo.bijectors.mixture_roots import roots
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.scale_maps import ScaleMap
@@ -67,8 +67,9 @@ class LogisticMixture(NamedTuple):
         return root - (error - error.detach()) * torch.exp(-log_slope.detach())
 
     def _solve(self, y: Tensor) -> Tensor:
-        components = LogisticMixture(*(field.transpose(0, 1).flatten(1).contiguous() for field in self))
-        return roots(components, y.flatten()).view_as(y)
+        fields = (self.log_weights.exp(), self.means, torch.exp(-self.log_scales))
+        weights, means, rates = (field.transpose(0, 1).flatten(1).contiguous() for field in fields)
+        return roots(weights, means, rates, y.flatten()).view_as(y)
 
 
 class MixtureLogisticCoupling(Coupling):
@@ -139,6 +140,9 @@ class MixtureLogisticCoupling(Coupling):
         return z, self._sum(log_slope + log_scale)
 
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        if self._is_fused and not torch.is_grad_enabled():
+            self._check(parameters)
+            return mixture_inverse(z, parameters, self.components, self.order)
         log_scale, shift, mixture = self._unpack(parameters)
         scale = torch.exp(-log_scale)
         y = z * scale - shift if self.order == "shift-scale" else (z - shift) * scale

@@ -16,11 +16,9 @@ from torch.autograd.function import once_differentiable
 
 from flowzoo.bijectors.affine import AffineOrder
 from flowzoo.bijectors.base import sum_per_item
+from flowzoo.bijectors.mixture_roots import TINY, roots
 
 MIN_LOG_SCALE = -7.0
-
-# Sums below this may hold components that have underflowed.
-TINY = 1e-30
 
 
 def mixture_map(x: Tensor, parameters: Tensor, count: int, order: AffineOrder) -> tuple[Tensor, Tensor]:
@@ -41,6 +39,20 @@ def mixture_map(x: Tensor, parameters: Tensor, count: int, order: AffineOrder) -
     else:
         z, log_det = _MixtureMap.apply(x, parameters, count, order)
     return z, log_det
+
+
+def mixture_inverse(z: Tensor, parameters: Tensor, count: int, order: AffineOrder) -> tuple[Tensor, Tensor]:
+    """The inverse of :func:`mixture_map` and the log-determinant of that direction; outside of autograd."""
+    z, raw = _blocks(z, 1)[0], _blocks(parameters, 2 + 3 * count, z.dtype)
+    log_scale, shift = torch.tanh(raw[0]), raw[1]
+    scale = torch.exp(-log_scale)
+    y = (z * scale).sub_(shift) if order == "shift-scale" else (z - shift).mul_(scale)
+    weights, rates = _weights_and_rates(raw[2:], count)
+    means = raw[2 + count : 2 + 2 * count]
+    x = roots(weights.flatten(1), means.flatten(1), rates.flatten(1), y.flatten()).view_as(y)
+    sums = _sums(x, raw[2:], count)
+    log_derivative = (sums.log_cdf - sums.log_pdf).add_(sums.log_sf).sub_(log_scale)
+    return x.transpose(0, 1), sum_per_item(log_derivative.transpose(0, 1))
 
 
 class _Sums(NamedTuple):

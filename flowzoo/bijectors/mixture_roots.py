@@ -31,7 +31,7 @@ class _Problem(NamedTuple):
         return _Problem(*(t.index_select(-1, chosen) for t in self))
 
 
-def roots(components: tuple[Tensor, Tensor, Tensor], y: Tensor) -> Tensor:
+def roots(weights: Tensor, means: Tensor, rates: Tensor, y: Tensor) -> Tensor:
     """Solves ``logit F(x) = y`` for every element.
 
     Newton's method in a bracket, on F itself, which costs a third of its logarithm; solved elements leave the
@@ -39,14 +39,14 @@ def roots(components: tuple[Tensor, Tensor, Tensor], y: Tensor) -> Tensor:
     solved then, such as tails in which F underflows, goes on in log space.
 
     Args:
-        components: Log-weights, means and log-scales, each ``(K, N)``.
+        weights: The components' weights, ``(K, N)``.
+        means: Their means, ``(K, N)``.
+        rates: Their inverse scales, ``(K, N)``.
         y: Targets ``(N,)``.
 
     Returns:
         Roots ``(N,)``.
     """
-    log_weights, means, log_scales = components
-    weights, rates = log_weights.exp(), torch.exp(-log_scales)
     reach = means + y / rates
     low, high = reach.amin(dim=0), reach.amax(dim=0)
     start = (weights * reach).sum(dim=0).clamp(low, high)
