@@ -13,7 +13,7 @@ from flowzoo.errors import ConfigError
 from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.parameters import drawn_normal
-from flowzoo.nets.rectified import Kernel, computed_in, rectified_convolutions
+from flowzoo.nets.rectified import Kernel, computed_in, rectified_convolutions, watched
 
 Normalization = Literal["actnorm", "none"]
 
@@ -153,8 +153,7 @@ def run_rectified(x: Tensor, layers: tuple[FoldedConv2d, ...]) -> Tensor:
     for depth, layer in enumerate(layers):
         if isinstance(layer, ActNormConv2d) and layer.wants_init():
             layer.initialize_from(run_rectified(x, layers[:depth]).relu() if depth else x)
-    if len(layers) > 1 and any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
-        # Someone watches the layers, so each is called.
+    if len(layers) > 1 and watched(layers):
         for layer in layers[:-1]:
             x = layer(x).relu()
         out: Tensor = layers[-1](x)

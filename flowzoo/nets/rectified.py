@@ -9,12 +9,12 @@ while a NaN among a coupling's inputs stays visible in the half that the couplin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from flowzoo.nets.relu import before_relu_, relu_
@@ -63,6 +63,11 @@ class Kernel(NamedTuple):
         given = [batch, self.weight.shape[1], *size]
         weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, pads, ones, ones, 1, given)
         return self._replace(weight=weight, finite=finite)
+
+
+def watched(layers: Iterable[nn.Module]) -> bool:
+    """Whether someone has hooked into these layers, so that each must be called."""
+    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
 
 
 def computed_in(x: Tensor) -> torch.dtype:

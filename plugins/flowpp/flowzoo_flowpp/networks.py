@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flowzoo.bijectors import Partition
 from flowzoo.nets.attention import GatedAttention, PositionEmbedding
 from flowzoo.nets.gated import ChannelLayerNorm, GatedConv, ScaledConv2d, concat_elu
-from flowzoo.nets.rectified import rectified_convolutions
+from flowzoo.nets.rectified import rectified_convolutions, watched
 from flowzoo.nets.relu import relu
 
 __all__ = ["ContextNetwork", "ConvNetwork", "GatedBlock", "GatedNetwork", "PriorNetwork"]
@@ -176,7 +176,7 @@ class ConvNetwork(nn.Module):
             x = torch.cat([x, context.to(x.dtype)], dim=1)
         layers = (self.conv_in, self.conv_hidden, self.conv_out)
         dropping = self.training and self.dropout.p > 0
-        if not dropping and not any(layer.wants_init() for layer in layers):
+        if not (dropping or any(layer.wants_init() for layer in layers) or watched(layers)):
             return rectified_convolutions(x, [layer.as_kernel() for layer in layers])
         x = relu(self.conv_in(x.contiguous(memory_format=torch.channels_last)))
         out: Tensor = self.conv_out(self.dropout(relu(self.conv_hidden(x))))

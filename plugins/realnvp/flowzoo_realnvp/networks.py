@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.bijectors import checkerboard_mask
+from flowzoo.nets.rectified import Kernel, rectified_convolutions, watched
 from flowzoo.nets.relu import relu
 from flowzoo.nets.resnet import ResidualNetwork, ShiftBatchNorm2d
 
@@ -41,6 +42,20 @@ class ConvNetwork(nn.Sequential):
         if last.bias is not None:
             nn.init.zeros_(last.bias)
         super().__init__(*layers, last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
+        convolutions = [layer for layer in self if isinstance(layer, nn.Conv2d)]
+        biases = [layer.bias for layer in convolutions if layer.bias is not None]
+        if len(biases) < len(convolutions) or watched(self):
+            for layer in self:
+                x = layer(x)
+            return x
+        kernels = [
+            Kernel(layer.weight, bias, None, None, layer.kernel_size[0] // 2, ones=False)
+            for layer, bias in zip(convolutions, biases, strict=True)
+        ]
+        return rectified_convolutions(x, kernels)
 
 
 class CouplingNetwork(nn.Module):
