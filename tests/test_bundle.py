@@ -75,6 +75,18 @@ def test_weights_that_were_never_on_the_hub_are_replaced(
     assert [path.name for path in (checkout / "weights").iterdir()] == ["nice-mnist.safetensors"]
 
 
+def test_a_bound_of_several_samples_is_measured_and_kept_for_the_next(
+    checkout: Path, manifest: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "first", 1)
+    loose, tight = bundle_run(run, manifest), bundle_run(run, manifest, samples=2)
+    assert loose.measured is not None and tight.measured is not None
+    assert (loose.measured.samples, tight.measured.samples) == (1, 2)
+    assert tight.measured.bpd != loose.measured.bpd
+    again = bundle_run(make_run(tmp_path / "second", 2), manifest)
+    assert again.measured is not None and again.measured.samples == 2
+
+
 def test_published_weights_stay_and_the_model_gets_a_new_version(
     checkout: Path, manifest: Path, tmp_path: Path
 ) -> None:

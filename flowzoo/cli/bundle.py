@@ -31,6 +31,12 @@ from flowzoo.manifest import core_manifest_path
     type=click.Path(dir_okay=False, path_type=Path),
     help="The manifest that the entry goes into [flowzoo's own].",
 )
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    help="Noise samples an image of the measured figure: a tighter bound, as many times the work to verify "
+    "[those of the entry it replaces, else 1].",
+)
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where data sets are [$FLOWZOO_DATA].")
 @json_option
 def bundle(run: Path, dtype: str, manifest: Path | None, as_json: bool, **options: Any) -> None:

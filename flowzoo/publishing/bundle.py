@@ -30,6 +30,7 @@ def bundle_run(
     license_id: str = "Apache-2.0",
     dtype: torch.dtype | None = None,
     note: str | None = None,
+    samples: int | None = None,
     data_root: Path | None = None,
 ) -> Entry:
     """Exports, measures and fingerprints a run's best weights and puts them into its plugin's package.
@@ -44,6 +45,7 @@ def bundle_run(
         license_id: SPDX identifier of the weights' license.
         dtype: How floating-point tensors are stored; None for float32.
         note: What a user should know before using it; None keeps the note of the entry that is replaced.
+        samples: Noise samples an image of the measured figure; None for those of the entry that is replaced, else 1.
         data_root: Where data sets are.
 
     Returns:
@@ -78,7 +80,14 @@ def bundle_run(
         )
         if replaced is not None:
             entry = dataclasses.replace(entry, version=replaced.version)
-        found = evaluate(f"path:{stage}", dataset=entry.data.id, split=entry.data.split, data_root=data_root)
+        before = replaced.measured if replaced is not None else None
+        found = evaluate(
+            f"path:{stage}",
+            samples=samples or (before.samples if before is not None else 1),
+            dataset=entry.data.id,
+            split=entry.data.split,
+            data_root=data_root,
+        )
         entry = dataclasses.replace(
             entry, fingerprint=take_fingerprint(flow), measured=measured_of(found, entry)
         )
