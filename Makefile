@@ -5,7 +5,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 WORKERS ?= 2
-MODEL ?= glow-mnist
+MODEL ?= nice-mnist
 
 PLUGINS := nice realnvp glow flowpp
 PYPROJECTS := pyproject.toml $(PLUGINS:%=plugins/%/pyproject.toml)
