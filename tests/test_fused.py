@@ -13,13 +13,12 @@ from torch import Tensor
 
 import flowzoo
 from flowzoo.bijectors import (
-    ChannelHalves,
     InvertibleConv1x1,
-    MixtureLogisticCoupling,
     ScaleMap,
     ScaleMapName,
 )
-from flowzoo.bijectors.affine import AffineOrder, ParameterLayout, affine, shift_and_raw
+from flowzoo.bijectors.affine import AffineOrder, ParameterLayout, affine, affine_reverse, shift_and_raw
+from flowzoo.bijectors.chain import MemoryMode
 from flowzoo.bijectors.layout import (
     channel_major,
     channel_rows,
@@ -27,7 +26,7 @@ from flowzoo.bijectors.layout import (
     join_channels,
     split_channels,
 )
-from flowzoo.bijectors.mixture_map import mixture_map
+from flowzoo.errors import InputError
 from flowzoo.nets.conv import ActNormConv2d, ConvNet
 from flowzoo.nets.folding import Folds, folded_together
 from flowzoo.nets.rectified import Kernel, rectified_convolutions
@@ -232,58 +231,62 @@ def test_a_broken_weight_gives_no_finite_numbers(dtype: torch.dtype, training: b
             assert bool(net(torch.ones(8, 3, 16, 16)).isnan().any())
 
 
-def couplings_parameters(spread: float, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    """Elements and mixture parameters: near each other, far in the tails, or in valleys between components."""
-    torch.manual_seed(3)
-    x = torch.randn(6, 2, 3, 5, dtype=torch.float64) * spread
-    parameters = torch.randn(6, (2 + 3 * 3) * 2, 3, 5, dtype=torch.float64) * 2
-    parameters[:3, 10:16] *= spread
-    # Below the bound of the log-scales.
-    parameters[:, -1] -= 8
-    return x.to(dtype), parameters.to(dtype)
-
-
-@pytest.mark.parametrize("order", ["scale-shift", "shift-scale"])
-@pytest.mark.parametrize("spread", [1.0, 30.0, 2000.0])
-def test_the_fused_mixture_is_the_composed_one(order: AffineOrder, spread: float) -> None:
-    coupling = MixtureLogisticCoupling(ChannelHalves(), torch.nn.Identity(), 2, 3, order=order)
-    x, parameters = (t.requires_grad_() for t in couplings_parameters(spread))
-
-    def composed() -> tuple[Tensor, Tensor]:
-        log_scale, shift, mixture = coupling._unpack(parameters)
-        y, log_slope = mixture.logit_cdf(x)
-        scale = log_scale.exp()
-        z = (y + shift) * scale if order == "shift-scale" else y * scale + shift
-        return z, (log_slope + log_scale).flatten(1).sum(1)
-
-    expected, found = composed(), mixture_map(x, parameters, 3, order)
-    pulled = [torch.randn_like(t) for t in expected]
-    for a, b in zip(
-        (*expected, *torch.autograd.grad(expected, (x, parameters), pulled)),
-        (*found, *torch.autograd.grad(found, (x, parameters), pulled)),
-        strict=True,
-    ):
-        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-11 * float(a.detach().abs().max()))
+@pytest.mark.parametrize(("name", "order", "layout"), KINDS)
+def test_a_fused_affine_map_is_reversed_with_its_gradients(
+    name: ScaleMapName, order: AffineOrder, layout: ParameterLayout
+) -> None:
+    x, parameters = draw(3, 2, 4, 4), draw(3, 4, 4, 4, seed=1)
+    how = (ScaleMap(name, 2), order, layout)
+    z, log_det = affine(x, parameters, *how)
+    grad_z, grad_log_det = torch.randn_like(z), torch.randn_like(log_det)
+    expected = (x, *torch.autograd.grad((z, log_det), (x, parameters), (grad_z, grad_log_det)))
     with torch.no_grad():
-        assert all(
-            torch.equal(a, b) for a, b in zip(mixture_map(x, parameters, 3, order), found, strict=True)
-        )
-
-
-@pytest.mark.parametrize("spread", [1.0, 30.0, 2000.0])
-def test_the_fused_mixture_keeps_its_digits_in_float32(spread: float) -> None:
-    x, parameters = couplings_parameters(spread, torch.float32)
-    found = mixture_map(x, parameters, 3, "scale-shift")
-    expected = mixture_map(x.double(), parameters.double(), 3, "scale-shift")
+        found = affine_reverse(z, parameters, grad_z, grad_log_det, *how)
+        again = affine(x, parameters, *how)
     for a, b in zip(expected, found, strict=True):
-        assert bool(((a - b).abs() <= 2e-5 * a.abs().clamp_min(1)).all())
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
+    assert torch.equal(again[0], z) and torch.equal(again[1], log_det)
 
 
-def test_the_fused_mixture_takes_and_gives_back_what_is_narrower() -> None:
-    x, parameters = couplings_parameters(1.0, torch.float32)
-    narrow = parameters.bfloat16().requires_grad_()
-    z, log_det = mixture_map(x, narrow, 3, "scale-shift")
-    assert z.dtype == log_det.dtype == torch.float32
-    (grad,) = torch.autograd.grad(z.sum() + log_det.sum(), narrow)
-    assert grad.dtype == torch.bfloat16
-    assert torch.equal(z, mixture_map(x, narrow.float(), 3, "scale-shift")[0])
+@pytest.mark.parametrize("name", ["glow-tiny", "flowpp-tiny", "realnvp-tiny"])
+@pytest.mark.parametrize("memory", ["store", "invertible"])
+def test_second_derivatives_are_refused_rather_than_wrong(name: str, memory: MemoryMode) -> None:
+    overrides = {} if name != "realnvp-tiny" else {"network": "conv", "network_batch_norm": False}
+    flow = randomize(flowzoo.create(name, **overrides).double(), seed=1)
+    flow.set_memory(memory)
+    x = draw(2, *flow.image_shape).sigmoid().detach().requires_grad_()
+    z, log_det = flow.bijector(x)
+    with pytest.raises(InputError, match="second derivatives"):
+        torch.autograd.grad(z.sum() + log_det.sum(), x, create_graph=True)
+
+
+def test_evaluation_equals_training_where_its_relus_are_fused() -> None:
+    net = ConvNet(3, 8, 64)
+    torch.nn.init.normal_(net.last.conv.weight)
+    x = torch.randn(16, 3, 16, 16)
+    with torch.no_grad():
+        expected = net.train()(x)
+        torch.testing.assert_close(net.eval()(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_overflow_stays_visible_in_evaluation() -> None:
+    net = ConvNet(3, 8, 64, normalization="none").eval()
+    with torch.no_grad():
+        for layer in (net.first, net.second, net.last):
+            layer.conv.weight.copy_(3e38 * torch.randn_like(layer.conv.weight).sign())
+        assert not bool(net(torch.ones(8, 3, 16, 16)).isfinite().any())
+
+
+def test_a_fused_optimizer_in_eval_mode_leaves_no_stale_kernel() -> None:
+    flow = randomize(flowzoo.create("glow-tiny"), seed=1, scale=0.05).eval()
+    x = random_images(flow, 4, seed=0)
+    noise = flow.draw_noise(4)
+    with torch.no_grad():
+        flow.log_prob(x, noise=noise)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2, fused=True)
+    flow.log_prob(x, noise=noise).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        found = flow.log_prob(x, noise=noise)
+    torch.testing.assert_close(found, flow.log_prob(x, noise=noise).detach(), rtol=1e-4, atol=1e-2)

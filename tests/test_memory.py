@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 import flowzoo
-from flowzoo.bijectors import Chain
+from flowzoo.bijectors import (
+    ActNorm,
+    AffineCoupling,
+    Bijector,
+    Chain,
+    ChannelHalves,
+    Inverse,
+    InvertibleConv1x1,
+    InvertibleConv1x1LU,
+    ScaleMap,
+)
+from flowzoo.bijectors.chain import MemoryMode
 from flowzoo.flow import Flow
+from flowzoo.nets.conv import BiasConv2d
 from flowzoo.nets.folding import Folds
+from flowzoo.nets.precision import RunsNetwork
 from flowzoo.testing import random_images, randomize
 
 MODELS = {
@@ -76,6 +90,82 @@ def test_gradients_do_not_depend_on_how_much_is_folded_at_a_time(
     for key, gradient in expected.items():
         torch.testing.assert_close(found[key], gradient, rtol=1e-9, atol=1e-9 * float(gradient.abs().max()))
     assert all(m.together is None and not m.prepared for m in flow.modules() if isinstance(m, Folds))
+
+
+class SharedNet(torch.nn.Module):
+    """One layer used twice, a plain and a folding one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = torch.nn.Conv2d(2, 2, 1)
+        self.folding = BiasConv2d(2, 2, 3)
+        self.last = torch.nn.Conv2d(2, 4, 1)
+        self.again = torch.nn.ModuleList((self.plain, self.folding))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        out: Tensor = self.last(self.again[1](self.again[0](self.folding(self.plain(x)).tanh()).tanh()))
+        return out
+
+
+class Reflected(AffineCoupling):
+    """A coupling that does something else than the class it derives from."""
+
+    def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det = super()._transform(x, parameters)
+        return -z, log_det
+
+    def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return super()._invert(-z, parameters)
+
+
+PARTS: dict[str, Callable[[], Bijector]] = {
+    "a layer used twice": lambda: AffineCoupling(ChannelHalves(), SharedNet(), ScaleMap("clamp2", 2)),
+    "an overridden coupling": lambda: Reflected(ChannelHalves(), BiasConv2d(2, 4, 3), ScaleMap("clamp2", 2)),
+    "an inverted convolution": lambda: Inverse(InvertibleConv1x1(4, ActNorm((4,)))),
+    "an inverted LU convolution": lambda: Inverse(InvertibleConv1x1LU(4)),
+    "an inverted coupling": lambda: Inverse(
+        AffineCoupling(ChannelHalves(), SharedNet(), ScaleMap("soft-tanh", 2))
+    ),
+}
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("memory", ["checkpoint", "invertible"])
+@pytest.mark.parametrize("part", PARTS)
+def test_any_part_of_a_chain_has_the_stored_gradients(part: str, memory: MemoryMode, training: bool) -> None:
+    torch.manual_seed(0)
+    chain = Chain(InvertibleConv1x1(4), PARTS[part](), InvertibleConv1x1(4)).double().train(training)
+    for parameter in chain.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    x = torch.randn(3, 4, 4, 4, dtype=torch.float64)
+    found = {}
+    for mode in ("store", memory):
+        chain.set_memory(mode)  # type: ignore[arg-type]
+        chain.zero_grad()
+        z, log_det = chain(x)
+        loss = (z.square().sum() + log_det.sum()) / 2
+        # Twice, as in a Jacobian row by row.
+        loss.backward(retain_graph=True)
+        loss.backward()
+        found[mode] = {name: p.grad.clone() for name, p in chain.named_parameters() if p.grad is not None}
+    assert found[memory].keys() == found["store"].keys()
+    for name, gradient in found["store"].items():
+        torch.testing.assert_close(found[memory][name], gradient, rtol=1e-8, atol=1e-9)
+
+
+def test_an_interrupted_pass_leaves_the_generator_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = randomize(flowzoo.create("flowpp-tiny", dropout=0.3), seed=1).train()
+    flow.set_memory("invertible")
+    x = random_images(flow, 2, seed=0)
+    assert isinstance(flow.bijector, Chain)
+    monkeypatch.setattr(flow.bijector, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        flow.log_prob(x)
+    assert all(m.random_states is None for m in flow.modules() if isinstance(m, RunsNetwork))
+
+
+def interrupted(x: Tensor, context: Tensor | None) -> None:
+    raise KeyboardInterrupt
 
 
 def test_float32_gradients_agree_to_a_thousandth() -> None:

@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from flowzoo.bijectors.base import sum_per_item
 from flowzoo.bijectors.scale_maps import ScaleMap
+from flowzoo.nets.derivatives import first_derivative
 
 AffineOrder = Literal["shift-scale", "scale-shift"]
 ParameterLayout = Literal["halves", "interleaved"]
@@ -65,7 +65,7 @@ class _Affine(torch.autograd.Function):
         return z, log_det
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         kept, scale = ctx.saved_tensors
         how = (ctx.scale_map, ctx.order, ctx.layout)

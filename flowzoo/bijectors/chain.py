@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -94,12 +93,23 @@ class Chain(Bijector):
 
 
 def _twice(bijector: Bijector) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts of the first and of the second evaluation of a checkpointed bijector."""
-    folding = same_folding(bijector)
+    """Contexts of the first and of every further evaluation of a checkpointed bijector."""
+    return nullcontext(), _Again(bijector)
 
-    @contextmanager
-    def again() -> Iterator[None]:
-        with folding, frozen_statistics(bijector):
-            yield
 
-    return nullcontext(), again()
+class _Again(AbstractContextManager[None]):
+    """The state in which a bijector gives again what it gives now; may be entered any number of times."""
+
+    def __init__(self, bijector: Bijector) -> None:
+        self._bijector = bijector
+        self._folding = same_folding(bijector)
+        self._entered: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        stack = ExitStack()
+        stack.enter_context(self._folding())
+        stack.enter_context(frozen_statistics(self._bijector))
+        self._entered.append(stack)
+
+    def __exit__(self, *exception: object) -> None:
+        self._entered.pop().close()

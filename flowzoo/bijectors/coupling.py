@@ -125,7 +125,11 @@ class AffineCoupling(Coupling):
 
     @property
     def _is_fused(self) -> bool:
-        return self.scale_map.is_fixed and self.partition.packs
+        own = type(self)
+        overridden = (
+            own._transform is not AffineCoupling._transform or own._invert is not AffineCoupling._invert
+        )
+        return self.scale_map.is_fixed and self.partition.packs and not overridden
 
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         if self._is_fused:

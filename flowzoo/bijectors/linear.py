@@ -113,9 +113,7 @@ class InvertibleConv1x1(Bijector, Folds):
         require_shape(self, x, (self.channels, *(-1,) * (x.ndim - 2)))
         if self.actnorm is not None and self.actnorm.wants_init():
             self.actnorm.initialize_from(x)
-        folded = (
-            self._folded() if torch.is_grad_enabled() else self.cached("forward", self.raw(), self._folded)
-        )
+        folded = self.cached("forward", self.raw(), self._folded)
         log_det = (folded.log_det * _pixels(x)).to(x.dtype).expand(x.shape[0])
         return _apply(x, folded.matrix, folded.bias), log_det
 

@@ -108,7 +108,8 @@ class MixtureLogisticCoupling(Coupling):
 
     @property
     def _is_fused(self) -> bool:
-        return self.scale_map is None and self.partition.packs
+        # A compiler fuses the composition itself.
+        return self.scale_map is None and self.partition.packs and not torch.compiler.is_compiling()
 
     def _check(self, parameters: Tensor) -> None:
         expected = (2 + 3 * self.components) * self.channels

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from flowzoo.bijectors.affine import AffineOrder
 from flowzoo.bijectors.base import sum_per_item
 from flowzoo.bijectors.mixture_roots import TINY, roots
+from flowzoo.nets.derivatives import first_derivative, is_batched
 
 MIN_LOG_SCALE = -7.0
 
@@ -76,10 +76,15 @@ class _MixtureMap(torch.autograd.Function):
         return z, log_det
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         x, raw, y, log_cdf, log_sf, log_pdf = ctx.saved_tensors
         sums = _Sums(log_cdf, log_sf, log_pdf, ctx.in_log_space)
+        if is_batched(grad_z) or is_batched(grad_log_det):
+            many = (grad_z.transpose(0, 1), grad_log_det.view(-1, *(1,) * (x.ndim - 2)))
+            grad_x, grad_raw = _pull_many(x, raw, sums, *many, ctx.count, ctx.order)
+            grad = grad_raw.reshape(-1, *x.shape[1:]).transpose(0, 1)
+            return grad_x.transpose(0, 1), grad.to(ctx.dtype), None, None
         grad_z, grad_log_det = _blocks(grad_z, 1)[0], grad_log_det.view(-1, *(1,) * (x.ndim - 2))
         grad_raw = torch.empty_like(raw)
         grad_y = _pull_affine(raw, y, grad_z, grad_log_det, ctx.order, grad_raw)
@@ -93,8 +98,7 @@ class _MixtureMap(torch.autograd.Function):
 def _blocks(x: Tensor, groups: int, dtype: torch.dtype | None = None) -> Tensor:
     """``(B, G C, ...)`` as ``(G, C, B, ...)``, contiguous."""
     block = x.transpose(0, 1).to(dtype or x.dtype, memory_format=torch.contiguous_format)
-    parts: Tensor = block.contiguous().unflatten(0, (groups, -1))
-    return parts
+    return block.contiguous().view(groups, -1, *block.shape[1:])
 
 
 def _map(x: Tensor, raw: Tensor, count: int, order: AffineOrder) -> tuple[Tensor, Tensor, Tensor, _Sums]:
@@ -115,7 +119,7 @@ def _sums(x: Tensor, raw: Tensor, count: int) -> _Sums:
     """
     weights, rates = _weights_and_rates(raw, count)
     u = (x - raw[count : 2 * count]).mul_(rates)
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" and not is_batched(x):
         left, right = torch.sigmoid(u).mul_(weights), torch.sigmoid(-u)
         cdf = left.sum(0)
         pdf = left.mul_(right).mul_(rates).sum(0)
@@ -144,6 +148,31 @@ def _log_terms(u: Tensor, raw: Tensor, count: int) -> tuple[Tensor, Tensor, Tens
     in_cdf = F.logsigmoid(u).add_(log_weights)
     in_pdf = (in_cdf + log_right).sub_(log_scales.clamp_min(MIN_LOG_SCALE))
     return in_cdf, log_right.add_(log_weights), in_pdf
+
+
+def _pull_many(
+    x: Tensor, raw: Tensor, sums: _Sums, grad_z: Tensor, grad_log_det: Tensor, count: int, order: AffineOrder
+) -> tuple[Tensor, Tensor]:
+    """The gradients at x and at the parameters for many gradients at once, which cannot be written in place."""
+    log_scale, raw_mixture = torch.tanh(raw[0]), raw[2:]
+    y = sums.log_cdf - sums.log_sf
+    grad_y = grad_z * log_scale.exp()
+    grad_shift = grad_y if order == "shift-scale" else grad_z
+    grad_log_scale = grad_y * (y + raw[1] if order == "shift-scale" else y) + grad_log_det
+    weights, rates = _weights_and_rates(raw_mixture, count)
+    u = (x - raw_mixture[count : 2 * count]) * rates
+    left, right = torch.sigmoid(u), torch.sigmoid(-u)
+    logs = zip(_log_terms(u, raw_mixture, count), sums[:-1], strict=True)
+    in_cdf, in_sf, in_pdf = (torch.exp(term - log_sum) for term, log_sum in logs)
+    in_cdf, in_sf = in_cdf * (grad_y - grad_log_det), in_sf * (-grad_y - grad_log_det)
+    in_pdf = in_pdf * grad_log_det
+    grad_logits = in_cdf + in_sf + in_pdf + weights * grad_log_det
+    grad_u = in_cdf * right - in_sf * left + in_pdf * (right - left)
+    grad_log_scales = -(in_pdf + grad_u * u) * (raw_mixture[2 * count :] > MIN_LOG_SCALE)
+    grad_means = -grad_u * rates
+    affine = (grad_log_scale * (1 - log_scale.square()), grad_shift)
+    parts = (*(part.unsqueeze(0) for part in affine), grad_logits, grad_means, grad_log_scales)
+    return -grad_means.sum(0), torch.cat(parts)
 
 
 def _pull_affine(

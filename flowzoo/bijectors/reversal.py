@@ -2,7 +2,8 @@
 
 A chain of bijectors needs no stored activations: its output determines every one of them (Gomez et al., 2017, for
 residual networks). The backward pass walks the chain from its end; each bijector inverts its output, evaluates itself
-again with gradients, and hands input and input gradient to the one before it. Peak memory is that of one bijector.
+again with gradients, and hands input and input gradient to the one before it. Peak memory is that of one bijector,
+and of the parameters that are folded at a time (:mod:`flowzoo.bijectors.refolding`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flowzoo.nets.derivatives import first_derivative
 from flowzoo.nets.folding import differentiable, modules_of
 from flowzoo.nets.precision import RunsNetwork
 
@@ -97,16 +99,19 @@ class _ByInversion(torch.autograd.Function):
     def forward(
         ctx: Any, chain: Any, x: Tensor, context: Tensor | None, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        tapes = _record_randomness(chain)
-        z, log_det = chain.run(x, context)
-        ctx.chain, ctx.tapes = chain, {owner: owner.random_states for owner in tapes}
-        ctx.parameters = parameters
-        _forget_randomness(chain)
+        owners = _record_randomness(chain)
+        try:
+            z, log_det = chain.run(x, context)
+            ctx.tapes = {owner: owner.random_states for owner in owners}
+        finally:
+            _forget_randomness(chain)
+        ctx.chain, ctx.parameters = chain, parameters
         ctx.has_context = context is not None
         ctx.save_for_backward(z, x, *(() if context is None else (context,)))
         return z, log_det
 
     @staticmethod
+    @first_derivative
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         z, x, *rest = ctx.saved_tensors
         context = rest[0] if ctx.has_context else None
@@ -125,7 +130,7 @@ class _ByInversion(torch.autograd.Function):
 
 def run_by_inversion(chain: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     """Runs a chain so that its backward pass rebuilds the activations."""
-    z, log_det = _ByInversion.apply(chain, x, context, *dict.fromkeys(differentiable(chain)))
+    z, log_det = _ByInversion.apply(chain, x, context, *differentiable(chain))
     return z, log_det
 
 

@@ -40,6 +40,13 @@ class CachesInEval(nn.Module):
         result: T = entry[2]
         return result
 
+    def keeps(self, parameters: tuple[Tensor | None, ...]) -> bool:
+        """Whether :meth:`cached` would keep a result now; it forgets what it has where gradients are recorded."""
+        if self.training or torch.is_grad_enabled():
+            self._kept.clear()
+            return False
+        return _stamps(parameters) is not None
+
     def train(self, mode: bool = True) -> Self:
         """Sets the mode and forgets what was kept."""
         self._kept.clear()

@@ -111,10 +111,10 @@ class FoldedConv2d(Folds):
 
     def kernel(self, x: Tensor) -> Kernel:
         """The folded kernel for such inputs."""
-        if self.training or torch.is_grad_enabled():
-            return self._kernel(x.shape[2:], *self.folded())
         size, dtype = x.shape[2:], computed_in(x)
         parameters = (self.conv.weight, self.conv.edge_weight, self.bias, self.log_scale)
+        if not self.keeps(parameters):
+            return self._kernel(size, *self.folded())
         return self.cached(
             (size, dtype),
             parameters,

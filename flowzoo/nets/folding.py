@@ -7,7 +7,7 @@ training step therefore folds all modules of one kind together, stacked: a dozen
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
@@ -64,16 +64,13 @@ def modules_of(root: nn.Module) -> list[nn.Module]:
 
 
 def differentiable(root: nn.Module) -> list[Tensor]:
-    """What gradients of a module are for: its parameters, or the tensors that they were folded to."""
-    tensors: list[Tensor] = []
-    pending = [root]
-    for module in pending:
+    """What gradients of a module are for: its parameters and the tensors that they were folded to, each once."""
+    tensors: list[Tensor | None] = []
+    for module in modules_of(root):
+        tensors.extend(module._parameters.values())
         if isinstance(module, Folds) and module.together is not None:
-            tensors.extend(t for t in module.together if t.requires_grad)
-        else:
-            tensors.extend(p for p in module._parameters.values() if p is not None and p.requires_grad)
-            pending.extend(child for child in module._modules.values() if child is not None)
-    return tensors
+            tensors.extend(module.together)
+    return [t for t in dict.fromkeys(tensors) if t is not None and t.requires_grad]
 
 
 class Folding(NamedTuple):
@@ -122,10 +119,10 @@ def folded_together(*roots: nn.Module) -> Iterator[None]:
                 module.together = None
 
 
-def same_folding(root: nn.Module) -> AbstractContextManager[None]:
-    """A context for later in which everything inside ``root`` uses the folded tensors of now."""
+def same_folding(root: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+    """What makes contexts for later in which everything inside ``root`` uses the folded tensors of now."""
     now = [(module, module.together) for module in modules_of(root) if isinstance(module, Folds)]
-    return _handed_out(now)
+    return lambda: _handed_out(now)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 It spares memory and passes over it: gradients behind a ReLU are overwritten by those before it, which a composition
 of operations must not do. Evaluation makes ReLUs part of oneDNN's convolutions. These turn NaN into 0, so it does
-that only where all kernels are known to be finite: a model whose weights are broken must not give finite numbers,
-while a NaN among a coupling's inputs stays visible in the half that the coupling passes on.
+that only where no kernel in front of one is broken or so large that sums overflow: such a model must not give finite
+numbers. A NaN among a coupling's inputs stays visible in the half that the coupling passes on.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from flowzoo.nets.derivatives import first_derivative
 from flowzoo.nets.relu import before_relu_, relu_
 
 # Outputs from which on a call of oneDNN, which costs more than torch's own, is the faster one.
 WORTH_PACKING = 2**14
+
+# Weights of which all together are below this in size let inputs below 1e20 through two layers and more.
+SMALL = 1e6
 
 
 class Kernel(NamedTuple):
@@ -33,7 +36,7 @@ class Kernel(NamedTuple):
         outside: With e, which taps at a pixel are outside, ``(H W, k k)``.
         padding: k // 2.
         ones: Whether a channel of ones is to be added to the input: I counts it.
-        finite: Whether every weight and bias is known to be a finite number.
+        small: Whether weights and bias are known to be so small that no sum of their products overflows.
     """
 
     weight: Tensor
@@ -42,7 +45,7 @@ class Kernel(NamedTuple):
     outside: Tensor | None
     padding: int
     ones: bool
-    finite: bool = False
+    small: bool = False
 
     def to(self, dtype: torch.dtype) -> Kernel:
         """The kernel in this dtype."""
@@ -54,20 +57,21 @@ class Kernel(NamedTuple):
     def packed(self, batch: int, size: torch.Size) -> Kernel:
         """The kernel as oneDNN wants it for such inputs, where that pays; worth it if it is used again."""
         outputs = batch * math.prod(size) * self.bias.numel()
-        if self.weight.is_meta:
-            return self
-        finite = all(bool(t.isfinite().all()) for t in self[:3] if t is not None)
         if outputs < WORTH_PACKING or not _has_onednn(self.weight):
-            return self._replace(finite=finite)
+            return self
+        small = bool(self.weight.abs().sum() + self.bias.abs().sum() < SMALL)
         pads, ones = [self.padding] * 2, [1, 1]
         given = [batch, self.weight.shape[1], *size]
         weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, pads, ones, ones, 1, given)
-        return self._replace(weight=weight, finite=finite)
+        return self._replace(weight=weight, small=small)
 
 
 def watched(layers: Iterable[nn.Module]) -> bool:
     """Whether someone has hooked into these layers, so that each must be called."""
-    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+    return any(
+        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+        for layer in layers
+    )
 
 
 def computed_in(x: Tensor) -> torch.dtype:
@@ -83,7 +87,7 @@ def rectified_convolutions(x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
     dtype = computed_in(x)
     if not torch.is_grad_enabled():
         return _convolve(x, [kernel.to(dtype) for kernel in kernels])[-1]
-    constants = [kernel[3:] for kernel in kernels]
+    constants = [kernel[3:6] for kernel in kernels]
     tensors = [tensor for kernel in kernels for tensor in kernel[:3]]
     out: Tensor = _RectifiedConvolutions.apply(x, dtype, constants, *tensors)
     return out
@@ -102,7 +106,7 @@ class _RectifiedConvolutions(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.constants)
         kept = ctx.saved_tensors
@@ -110,7 +114,7 @@ class _RectifiedConvolutions(torch.autograd.Function):
         of_x, of_kernels = ctx.dtypes
         gradients: list[Tensor | None] = []
         for i in reversed(range(count)):
-            outside, padding, ones, _ = ctx.constants[i]
+            outside, padding, ones = ctx.constants[i]
             grad_edge = None
             if outside is not None:
                 # With the channels of a pixel side by side both steps read rows.
@@ -130,11 +134,11 @@ def _convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
     """What goes into each convolution, channels last in memory, and the output."""
     dtype = kernels[0].bias.dtype
     inputs, last = [], len(kernels) - 1
-    finite = all(kernel.finite for kernel in kernels)
+    small = all(kernel.small for kernel in kernels[:-1])
     for index, kernel in enumerate(kernels):
         x = _with_ones(x, dtype) if kernel.ones else x.to(dtype, memory_format=torch.channels_last)
         inputs.append(x)
-        fused = index < last and finite and kernel.weight.is_mkldnn and kernel.edge is None
+        fused = index < last and small and kernel.weight.is_mkldnn and kernel.edge is None
         x = _convolution(x, kernel, "relu" if fused else "none")
         if index < last and not fused:
             x = relu_(x)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from flowzoo.nets.derivatives import first_derivative, is_batched
 
 MINUS_INFINITY = -128
 """What bfloat16's minus infinity is as a 16-bit integer."""
@@ -33,8 +34,8 @@ def relu_(x: Tensor) -> Tensor:
 
 def before_relu_(grad: Tensor, rectified: Tensor) -> Tensor:
     """The gradient before a ReLU from the one behind it, which it overwrites, and the ReLU's output."""
-    if torch._C._functorch.is_batchedtensor(grad) or torch._C._functorch.is_legacy_batchedtensor(grad):
-        # Many gradients at once, as in jacobian(vectorize=True): torch cannot do that in place.
+    if is_batched(grad):
+        # Torch cannot do that in place.
         return grad * (rectified > 0)
     if _is_slow(grad):
         bits = grad.view(torch.int16)
@@ -52,7 +53,7 @@ class _Relu(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (out,) = ctx.saved_tensors
         bits = torch.ops.aten.threshold_backward(grad.view(torch.int16), out.view(torch.int16), 0)

@@ -175,7 +175,7 @@ class ConvNetwork(nn.Module):
         if self.uses_context and context is not None:
             x = torch.cat([x, context.to(x.dtype)], dim=1)
         layers = (self.conv_in, self.conv_hidden, self.conv_out)
-        dropping = self.training and self.dropout.p > 0
+        dropping = self.dropout.training and self.dropout.p > 0
         if not (dropping or any(layer.wants_init() for layer in layers) or watched(layers)):
             return rectified_convolutions(x, [layer.as_kernel() for layer in layers])
         x = relu(self.conv_in(x.contiguous(memory_format=torch.channels_last)))

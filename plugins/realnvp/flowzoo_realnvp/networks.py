@@ -45,17 +45,25 @@ class ConvNetwork(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
-        convolutions = [layer for layer in self if isinstance(layer, nn.Conv2d)]
-        biases = [layer.bias for layer in convolutions if layer.bias is not None]
-        if len(biases) < len(convolutions) or watched(self):
-            for layer in self:
-                x = layer(x)
-            return x
-        kernels = [
-            Kernel(layer.weight, bias, None, None, layer.kernel_size[0] // 2, ones=False)
-            for layer, bias in zip(convolutions, biases, strict=True)
-        ]
-        return rectified_convolutions(x, kernels)
+        kernels = [_kernel(layer) for layer in list(self)[::2]]
+        plain = tuple(map(type, self)) == PLAIN and not watched(self)
+        if plain and all(kernel is not None for kernel in kernels):
+            return rectified_convolutions(x, [kernel for kernel in kernels if kernel is not None])
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+PLAIN = (nn.Conv2d, nn.ReLU, nn.Conv2d, nn.ReLU, nn.Conv2d)
+
+
+def _kernel(layer: nn.Module) -> Kernel | None:
+    """The layer as a kernel, if it is a convolution that keeps height and width, with a bias."""
+    if not isinstance(layer, nn.Conv2d) or layer.bias is None or layer.padding_mode != "zeros":
+        return None
+    size = layer.kernel_size[0]
+    same = (layer.padding, layer.stride, layer.dilation) == ((size // 2,) * 2, (1, 1), (1, 1))
+    return Kernel(layer.weight, layer.bias, None, None, size // 2, ones=False) if same else None
 
 
 class CouplingNetwork(nn.Module):
