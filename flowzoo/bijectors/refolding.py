@@ -86,19 +86,28 @@ def _pull_back(folding: Folding, sink: GradientSink) -> None:
         found = [sink.pop(leaf) for leaf in leaves]
         if any(gradient is not None for gradient in found):
             outputs.append(stack)
-            gradients.append(
-                torch.stack(
-                    [
-                        torch.zeros_like(leaf) if g is None else g
-                        for g, leaf in zip(found, leaves, strict=True)
-                    ]
-                )
-            )
+            gradients.append(_stack_like(stack, found))
     if not outputs:
         return
     # A module may be there twice, its parameters may not.
     own = (p for module in folding.modules for p in module.parameters() if p.requires_grad)
     parameters = list(dict.fromkeys(own))
-    pulled = torch.autograd.grad(outputs, parameters, gradients, allow_unused=True)
+    # Typed as tensors throughout, but what an output does not depend on comes back as None.
+    pulled: tuple[Tensor | None, ...] = torch.autograd.grad(outputs, parameters, gradients, allow_unused=True)
     for parameter, gradient in zip(parameters, pulled, strict=True):
-        sink.add(parameter, gradient)
+        if gradient is None or gradient.stride() == parameter.stride():
+            sink.add(parameter, gradient)
+        else:
+            # Autograd would copy it too, but all of them at once and at the end.
+            sink.add(parameter, torch.empty_like(parameter).copy_(gradient))
+
+
+def _stack_like(stack: Tensor, parts: list[Tensor | None]) -> Tensor:
+    """Stacks what is there over zeros, in the memory layout of ``stack``."""
+    out = torch.empty_like(stack)
+    for row, part in zip(out.unbind(), parts, strict=True):
+        if part is None:
+            row.zero_()
+        else:
+            row.copy_(part)
+    return out
