@@ -65,15 +65,16 @@ class Coupling(Bijector, RunsNetwork):
         conditioner, b_out = (half.detach() for half in self.partition.split(z))
         # A split is the transpose of its merge, so gradients are parted and joined as what they belong to.
         grad_direct, grad_b_out = self.partition.split(pull.grad_z)
+        given, context = fresh(conditioner), None if context is None else fresh(context)
         with torch.enable_grad():
-            inputs = (fresh(conditioner),) if context is None else (fresh(conditioner), fresh(context))
-            parameters = self.run_network(self.net, *inputs, *(() if len(inputs) > 1 else (None,)))
-        b, grad_b, grad_inputs = self._reverse_half(
+            parameters = self.run_network(self.net, given, context)
+        inputs = (given,) if context is None else (given, context)
+        b, grad_b, (grad_conditioner, *grad_context) = self._reverse_half(
             b_out, parameters, inputs, pull._replace(grad_z=grad_b_out)
         )
         x = self.partition.merge(conditioner, b)
-        grad_x = self.partition.merge(grad_inputs[0] + grad_direct, grad_b)
-        return Reversed(x, grad_x, grad_inputs[1] if context is not None else None)
+        grad_x = self.partition.merge(grad_conditioner + grad_direct, grad_b)
+        return Reversed(x, grad_x, *(grad_context or (None,)))
 
     def _reverse_half(
         self, z: Tensor, parameters: Tensor, inputs: tuple[Tensor, ...], pull: Pull

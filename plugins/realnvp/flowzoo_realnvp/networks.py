@@ -17,6 +17,9 @@ __all__ = ["ConvNetwork", "CouplingNetwork", "ImageContext", "NetworkKind"]
 
 NetworkKind = Literal["resnet", "conv"]
 
+PLAIN = (nn.Conv2d, nn.ReLU, nn.Conv2d, nn.ReLU, nn.Conv2d)
+"""The layers that :class:`ConvNetwork` computes as one operation."""
+
 
 class ConvNetwork(nn.Sequential):
     """conv3x3, ReLU, conv1x1, ReLU, conv3x3, with batch norm before each ReLU if asked for.
@@ -52,9 +55,6 @@ class ConvNetwork(nn.Sequential):
         for layer in self:
             x = layer(x)
         return x
-
-
-PLAIN = (nn.Conv2d, nn.ReLU, nn.Conv2d, nn.ReLU, nn.Conv2d)
 
 
 def _kernel(layer: nn.Module) -> Kernel | None:
