@@ -25,7 +25,7 @@ from flowzoo.cli.toml import toml_lines
 @click.option(
     "--init-from",
     type=click.Path(exists=True, path_type=Path),
-    help="Start from a run's best weights, or a file.",
+    help="Start from a run's best weights, or a file; the model may have been narrower.",
 )
 @click.option("--on-nan", type=click.Choice(["stop", "skip", "rollback"]), help="What a bad update does.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; resuming needs the same number.")

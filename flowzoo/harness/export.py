@@ -61,17 +61,25 @@ def load_run(run: str | Path, which: Literal["best", "last"] = "best") -> Flow:
         CheckpointError: The run has no such weights yet.
         FlowzooError: The architecture cannot be built, or the file is damaged.
     """
+    return built_from(run_weights(run, which)).eval()
+
+
+def built_from(path: Path) -> Flow:
+    """Builds the model that a weights file describes, with its weights.
+
+    Raises:
+        FlowzooError: The architecture cannot be built, or the file is damaged.
+    """
     from flowzoo.config import parse_config
     from flowzoo.factory import build_flow
     from flowzoo.registry import config_class
 
-    path = run_weights(run, which)
     metadata = read_metadata(path)
     architecture = str(metadata.get("architecture", ""))
     config = parse_config(config_class(architecture), metadata.get("config", {}), str(path))
     flow = build_flow(architecture, config)
     load_weights(flow, path)
-    return flow.eval()
+    return flow
 
 
 def export_weights(

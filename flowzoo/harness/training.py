@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flowzoo.checkpoint import load_weights
 from flowzoo.config import config_to_dict
 from flowzoo.data import get_dataset
 from flowzoo.errors import ConfigError, InputError
@@ -24,6 +23,7 @@ from flowzoo.harness.interrupt import stop_requests
 from flowzoo.harness.loop import Loop, Outcome
 from flowzoo.harness.noise import derive_seed
 from flowzoo.harness.run_dir import RunDir
+from flowzoo.harness.widening import start_from
 from flowzoo.recipe import Recipe, parse_recipe, read_recipe, with_defaults
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def train(
         data_root: Where data sets are; None for ``$FLOWZOO_DATA`` and the default.
         device: Such as ``"cuda"``; None takes a GPU if there is one.
         max_seconds: Stop with a checkpoint after this many seconds.
-        init_from: Another run, or a weights file, to start from; a new schedule, a new optimizer.
+        init_from: Another run, or a weights file, to start from; a new schedule, a new optimizer. It may be of
+            a narrower model; see :mod:`flowzoo.harness.widening`.
         progress: Whether a terminal gets a bar.
         tensorboard: Whether to write TensorBoard events too.
 
@@ -128,7 +129,7 @@ def train(
         before = None
         if init_from is not None and not RunDir(Path(out)).exists:
             source = Path(init_from)
-            load_weights(flow, run_weights(source) if source.is_dir() else source)
+            start_from(flow, run_weights(source) if source.is_dir() else source, images[1])
             before = RunDir(source) if source.is_dir() else None
         return train_flow(
             flow,
