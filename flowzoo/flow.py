@@ -16,6 +16,7 @@ from flowzoo.bijectors.chain import Chain, MemoryMode
 from flowzoo.dequantization import Dequantization, NoiseKind, UniformDequantization
 from flowzoo.distributions import BaseDensity, StandardNormal
 from flowzoo.errors import ConfigError, InputError
+from flowzoo.nets.caching import Snapshot
 from flowzoo.nets.folding import folded_together, modules_of
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.precision import RunsNetwork
@@ -66,6 +67,8 @@ class Flow(nn.Module):
         self.architecture: str | None = None
         self.config: Any = None
         self.card: Entry | Unlisted | None = None
+        self._snapshot = Snapshot()
+        self._initializing = False
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -190,7 +193,8 @@ class Flow(nn.Module):
         Uniform noise has its median in the middle of each bin, learned noise where the model expects its data.
         """
         levels = self._levels(x)
-        z, _ = self.bijector(self._unit_interval(levels + self.dequantization.central(levels)))
+        with self._folded():
+            z, _ = self.bijector(self._unit_interval(levels + self.dequantization.central(levels)))
         self._check_latent(z)
         return z.contiguous()
 
@@ -208,7 +212,8 @@ class Flow(nn.Module):
             raise InputError(
                 f"the latent is on {z.device} and the model on {device}; move one: z.to({str(device)!r})."
             )
-        y, _ = self.bijector.inverse(z.to(dtype))
+        with self._folded():
+            y, _ = self.bijector.inverse(z.to(dtype))
         if not bool(torch.isfinite(y).all()):
             raise InputError(
                 "the inverse gave NaN or infinity: this latent is far outside what the model was trained on, "
@@ -240,11 +245,13 @@ class Flow(nn.Module):
             return False
         for module in pending:
             module.initializing = True
+        self._initializing = True
         try:
             self.log_prob(x, noise=noise, generator=generator)
         finally:
             for module in pending:
                 module.initializing = False
+            self._initializing = False
         return True
 
     def set_memory(self, memory: MemoryMode) -> None:
@@ -264,9 +271,15 @@ class Flow(nn.Module):
         return summarize(self)
 
     def _folded(self) -> AbstractContextManager[None]:
-        """Folds the parameters of all modules together where autograd records; by inversion, chains do it."""
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        """Folds the parameters of all modules together where autograd records; by inversion, chains do it.
+
+        In evaluation modules keep what they folded, and ask once for all of them whether it still holds.
+        """
+        if torch.compiler.is_compiling():
             return nullcontext()
+        if not torch.is_grad_enabled():
+            changing = self.training or self._initializing
+            return nullcontext() if changing else self._snapshot.taken(modules_of(self))
         chains = (module for module in modules_of(self) if isinstance(module, Chain))
         rebuilt = any(chain.memory == "invertible" for chain in chains)
         return nullcontext() if rebuilt else folded_together(self)

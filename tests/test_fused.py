@@ -17,7 +17,14 @@ from flowzoo.bijectors import (
     ScaleMap,
     ScaleMapName,
 )
-from flowzoo.bijectors.affine import AffineOrder, ParameterLayout, affine, affine_reverse, shift_and_raw
+from flowzoo.bijectors.affine import (
+    AffineMap,
+    AffineOrder,
+    ParameterLayout,
+    affine,
+    affine_reverse,
+    shift_and_raw,
+)
 from flowzoo.bijectors.chain import MemoryMode
 from flowzoo.bijectors.layout import (
     channel_major,
@@ -29,7 +36,7 @@ from flowzoo.bijectors.layout import (
 from flowzoo.errors import InputError
 from flowzoo.nets.conv import ActNormConv2d, ConvNet
 from flowzoo.nets.folding import Folds, folded_together
-from flowzoo.nets.rectified import Kernel, rectified_convolutions
+from flowzoo.nets.rectified import TENSORS, Kernel, rectified_convolutions
 from flowzoo.nets.relu import before_relu_, relu, relu_
 from flowzoo.testing import random_images, randomize
 
@@ -59,15 +66,17 @@ def test_the_affine_map_is_the_plain_composition(
     name, order, layout = kind
     scale_map = ScaleMap(name, 3)
     x, parameters = draw(*shape), draw(shape[0], 6, *shape[2:], seed=1)
-    found = affine(x, parameters, scale_map, order, layout)
+    found = affine(x, parameters, AffineMap(scale_map, order, layout))
     expected = plain_affine(x, parameters, scale_map, order, layout)
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(found, expected, strict=True))
-    assert torch.autograd.gradcheck(lambda a, b: affine(a, b, scale_map, order, layout), (x, parameters))
+    assert torch.autograd.gradcheck(
+        lambda a, b: affine(a, b, AffineMap(scale_map, order, layout)), (x, parameters)
+    )
 
 
 def test_a_scale_near_zero_keeps_value_and_gradient_finite() -> None:
     x, parameters = draw(2, 3, 2, 2, dtype=torch.float32), torch.full((2, 6, 2, 2), -1e4, requires_grad=True)
-    z, log_det = affine(x, parameters, ScaleMap("sigmoid2", 3), "shift-scale", "halves")
+    z, log_det = affine(x, parameters, AffineMap(ScaleMap("sigmoid2", 3), "shift-scale", "halves"))
     (z.sum() + log_det.sum()).backward()
     assert bool(torch.isfinite(log_det).all())
     assert parameters.grad is not None
@@ -75,29 +84,39 @@ def test_a_scale_near_zero_keeps_value_and_gradient_finite() -> None:
 
 
 def kernels(dtype: torch.dtype = torch.float64, hidden: int = 5) -> list[Kernel]:
-    first = Kernel(draw(hidden, 4, 3, 3, dtype=dtype), draw(hidden, seed=1, dtype=dtype), None, None, 1, True)
-    second = Kernel(
-        draw(hidden, hidden, 1, 1, seed=2, dtype=dtype),
-        draw(hidden, seed=3, dtype=dtype),
-        None,
-        None,
-        0,
-        False,
-    )
+    def drawn(*shape: int, seed: int) -> Tensor:
+        return draw(*shape, seed=seed, dtype=dtype)
+
     inside = torch.ones(1, 1, 4, 4, dtype=dtype)
     outside = 1 - F.unfold(inside, (3, 3), padding=1)[0].t()
-    edge = draw(2, 9, seed=4, dtype=dtype)
+    first = Kernel(
+        drawn(hidden, 3, 3, 3, seed=0),
+        drawn(hidden, seed=1),
+        drawn(hidden, seed=8),
+        ones=drawn(hidden, 1, 3, 3, seed=9),
+        padding=1,
+    )
+    second = Kernel(drawn(hidden, hidden, 1, 1, seed=2), drawn(hidden, seed=3))
     last = Kernel(
-        draw(2, hidden, 3, 3, seed=5, dtype=dtype), draw(2, seed=6, dtype=dtype), edge, outside, 1, False
+        drawn(2, hidden, 3, 3, seed=5),
+        drawn(2, seed=6),
+        drawn(2, seed=10),
+        edge=drawn(2, 9, seed=4),
+        outside=outside,
+        padding=1,
     )
     return [first, second, last]
 
 
 def plain_convolutions(x: Tensor, given: Sequence[Kernel]) -> Tensor:
     for index, kernel in enumerate(given):
-        if kernel.ones:
-            x = torch.cat((x, torch.ones_like(x[:, :1])), dim=1)
-        x = F.conv2d(x, kernel.weight, kernel.bias, padding=kernel.padding)
+        weight = kernel.weight if kernel.scale is None else kernel.weight * kernel.scale.view(-1, 1, 1, 1)
+        if kernel.ones is not None:
+            x, weight = (
+                torch.cat((x, torch.ones_like(x[:, :1])), dim=1),
+                torch.cat((weight, kernel.ones), dim=1),
+            )
+        x = F.conv2d(x, weight, kernel.bias, padding=kernel.padding)
         if kernel.edge is not None and kernel.outside is not None:
             x = x + (kernel.edge @ kernel.outside.t()).view(1, -1, *x.shape[2:])
         x = x.relu() if index + 1 < len(given) else x
@@ -107,7 +126,7 @@ def plain_convolutions(x: Tensor, given: Sequence[Kernel]) -> Tensor:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 def test_rectified_convolutions_are_the_plain_composition(dtype: torch.dtype, tolerance: float) -> None:
     given, x = kernels(dtype), draw(3, 3, 4, 4, seed=7, dtype=dtype)
-    leaves = [x, *(t for kernel in given for t in kernel[:3] if t is not None)]
+    leaves = [x, *(t for kernel in given for t in kernel[:TENSORS] if t is not None)]
     outputs = [run(x, given) for run in (rectified_convolutions, plain_convolutions)]
     pairs = [torch.autograd.grad(out.square().sum(), leaves) for out in outputs]
     for found, expected in [tuple(outputs), *zip(*pairs, strict=True)]:
@@ -135,7 +154,12 @@ def test_under_autocast_convolutions_are_bfloat16_and_gradients_of_parameters_fl
     assert (out - exact).abs().max() < 0.05 * exact.abs().max()
     out.float().square().sum().backward()
     assert x.grad is not None
-    assert all(t.grad is not None and t.grad.dtype == t.dtype for kernel in given for t in kernel[:2])
+    assert all(
+        t.grad is not None and t.grad.dtype == t.dtype
+        for kernel in given
+        for t in kernel[:TENSORS]
+        if t is not None
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
@@ -236,13 +260,13 @@ def test_a_fused_affine_map_is_reversed_with_its_gradients(
     name: ScaleMapName, order: AffineOrder, layout: ParameterLayout
 ) -> None:
     x, parameters = draw(3, 2, 4, 4), draw(3, 4, 4, 4, seed=1)
-    how = (ScaleMap(name, 2), order, layout)
-    z, log_det = affine(x, parameters, *how)
+    how = AffineMap(ScaleMap(name, 2), order, layout)
+    z, log_det = affine(x, parameters, how)
     grad_z, grad_log_det = torch.randn_like(z), torch.randn_like(log_det)
     expected = (x, *torch.autograd.grad((z, log_det), (x, parameters), (grad_z, grad_log_det)))
     with torch.no_grad():
-        found = affine_reverse(z, parameters, grad_z, grad_log_det, *how)
-        again = affine(x, parameters, *how)
+        found = affine_reverse(z, parameters, grad_z, grad_log_det, how)
+        again = affine(x, parameters, how)
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
     assert torch.equal(again[0], z) and torch.equal(again[1], log_det)

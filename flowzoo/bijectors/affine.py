@@ -27,60 +27,113 @@ def shift_and_raw(parameters: Tensor, layout: ParameterLayout) -> tuple[Tensor, 
     return shift, raw
 
 
-def affine(
-    x: Tensor, parameters: Tensor, scale_map: ScaleMap, order: AffineOrder, layout: ParameterLayout
-) -> tuple[Tensor, Tensor]:
-    """Maps x to (x + t) s or x s + t, and sums log s for each item, with (t, s) from a network's output.
+class AffineMap(NamedTuple):
+    """x to (x + t) s or x s + t, with t and s of a network's output; all methods are outside of autograd.
 
-    Args:
-        x: ``(B, C, ...)``.
-        parameters: ``(B, 2 C, ...)`` in the dtype of ``x`` or a narrower one.
+    Attributes:
         scale_map: Raw log-scales to scales; one that learns nothing (:attr:`ScaleMap.is_fixed`).
         order: ``"shift-scale"`` is (x + t) s, ``"scale-shift"`` is x s + t.
-        layout: How shifts and raw log-scales share the channels of ``parameters``.
-
-    Returns:
-        The mapped x in the memory layout of ``x``, and ``(B,)``.
+        layout: How shifts and raw log-scales share the channels of the network's output.
     """
+
+    scale_map: ScaleMap
+    order: AffineOrder
+    layout: ParameterLayout
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether :meth:`pull` needs the map's output; else it needs the input."""
+        return self.order == "shift-scale"
+
+    def map(self, x: Tensor, parameters: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The mapped x, the sum of log s for each item, and s.
+
+        Args:
+            x: ``(B, C, ...)``.
+            parameters: ``(B, 2 C, ...)`` in the dtype of ``x`` or a narrower one.
+            out: Where the mapped x goes; a new tensor if not given.
+        """
+        z, scale = self._apart(x, parameters, out)
+        scale, log_scale = self.scale_map.scale_(scale)
+        z = z.add_(x).mul_(scale) if self.order == "shift-scale" else z.addcmul_(x, scale)
+        return z, sum_per_item(log_scale), scale
+
+    def invert(
+        self, z: Tensor, parameters: Tensor, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The x that is mapped to z, the sum of -log s for each item, and s."""
+        x, scale = self._apart(z, parameters, out)
+        scale, log_scale = self.scale_map.scale_(scale)
+        if self.order == "shift-scale":
+            x.neg_().addcdiv_(z, scale)
+        else:
+            torch.sub(z, x, out=x).div_(scale)
+        return x, sum_per_item(log_scale).neg_(), scale
+
+    def _apart(self, like: Tensor, parameters: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Shifts, in ``out``, and raw log-scales, laid out as ``like``."""
+        shift, raw = shift_and_raw(parameters, self.layout)
+        out = torch.empty_like(like) if out is None else out
+        return out.copy_(shift), torch.empty_like(like).copy_(raw)
+
+    def pull(
+        self,
+        kept: Tensor,
+        scale: Tensor,
+        dtype: torch.dtype,
+        grad_z: Tensor,
+        grad_log_det: Tensor,
+        out: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients at x and at the parameters.
+
+        Args:
+            kept: z or, in scale-shift order, x.
+            scale: s.
+            dtype: That of the parameters.
+            grad_z: The gradient at z.
+            grad_log_det: The gradient at the sum of log s, ``(B,)``.
+            out: Where the gradient at x goes; a new tensor if not given.
+        """
+        grad_log_det = grad_log_det.view(-1, *(1,) * (grad_z.ndim - 1))
+        grad_x = torch.mul(grad_z, scale, out=out)
+        if self.order == "shift-scale":
+            # dz / d log s = (x + t) s = z
+            grad_shift, grad_log_scale = grad_x, grad_z * kept + grad_log_det
+        else:
+            # dz / d log s = x s
+            grad_shift, grad_log_scale = grad_z, grad_x * kept + grad_log_det
+        grad_raw = self.scale_map.pull(grad_log_scale, scale)
+        # Made for the network, which has the channels of a pixel side by side.
+        batch, channels, *size = grad_x.shape
+        grad = grad_raw.new_empty((batch, *size, 2 * channels), dtype=dtype).movedim(-1, 1)
+        for part, found in zip(shift_and_raw(grad, self.layout), (grad_shift, grad_raw), strict=True):
+            part.copy_(found)
+        return grad_x, grad
+
+
+def affine(x: Tensor, parameters: Tensor, elementwise: AffineMap) -> tuple[Tensor, Tensor]:
+    """:meth:`AffineMap.map` with gradients: the mapped x, in the memory layout of ``x``, and sums of log s ``(B,)``."""
     if not torch.is_grad_enabled():
-        z, log_det, _ = _map(x, parameters, scale_map, order, layout)
+        z, log_det, _ = elementwise.map(x, parameters)
     else:
-        z, log_det = _Affine.apply(x, parameters, scale_map, order, layout)
+        z, log_det = _Affine.apply(x, parameters, elementwise)
     return z, log_det
 
 
 class _Affine(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        parameters: Tensor,
-        scale_map: ScaleMap,
-        order: AffineOrder,
-        layout: ParameterLayout,
-    ) -> tuple[Tensor, Tensor]:
-        z, log_det, scale = _map(x, parameters, scale_map, order, layout)
-        ctx.save_for_backward(z if order == "shift-scale" else x, scale)
-        ctx.scale_map, ctx.order, ctx.layout, ctx.dtype = scale_map, order, layout, parameters.dtype
+    def forward(ctx: Any, x: Tensor, parameters: Tensor, elementwise: AffineMap) -> tuple[Tensor, Tensor]:
+        z, log_det, scale = elementwise.map(x, parameters)
+        ctx.save_for_backward(z if elementwise.keeps_output else x, scale)
+        ctx.elementwise, ctx.dtype = elementwise, parameters.dtype
         return z, log_det
 
     @staticmethod
     @first_derivative
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         kept, scale = ctx.saved_tensors
-        how = (ctx.scale_map, ctx.order, ctx.layout)
-        grad_x, grad_parameters = _pull(kept, scale, ctx.dtype, grad_z, grad_log_det, *how)
-        return grad_x, grad_parameters, None, None, None
-
-
-def _map(
-    x: Tensor, parameters: Tensor, scale_map: ScaleMap, order: AffineOrder, layout: ParameterLayout
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The mapped x, the sum of log s, and s; outside of autograd."""
-    shift, raw = (torch.empty_like(x).copy_(part) for part in shift_and_raw(parameters, layout))
-    scale, log_scale = scale_map.scale_(raw)
-    z = shift.add_(x).mul_(scale) if order == "shift-scale" else shift.addcmul_(x, scale)
-    return z, sum_per_item(log_scale), scale
+        return *ctx.elementwise.pull(kept, scale, ctx.dtype, grad_z, grad_log_det), None
 
 
 class AffinePull(NamedTuple):
@@ -92,47 +145,9 @@ class AffinePull(NamedTuple):
 
 
 def affine_reverse(
-    z: Tensor,
-    parameters: Tensor,
-    grad_z: Tensor,
-    grad_log_det: Tensor,
-    scale_map: ScaleMap,
-    order: AffineOrder,
-    layout: ParameterLayout,
+    z: Tensor, parameters: Tensor, grad_z: Tensor, grad_log_det: Tensor, elementwise: AffineMap
 ) -> AffinePull:
     """The inverse and the gradients of :func:`affine` from its output alone; outside of autograd."""
-    shift, raw = (torch.empty_like(z).copy_(part) for part in shift_and_raw(parameters, layout))
-    scale, _ = scale_map.scale_(raw)
-    x = torch.div(z, scale).sub_(shift) if order == "shift-scale" else torch.sub(z, shift).div_(scale)
-    kept = z if order == "shift-scale" else x
-    return AffinePull(
-        x, *_pull(kept, scale, parameters.dtype, grad_z, grad_log_det, scale_map, order, layout)
-    )
-
-
-def _pull(
-    kept: Tensor,
-    scale: Tensor,
-    dtype: torch.dtype,
-    grad_z: Tensor,
-    grad_log_det: Tensor,
-    scale_map: ScaleMap,
-    order: AffineOrder,
-    layout: ParameterLayout,
-) -> tuple[Tensor, Tensor]:
-    """The gradients at x and at the parameters, from z or (in scale-shift order) x, and the scales."""
-    grad_log_det = grad_log_det.view(-1, *(1,) * (grad_z.ndim - 1))
-    grad_x = grad_z * scale
-    if order == "shift-scale":
-        # dz / d log s = (x + t) s = z
-        grad_shift, grad_log_scale = grad_x, grad_z * kept + grad_log_det
-    else:
-        # dz / d log s = x s
-        grad_shift, grad_log_scale = grad_z, grad_x * kept + grad_log_det
-    grad_raw = scale_map.pull(grad_log_scale, scale)
-    # Made for the network, which has the channels of a pixel side by side.
-    batch, channels, *size = grad_x.shape
-    grad = grad_raw.new_empty((batch, *size, 2 * channels), dtype=dtype).movedim(-1, 1)
-    for part, found in zip(shift_and_raw(grad, layout), (grad_shift, grad_raw), strict=True):
-        part.copy_(found)
-    return grad_x, grad
+    x, _, scale = elementwise.invert(z, parameters)
+    kept = z if elementwise.keeps_output else x
+    return AffinePull(x, *elementwise.pull(kept, scale, parameters.dtype, grad_z, grad_log_det))

@@ -50,7 +50,7 @@ class Chain(Bijector):
 
     def run(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """One bijector after the other, stored or checkpointed."""
-        log_det = zero_log_det(x)
+        terms = [zero_log_det(x)]
         recompute = self.memory == "checkpoint" and torch.is_grad_enabled()
         for window, fold in self._windows():
             with folded_together(*window) if fold else nullcontext():
@@ -61,16 +61,16 @@ class Chain(Bijector):
                         )
                     else:
                         x, term = bijector(x, context)
-                    log_det = log_det + term
-        return x, log_det
+                    terms.append(term)
+        return x, torch.stack(terms).sum(0)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_det = zero_log_det(z)
+        terms = [zero_log_det(z)]
         for bijector in reversed(self.bijectors):
             assert isinstance(bijector, Bijector)
             z, term = bijector.inverse(z, context)
-            log_det = log_det + term
-        return z, log_det
+            terms.append(term)
+        return z, torch.stack(terms).sum(0)
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """Walks the chain from its end; see :mod:`flowzoo.bijectors.reversal`."""

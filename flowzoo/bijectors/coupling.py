@@ -5,12 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flowzoo.bijectors.affine import AffineOrder, ParameterLayout, affine, affine_reverse, shift_and_raw
+from flowzoo.bijectors.affine import (
+    AffineMap,
+    AffineOrder,
+    ParameterLayout,
+    affine,
+    affine_reverse,
+    shift_and_raw,
+)
 from flowzoo.bijectors.base import Bijector, sum_per_item, zero_log_det
+from flowzoo.bijectors.fused_coupling import fused_coupling, fused_coupling_inverse
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.reversal import Pull, Reversed, fresh
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.nets.precision import RunsNetwork
+from flowzoo.nets.rectified import Kernel, RectifiedNetwork
 
 
 class Coupling(Bijector, RunsNetwork):
@@ -124,6 +133,32 @@ class AffineCoupling(Coupling):
         self.order = order
         self.layout = layout
 
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        kernels = self._kernels(x, context)
+        if kernels is None:
+            return super()._forward(x, context)
+        return fused_coupling(x, kernels, self.computed_in(x), self.partition, self._map())
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        kernels = None if torch.is_grad_enabled() else self._kernels(z, context)
+        if kernels is None:
+            return super()._inverse(z, context)
+        return fused_coupling_inverse(z, kernels, self.computed_in(z), self.partition, self._map())
+
+    def _kernels(self, x: Tensor, context: Tensor | None) -> list[Kernel] | None:
+        """The network's kernels, if the whole coupling may be one operation."""
+        net = self.net
+        if context is not None or not isinstance(net, RectifiedNetwork) or x.ndim != 4:
+            return None
+        if not (self.partition.has_views and self._is_fused) or self.random_states is not None:
+            return None
+        if torch.compiler.is_compiling():
+            return None  # A compiler fuses the composition itself.
+        return net.kernels(self.partition.views(x)[0], self.computed_in(x))
+
+    def _map(self) -> AffineMap:
+        return AffineMap(self.scale_map, self.order, self.layout)
+
     @property
     def _is_fused(self) -> bool:
         own = type(self)
@@ -134,7 +169,7 @@ class AffineCoupling(Coupling):
 
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         if self._is_fused:
-            return affine(x, parameters, self.scale_map, self.order, self.layout)
+            return affine(x, parameters, self._map())
         shift, scale, log_scale = self._shift_and_scale(parameters)
         z = (x + shift) * scale if self.order == "shift-scale" else torch.addcmul(shift, x, scale)
         return z, self._sum(log_scale)
@@ -149,8 +184,7 @@ class AffineCoupling(Coupling):
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         if not self._is_fused:
             return super()._reverse_half(z, parameters, inputs, pull)
-        how = (self.scale_map, self.order, self.layout)
-        found = affine_reverse(z, parameters.detach(), pull.grad_z, pull.grad_log_det, *how)
+        found = affine_reverse(z, parameters.detach(), pull.grad_z, pull.grad_log_det, self._map())
         grad_inputs = pull.through(self, (parameters,), (found.grad_parameters,), inputs)
         return found.x, found.grad_x, grad_inputs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from flowzoo.bijectors.normalization import ActNorm
 from flowzoo.bijectors.refolding import folded_apart
 from flowzoo.bijectors.reversal import Pull, Reversed
 from flowzoo.errors import InputError
+from flowzoo.nets.derivatives import first_derivative
 from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
 
@@ -65,9 +66,45 @@ class Permutation(Bijector):
 class _Affine(NamedTuple):
     """x -> matrix x + bias at every pixel, and the log-determinant of one pixel, a float64 scalar."""
 
+    log_det: Tensor
     matrix: Tensor
     bias: Tensor | None
-    log_det: Tensor
+
+
+class _Mix(torch.autograd.Function):
+    """:func:`_mix` as one node of the graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, log_det: Tensor, matrix: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, matrix)
+        ctx.biased, ctx.dtype = bias is not None, log_det.dtype
+        return _mix(x, log_det, matrix, bias)
+
+    @staticmethod
+    @first_derivative
+    def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
+        x, matrix = ctx.saved_tensors
+        grad_x = _apply(grad_z, matrix.t(), None) if ctx.needs_input_grad[0] else None
+        return grad_x, *_pull_mix(x, ctx.biased, ctx.dtype, grad_z, grad_log_det)
+
+
+def _mix(x: Tensor, log_det: Tensor, matrix: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The mapped x, and the log-determinant ``(B,)`` of all pixels."""
+    return _apply(x, matrix, bias), (log_det * _pixels(x)).to(x.dtype).expand(x.shape[0])
+
+
+def _pull_mix(
+    x: Tensor, biased: bool, dtype: torch.dtype, grad_z: Tensor, grad_log_det: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The gradients at a pixel's log-determinant (of this dtype), matrix and bias."""
+    if x.ndim == 2:
+        rows, grad_rows = x.t(), grad_z.t()
+    else:
+        rows, grad_rows = channel_rows(x), channel_rows(grad_z)
+    grad_matrix, grad_bias = grad_rows @ rows.t(), grad_rows.sum(1) if biased else None
+    return grad_log_det.sum().to(dtype) * _pixels(x), grad_matrix, grad_bias
 
 
 class InvertibleConv1x1(Bijector, Folds):
@@ -113,15 +150,16 @@ class InvertibleConv1x1(Bijector, Folds):
         require_shape(self, x, (self.channels, *(-1,) * (x.ndim - 2)))
         if self.actnorm is not None and self.actnorm.wants_init():
             self.actnorm.initialize_from(x)
-        folded = self.cached("forward", self.raw(), self._folded)
-        log_det = (folded.log_det * _pixels(x)).to(x.dtype).expand(x.shape[0])
-        return _apply(x, folded.matrix, folded.bias), log_det
+        known = self.together is not None
+        folded = self._folded() if known else self.cached("forward", self.raw, self._folded)
+        if torch.is_grad_enabled():
+            z, log_det = _Mix.apply(x, *folded)
+            return z, log_det
+        return _mix(x, *folded)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_shape(self, z, (self.channels, *(-1,) * (z.ndim - 2)))
-        folded = self.cached("inverse", self.raw(), self._fold_inverse)
-        log_det = (folded.log_det * _pixels(z)).to(z.dtype).expand(z.shape[0])
-        return _apply(z, folded.matrix, folded.bias), log_det
+        return _mix(z, *self.cached("inverse", self.raw, self._fold_inverse))
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """In closed form: x = M^-1 (z - b), and the gradients at x, M and b of z = M x + b."""
@@ -131,14 +169,11 @@ class InvertibleConv1x1(Bijector, Folds):
         log_det, matrix, *bias = self.together
         inverse, *shift = self.prepared
         x = _apply(z, inverse, shift[0] if shift else None)
-        grad = pull.grad_z
-        rows, grad_rows = (x, grad) if x.ndim == 2 else (channel_rows(x).t(), channel_rows(grad).t())
-        gradients = [pull.grad_log_det.sum().to(log_det) * _pixels(z), grad_rows.t() @ rows]
-        gradients += [grad_rows.sum(0)] if bias else []
-        for leaf, gradient in zip(self.together, gradients, strict=True):
+        gradients = _pull_mix(x, bool(bias), log_det.dtype, pull.grad_z, pull.grad_log_det)
+        for leaf, gradient in zip(self.together, gradients, strict=False):
             if leaf.requires_grad:
                 pull.sink.add(leaf, gradient)
-        return Reversed(x, _apply(grad, matrix.detach().t(), None), None)
+        return Reversed(x, _apply(pull.grad_z, matrix.detach().t(), None), None)
 
     def prepare(self, *folded: Tensor) -> tuple[Tensor, ...]:
         """Stacks of the inverse maps: matrices ``(K, C, C)``, computed in float64, and biases ``(K, C)``."""
@@ -168,16 +203,17 @@ class InvertibleConv1x1(Bijector, Folds):
 
     def _folded(self) -> _Affine:
         log_det, matrix, *bias = self.folded()
-        return _Affine(matrix, bias[0] if bias else None, log_det)
+        return _Affine(log_det, matrix, bias[0] if bias else None)
 
     def _fold_inverse(self) -> _Affine:
         own = self.matrix_parameters()
         matrix, log_det = self.inverse_matrix(), self.log_abs_det(*own)
         if self.actnorm is None:
-            return _Affine(matrix.to(own[0].dtype), None, -log_det)
+            return _Affine(-log_det, matrix.to(own[0].dtype), None)
         scale, shift = self.actnorm.scale_and_bias()
         matrix = matrix / scale.double()[:, None]
-        return _Affine(matrix.to(own[0].dtype), -shift, -(log_det + self.actnorm.log_det_per_pixel()))
+        log_det = log_det + self.actnorm.log_det_per_pixel()
+        return _Affine(-log_det, matrix.to(own[0].dtype), -shift)
 
 
 class InvertibleConv1x1LU(InvertibleConv1x1):

@@ -31,6 +31,9 @@ class Partition(ABC):
     packs: ClassVar[bool] = True
     """Whether the halves hold their own elements alone, so that :meth:`select` has nothing to zero."""
 
+    has_views: ClassVar[bool] = False
+    """Whether the halves are views of the whole, for :meth:`views`."""
+
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Parts ``x`` ``(B, ...)`` into ``(conditioner, transformed)``."""
         first, second = self._split(x)
@@ -44,6 +47,10 @@ class Partition(ABC):
     def select(self, elementwise: Tensor) -> Tensor:
         """Zeroes what belongs to the conditioner in a tensor shaped like the transformed half."""
         return elementwise
+
+    def views(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`split`, of a partition that :attr:`has_views`: two views of ``x``, which may be written to."""
+        raise NotImplementedError(f"{type(self).__name__} has no views")
 
     def complement(self) -> Self:
         """The partition with the roles of the halves exchanged."""
@@ -63,15 +70,27 @@ class ChannelHalves(Partition):
     An odd channel goes to the first half. Works on ``(B, D)`` as well.
     """
 
+    has_views: ClassVar[bool] = True
+
+    def views(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Two runs of channels."""
+        middle = _middle(x)
+        first, second = x.narrow(1, 0, middle), x.narrow(1, middle, x.shape[1] - middle)
+        return (second, first) if self.swap else (first, second)
+
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if x.shape[1] < 2:
-            raise InputError(
-                f"ChannelHalves needs at least 2 channels; got shape {tuple(x.shape)}. Squeeze first."
-            )
-        return split_channels(x, (x.shape[1] + 1) // 2)
+        return split_channels(x, _middle(x))
 
     def _merge(self, first: Tensor, second: Tensor) -> Tensor:
         return join_channels(first, second)
+
+
+def _middle(x: Tensor) -> int:
+    if x.shape[1] < 2:
+        raise InputError(
+            f"ChannelHalves needs at least 2 channels; got shape {tuple(x.shape)}. Squeeze first."
+        )
+    return (x.shape[1] + 1) // 2
 
 
 @dataclass(frozen=True)

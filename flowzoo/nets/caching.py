@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
+
+_STATE: ContextVar[object | None] = ContextVar("_STATE", default=None)
+"""Stands for the values of all parameters of the model that is evaluated, and for who watches, as they are now."""
+
+
+def watched(modules: Iterable[nn.Module]) -> bool:
+    """Whether someone has hooked into these modules, so that each must be called."""
+    for module in modules:
+        hooks = module._forward_hooks or module._forward_pre_hooks
+        if hooks or module._backward_hooks or module._backward_pre_hooks:
+            return True
+    return False
 
 
 class CachesInEval(nn.Module):
@@ -24,53 +38,118 @@ class CachesInEval(nn.Module):
         super().__init__()
         self._kept = _Kept()
 
-    def cached(self, key: Hashable, parameters: tuple[Tensor | None, ...], compute: Callable[[], T]) -> T:
-        """What ``compute`` returns, or returned before for this key and these parameters."""
+    def cached(
+        self,
+        key: Hashable,
+        parameters: Callable[[], Iterable[Tensor | None]],
+        compute: Callable[[], T],
+        passing: Callable[[], T] | None = None,
+    ) -> T:
+        """What ``compute`` returns, or returned before for this key and these parameters.
+
+        Where nothing is kept, ``passing`` is called instead, if there is one: what is worth less work for one use.
+        """
         if self.training or torch.is_grad_enabled():
-            self._kept.clear()
-            return compute()
-        stamps = _stamps(parameters)
-        if stamps is None:
-            return compute()
-        entry = self._kept.get(key)
-        if entry is None or entry[1] != stamps:
-            # The parameters are kept as well, so that no other tensor can come to have their identity.
-            entry = (parameters, stamps, compute())
+            self.forget()
+            return (passing or compute)()
+        entry, state = self._kept.get(key), _STATE.get()
+        if entry is None or entry.state is None or entry.state is not state:
+            stamps = _stamped(parameters())
+            if stamps is None:
+                return (passing or compute)()
+            known = entry is not None and entry.stamps.numbers == stamps.numbers
+            entry = _Entry(stamps, state, entry.value if entry is not None and known else compute())
             self._kept[key] = entry
-        result: T = entry[2]
+        result: T = entry.value
         return result
 
-    def keeps(self, parameters: tuple[Tensor | None, ...]) -> bool:
-        """Whether :meth:`cached` would keep a result now; it forgets what it has where gradients are recorded."""
-        if self.training or torch.is_grad_enabled():
+    def known(self, key: Hashable) -> Any:
+        """What was kept for this key while the model is evaluated as it is now; None if nothing was."""
+        entry = self._kept.get(key)
+        if entry is None or entry.state is None or entry.state is not _STATE.get():
+            return None
+        return None if self.training or torch.is_grad_enabled() else entry.value
+
+    def forget(self) -> None:
+        """Forgets what was kept."""
+        if self._kept:
             self._kept.clear()
-            return False
-        return _stamps(parameters) is not None
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode and forgets what was kept."""
-        self._kept.clear()
+        self.forget()
         return super().train(mode)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._kept.clear()
+        self.forget()
         moved: Self = super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return moved
 
 
-class _Kept(dict[Hashable, tuple[Any, list[int], Any]]):
+class Snapshot:
+    """What the parameters of a model were when it was last evaluated; copies and pickles begin without.
+
+    A model asks once whether anything has changed since, for all of its modules.
+    """
+
+    def __init__(self) -> None:
+        self._stamps: _Stamps | None = None
+        self._state = object()
+
+    def __reduce__(self) -> tuple[type[Snapshot], tuple[()]]:
+        return Snapshot, ()
+
+    @contextmanager
+    def taken(self, modules: Iterable[nn.Module]) -> Iterator[None]:
+        """A context in which these are all modules of the model, and their parameters stay as they are."""
+        tensors: list[Tensor | None] = []
+        hooked: list[int] = []
+        for module in modules:
+            tensors += module._parameters.values()
+            tensors += module._buffers.values()
+            if watched((module,)):
+                hooked.append(id(module))
+        stamps = _stamped(tensors, hooked)
+        if stamps is None or self._stamps is None or stamps.numbers != self._stamps.numbers:
+            self._stamps, self._state = stamps, object()
+        token = _STATE.set(None if stamps is None else self._state)
+        try:
+            yield
+        finally:
+            _STATE.reset(token)
+
+
+class _Stamps(NamedTuple):
+    """Tensors and what changes when one does; while they are held, no other can come to have their identity."""
+
+    of: list[Tensor]
+    numbers: list[int]
+
+
+class _Entry(NamedTuple):
+    """A kept value, with the parameters that it was made of and the state of the model that was evaluated."""
+
+    stamps: _Stamps
+    state: object | None
+    value: Any
+
+
+class _Kept(dict[Hashable, _Entry]):
     """The entries of one module; copies and pickles of the module begin without any."""
 
     def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
         return _Kept, ()
 
 
-def _stamps(parameters: tuple[Tensor | None, ...]) -> list[int] | None:
-    """What changes when a parameter does; None if it may change unseen."""
-    stamps: list[int] = []
-    for p in parameters:
-        if p is not None:
-            if p.grad is not None or p.is_inference():
+def _stamped(tensors: Iterable[Tensor | None], others: Iterable[int] = ()) -> _Stamps | None:
+    """The stamps of tensors and other numbers; None if a tensor may change unseen."""
+    if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
+        return None
+    known, numbers = [], [*others]
+    for t in tensors:
+        if t is not None:
+            if t.grad is not None or t.is_inference():
                 return None
-            stamps += (id(p), p._version, p.data_ptr())
-    return None if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu") else stamps
+            known.append(t)
+            numbers += (id(t), t._version, t.data_ptr())
+    return _Stamps(known, numbers)

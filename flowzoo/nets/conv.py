@@ -10,10 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.errors import ConfigError
+from flowzoo.nets.caching import CachesInEval, watched
 from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.parameters import drawn_normal
-from flowzoo.nets.rectified import Kernel, computed_in, rectified_convolutions, watched
+from flowzoo.nets.rectified import (
+    Kernel,
+    RectifiedNetwork,
+    computed_in,
+    rectified_convolutions,
+)
 
 Normalization = Literal["actnorm", "none"]
 
@@ -84,47 +90,53 @@ class FoldedConv2d(Folds):
         return run_rectified(x, (self,))
 
     def raw(self) -> tuple[Tensor, ...]:
-        """Bias, weight, edge weight and log-scale, without those that are not there; kernels channels last."""
-        conv = self.conv
-        kernels = [w.permute(0, 2, 3, 1) for w in (conv.weight, conv.edge_weight) if w is not None]
-        return self.bias, *kernels, *(() if self.log_scale is None else (self.log_scale,))
+        """All but the weight, the largest: bias, edge weight and log-scale, without those that are not there."""
+        return tuple(t for t in (self.bias, self.conv.edge_weight, self.log_scale) if t is not None)
 
     def constants(self) -> Hashable:
         """What tells apart layers of the same shapes."""
-        return self.conv.edge_weight is None, self.log_scale_factor
+        return self.conv.edge_weight is None, self.conv.indicator_channel, self.log_scale_factor
 
     def fold(self, *raw: Tensor) -> tuple[Tensor, ...]:
-        """Stacks of parameters to stacks of bias ``(K, O)``, weight ``(K, O, I, k, k)`` and edge ``(K, O, k k)``."""
-        bias, *kernels = raw
-        scale = None
-        if self.log_scale is not None and self.log_scale_factor is not None:
-            scale = torch.exp(kernels.pop() * self.log_scale_factor)
-        if self.conv.indicator_channel:
-            # Zero padding marks the outside of a channel of ones: edge at 1 - ones is a bias less edge at ones.
-            weight, edge = kernels
-            bias = bias + edge.sum(dim=(2, 3, 4))
-            kernels = [torch.cat((weight, -edge), dim=-1)]
-        if scale is not None:
-            bias, kernels = bias * scale, [kernel * scale[:, :, None, None, None] for kernel in kernels]
-        weight, *edges = kernels
-        return bias, weight.permute(0, 1, 4, 2, 3), *(edge.flatten(2) for edge in edges)
+        """Stacks of parameters to stacks of bias ``(K, O)``, scale ``(K, O)``, and what the edge weight came to.
 
-    def kernel(self, x: Tensor) -> Kernel:
-        """The folded kernel for such inputs."""
-        size, dtype = x.shape[2:], computed_in(x)
-        parameters = (self.conv.weight, self.conv.edge_weight, self.bias, self.log_scale)
-        if not self.keeps(parameters):
-            return self._kernel(size, *self.folded())
+        That is ``(K, O, k k)`` for a map, ``(K, O, 1, k, k)`` for an indicator.
+        """
+        bias, *others = raw
+        folded = []
+        if self.log_scale is not None and self.log_scale_factor is not None:
+            folded.append(torch.exp(others.pop() * self.log_scale_factor))
+        if others:
+            (edge,) = others
+            if self.conv.indicator_channel:
+                # Zero padding marks the outside of a channel of ones: edge at 1 - ones is a bias less edge at ones.
+                bias, edge = bias + edge.sum(dim=(2, 3, 4)), -edge
+            else:
+                edge = edge.flatten(2)
+            folded.append(
+                edge * folded[0].view(*folded[0].shape, *(1,) * (edge.dim() - 2)) if folded else edge
+            )
+        return bias * folded[0] if self.log_scale is not None else bias, *folded
+
+    def kernel(self, x: Tensor, dtype: torch.dtype) -> Kernel:
+        """The kernel for such inputs; in evaluation in the dtype that it is used in."""
+        size = x.shape[2:]
+        if self.together is not None:
+            return self._kernel(size, *self.together)
         return self.cached(
             (size, dtype),
-            parameters,
-            lambda: self._kernel(size, *self.folded()).to(dtype).packed(len(x), size),
+            self.parameters,
+            lambda: self._kernel(size, *self.folded()).merged(dtype).packed(len(x), size),
+            lambda: self._kernel(size, *self.folded()),
         )
 
-    def _kernel(self, size: torch.Size, bias: Tensor, weight: Tensor, edge: Tensor | None = None) -> Kernel:
+    def _kernel(self, size: torch.Size, bias: Tensor, *others: Tensor) -> Kernel:
         conv = self.conv
+        scale, *edges = others if self.log_scale is not None else (None, *others)
+        edge = edges[0] if edges else None
+        ones, edge = (edge, None) if conv.indicator_channel else (None, edge)
         outside = None if edge is None else conv.outside(size)
-        return Kernel(weight, bias, edge, outside, conv.padding, conv.indicator_channel)
+        return Kernel(conv.weight, bias, scale, edge, ones, outside, conv.padding)
 
 
 class ActNormConv2d(FoldedConv2d, DataDependentInit):
@@ -141,7 +153,7 @@ class ActNormConv2d(FoldedConv2d, DataDependentInit):
         # Neutral, until they are set from what comes out.
         self.bias.zero_()
         self.log_scale.zero_()
-        h = rectified_convolutions(x, (self.kernel(x),))
+        h = rectified_convolutions(x, (self.kernel(x, computed_in(x)),))
         var, mean = torch.var_mean(h.double(), dim=(0, 2, 3), correction=0)
         self.bias.copy_(-mean)
         self.log_scale.copy_(-torch.log(var.sqrt() + 1e-6) / self.log_scale_factor)
@@ -150,15 +162,21 @@ class ActNormConv2d(FoldedConv2d, DataDependentInit):
 
 def run_rectified(x: Tensor, layers: tuple[FoldedConv2d, ...]) -> Tensor:
     """The layers one after the other with ReLUs between them: ``(B, C, H, W)`` to ``(B, O, H, W)``."""
-    for depth, layer in enumerate(layers):
-        if isinstance(layer, ActNormConv2d) and layer.wants_init():
-            layer.initialize_from(run_rectified(x, layers[:depth]).relu() if depth else x)
+    initialize_rectified(x, layers)
     if len(layers) > 1 and watched(layers):
         for layer in layers[:-1]:
             x = layer(x).relu()
         out: Tensor = layers[-1](x)
         return out
-    return rectified_convolutions(x, [layer.kernel(x) for layer in layers])
+    dtype = computed_in(x)
+    return rectified_convolutions(x, [layer.kernel(x, dtype) for layer in layers])
+
+
+def initialize_rectified(x: Tensor, layers: tuple[FoldedConv2d, ...]) -> None:
+    """Initializes such layers from data, those that want it."""
+    for depth, layer in enumerate(layers):
+        if isinstance(layer, ActNormConv2d) and layer.wants_init():
+            layer.initialize_from(run_rectified(x, layers[:depth]).relu() if depth else x)
 
 
 class BiasConv2d(FoldedConv2d):
@@ -198,7 +216,7 @@ class RectifiedAffine(nn.Module):
         return F.relu(torch.addcmul(self.bias.view(-1, 1, 1), x, self.weight.view(-1, 1, 1)))
 
 
-class ConvNet(nn.Module):
+class ConvNet(RectifiedNetwork, CachesInEval):
     """conv 3x3, ReLU, conv 1x1, ReLU, zero-initialised conv 3x3: the network of Glow's couplings (appendix B)."""
 
     def __init__(
@@ -239,6 +257,22 @@ class ConvNet(nn.Module):
         if self.rectify is not None:
             x = self.rectify(x)
         return run_rectified(x, (self.first, self.second, self.last))
+
+    def kernels(self, x: Tensor, dtype: torch.dtype) -> list[Kernel] | None:
+        """See :class:`RectifiedNetwork`; layers that want it are initialized from ``x`` first."""
+        key = (x.shape, dtype)
+        known: list[Kernel] | None = self.known(key)
+        if known is not None:
+            return known
+        layers = (self.first, self.second, self.last)
+        if self.rectify is not None or watched((self, *layers)):
+            return None
+        initialize_rectified(x, layers)
+
+        def kernels() -> list[Kernel]:
+            return [layer.kernel(x, dtype) for layer in layers]
+
+        return self.cached(key, self.parameters, kernels)
 
 
 class SqueezedContextNet(nn.Module):

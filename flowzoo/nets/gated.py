@@ -86,7 +86,7 @@ class ScaledConv2d(DataDependentInit):
 
     def as_kernel(self) -> Kernel:
         """The layer for :func:`flowzoo.nets.rectified.rectified_convolutions`."""
-        return Kernel(self.kernel(), self.bias, None, None, self.padding, ones=False)
+        return Kernel(self.kernel(), self.bias, padding=self.padding)
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:

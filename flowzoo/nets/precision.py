@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from flowzoo.nets.rectified import computed_in
+
 
 class RunsNetwork:
     """Mixin of modules that call a network.
@@ -25,12 +27,20 @@ class RunsNetwork:
         """
         if self.random_states is not None:
             self._fix_randomness(x.device)
-        if self.network_dtype is None or x.dtype == torch.float64:
+        if not self._is_narrowed(x):
             out: Tensor = net(x, context)
         else:
             with torch.autocast(x.device.type, dtype=self.network_dtype):
                 out = net(x, context)
         return out if narrow else out.to(x.dtype)
+
+    def computed_in(self, x: Tensor) -> torch.dtype:
+        """The dtype in which a network convolves this."""
+        narrowed = self._is_narrowed(x)
+        return self.network_dtype if narrowed and self.network_dtype is not None else computed_in(x)
+
+    def _is_narrowed(self, x: Tensor) -> bool:
+        return self.network_dtype is not None and x.dtype != torch.float64
 
     def _fix_randomness(self, device: torch.device) -> None:
         assert self.random_states is not None

@@ -9,7 +9,7 @@ numbers. A NaN among a coupling's inputs stays visible in the half that the coup
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,35 +27,49 @@ SMALL = 1e6
 
 
 class Kernel(NamedTuple):
-    """A convolution that keeps height and width: w * x + b + e * (1 - inside).
+    """A convolution that keeps height and width: (s w) * x + o * 1 + b + e * (1 - inside).
+
+    Whatever is large is multiplied right before it is convolved with, one layer at a time, while it is in the cache.
 
     Attributes:
         weight: w, ``(O, I, k, k)``; in evaluation possibly in oneDNN's own layout.
         bias: b, ``(O,)``.
+        scale: s, ``(O,)``, or None for 1.
         edge: e, ``(O, k k)``: what each tap adds where it is outside of the image, or None.
+        ones: o, ``(O, 1, k, k)``: the taps of a channel of ones to be added to the input, or None.
         outside: With e, which taps at a pixel are outside, ``(H W, k k)``.
         padding: k // 2.
-        ones: Whether a channel of ones is to be added to the input: I counts it.
+        joined: Whether w has taken in o, as its last channel.
         small: Whether weights and bias are known to be so small that no sum of their products overflows.
     """
 
     weight: Tensor
     bias: Tensor
-    edge: Tensor | None
-    outside: Tensor | None
-    padding: int
-    ones: bool
+    scale: Tensor | None = None
+    edge: Tensor | None = None
+    ones: Tensor | None = None
+    outside: Tensor | None = None
+    padding: int = 0
+    joined: bool = False
     small: bool = False
 
-    def to(self, dtype: torch.dtype) -> Kernel:
-        """The kernel in this dtype."""
-        if self.bias.dtype == dtype:
+    def merged(self, dtype: torch.dtype) -> Kernel:
+        """The kernel in this dtype, its scale and its channel of ones in its weight."""
+        if self.scale is None and self.ones is None and self.bias.dtype == dtype:
             return self
-        edge = None if self.edge is None else self.edge.to(dtype)
-        return self._replace(weight=self.weight.to(dtype), bias=self.bias.to(dtype), edge=edge)
+        weight, bias, edge = self.weight, self.bias, self.edge
+        if self.scale is not None:
+            weight = weight * self.scale.view(-1, 1, 1, 1)
+        if self.ones is not None:
+            weight = torch.cat((weight, self.ones), dim=1)
+        if bias.dtype != dtype:
+            weight, bias = weight.to(dtype), bias.to(dtype)
+            edge = None if edge is None else edge.to(dtype)
+        joined = self.joined or self.ones is not None
+        return Kernel(weight, bias, None, edge, None, self.outside, self.padding, joined, self.small)
 
     def packed(self, batch: int, size: torch.Size) -> Kernel:
-        """The kernel as oneDNN wants it for such inputs, where that pays; worth it if it is used again."""
+        """A merged kernel as oneDNN wants it for such inputs, where that pays; worth it if it is used again."""
         outputs = batch * math.prod(size) * self.bias.numel()
         if outputs < WORTH_PACKING or not _has_onednn(self.weight):
             return self
@@ -66,12 +80,16 @@ class Kernel(NamedTuple):
         return self._replace(weight=weight, small=small)
 
 
-def watched(layers: Iterable[nn.Module]) -> bool:
-    """Whether someone has hooked into these layers, so that each must be called."""
-    return any(
-        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-        for layer in layers
-    )
+TENSORS = 5
+"""Fields of a kernel that have gradients."""
+
+
+class RectifiedNetwork(nn.Module):
+    """Base of networks ``(B, C, H, W)`` to ``(B, O, H, W)`` that may be convolutions with ReLUs between them alone."""
+
+    def kernels(self, x: Tensor, dtype: torch.dtype) -> list[Kernel] | None:
+        """The convolutions for such an input and dtype, or None if the network has to be called this time."""
+        raise NotImplementedError(f"{type(self).__name__} must define kernels")
 
 
 def computed_in(x: Tensor) -> torch.dtype:
@@ -86,57 +104,103 @@ def rectified_convolutions(x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
     """Convolutions with ReLUs between them: ``(B, C, H, W)`` to ``(B, O, H, W)``, computed in :func:`computed_in`."""
     dtype = computed_in(x)
     if not torch.is_grad_enabled():
-        return _convolve(x, [kernel.to(dtype) for kernel in kernels])[-1]
-    constants = [kernel[3:6] for kernel in kernels]
-    tensors = [tensor for kernel in kernels for tensor in kernel[:3]]
-    out: Tensor = _RectifiedConvolutions.apply(x, dtype, constants, *tensors)
+        return convolve(x, [kernel.merged(dtype) for kernel in kernels])[-1]
+    out: Tensor = _RectifiedConvolutions.apply(x, dtype, *taken_apart(kernels))
     return out
+
+
+def taken_apart(kernels: Sequence[Kernel]) -> tuple[Any, ...]:
+    """What of kernels has no gradients, then all that has, as an autograd function takes them."""
+    constants = [kernel[TENSORS:] for kernel in kernels]
+    return constants, *[tensor for kernel in kernels for tensor in kernel[:TENSORS]]
+
+
+class Kept(NamedTuple):
+    """What a backward pass through convolutions needs besides the tensors that are saved."""
+
+    constants: list[tuple[Any, ...]]
+    scaled: list[bool]
+    dtype: torch.dtype
+
+
+def put_together(
+    constants: list[tuple[Any, ...]], tensors: Sequence[Any], dtype: torch.dtype
+) -> tuple[list[Kernel], list[Tensor], Kept]:
+    """The merged kernels of what :func:`taken_apart` gave, and what to keep for :func:`pull_back`."""
+    kernels, originals = [], []
+    for index, rest in enumerate(constants):
+        kernel = Kernel(*tensors[TENSORS * index : TENSORS * (index + 1)], *rest)
+        kernels.append(kernel.merged(dtype))
+        if kernel.scale is not None:
+            originals += [kernel.weight, kernel.scale]
+    weights = [kernel.weight for kernel in kernels]
+    kept = Kept(
+        [k[TENSORS:] for k in kernels], [t is not None for t in tensors[2::TENSORS]], tensors[0].dtype
+    )
+    return kernels, [*weights, *originals], kept
 
 
 class _RectifiedConvolutions(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, dtype: torch.dtype, constants: list[tuple[Any, ...]], *tensors: Tensor
-    ) -> Tensor:
-        own = zip(tensors[0::3], tensors[1::3], tensors[2::3], strict=True)
-        kernels = [Kernel(*t, *rest).to(dtype) for t, rest in zip(own, constants, strict=True)]
-        *inputs, out = _convolve(x, kernels)
-        ctx.constants, ctx.dtypes = constants, (x.dtype, tensors[0].dtype)
-        ctx.save_for_backward(*inputs, *(kernel.weight for kernel in kernels))
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, constants: Any, *tensors: Any) -> Tensor:
+        kernels, saved, ctx.kept = put_together(constants, tensors, dtype)
+        *inputs, out = convolve(x, kernels)
+        ctx.dtype = x.dtype
+        ctx.save_for_backward(*inputs, *saved)
         return out
 
     @staticmethod
     @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        count = len(ctx.constants)
-        kept = ctx.saved_tensors
-        inputs, weights = kept[:count], kept[count:]
-        of_x, of_kernels = ctx.dtypes
-        gradients: list[Tensor | None] = []
-        for i in reversed(range(count)):
-            outside, padding, ones = ctx.constants[i]
-            grad_edge = None
-            if outside is not None:
-                # With the channels of a pixel side by side both steps read rows.
-                rows = grad.sum(0).permute(1, 2, 0).reshape(-1, grad.shape[1])
-                grad_edge = rows.to(of_kernels).t() @ outside
-            wanted = i > 0 or ctx.needs_input_grad[0]
-            grad, grad_weight, grad_bias = _convolution_backward(grad, inputs[i], weights[i], padding, wanted)
-            gradients[:0] = grad_weight.to(of_kernels), grad_bias.to(of_kernels), grad_edge
-            if ones and wanted:
-                grad = grad[:, :-1]
-            if i > 0:
-                grad = before_relu_(grad, inputs[i][:, :-1] if ones else inputs[i])
-        return grad.to(of_x) if wanted else None, None, None, *gradients
+        found, gradients = pull_back(grad, ctx.saved_tensors, ctx.kept, wanted=ctx.needs_input_grad[0])
+        return None if found is None else found.to(ctx.dtype), None, None, *gradients
 
 
-def _convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
+def pull_back(
+    grad: Tensor, saved: Sequence[Tensor], kept: Kept, *, wanted: bool
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """The gradients at the input, if wanted, and at all the tensors of :func:`taken_apart`.
+
+    Args:
+        grad: The gradient at the output.
+        saved: What went into each convolution, and the tensors that :func:`put_together` gave.
+        kept: What else it gave.
+        wanted: Whether the gradient at the input is.
+    """
+    count = len(kept.constants)
+    inputs, weights, originals = saved[:count], saved[count : 2 * count], list(saved[2 * count :])
+    gradients: list[Tensor | None] = []
+    for i in reversed(range(count)):
+        outside, padding, joined, _ = kept.constants[i]
+        grad_edge = grad_scale = grad_ones = None
+        if outside is not None:
+            # With the channels of a pixel side by side both steps read rows.
+            rows = grad.sum(0).permute(1, 2, 0).reshape(-1, grad.shape[1])
+            grad_edge = rows.to(kept.dtype).t() @ outside
+        further = i > 0 or wanted
+        grad, grad_weight, grad_bias = _convolution_backward(grad, inputs[i], weights[i], padding, further)
+        if grad_bias.dtype != kept.dtype:
+            grad_weight, grad_bias = grad_weight.to(kept.dtype), grad_bias.to(kept.dtype)
+        if joined:
+            grad_weight, grad_ones = grad_weight[:, :-1], grad_weight[:, -1:]
+            grad = grad[:, :-1] if further else grad
+        if kept.scaled[i]:
+            scale, weight = originals.pop(), originals.pop()
+            grad_scale = (grad_weight * weight).sum((1, 2, 3))
+            grad_weight = grad_weight * scale.view(-1, 1, 1, 1)
+        gradients[:0] = grad_weight, grad_bias, grad_scale, grad_edge, grad_ones
+        if i > 0:
+            grad = before_relu_(grad, inputs[i][:, :-1] if joined else inputs[i])
+    return grad if wanted else None, gradients
+
+
+def convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
     """What goes into each convolution, channels last in memory, and the output."""
     dtype = kernels[0].bias.dtype
     inputs, last = [], len(kernels) - 1
     small = all(kernel.small for kernel in kernels[:-1])
     for index, kernel in enumerate(kernels):
-        x = _with_ones(x, dtype) if kernel.ones else x.to(dtype, memory_format=torch.channels_last)
+        x = _with_ones(x, dtype) if kernel.joined else x.to(dtype, memory_format=torch.channels_last)
         inputs.append(x)
         fused = index < last and small and kernel.weight.is_mkldnn and kernel.edge is None
         x = _convolution(x, kernel, "relu" if fused else "none")

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from flowzoo.bijectors import Partition
 from flowzoo.nets.attention import GatedAttention, PositionEmbedding
+from flowzoo.nets.caching import watched
 from flowzoo.nets.gated import ChannelLayerNorm, GatedConv, ScaledConv2d, concat_elu
-from flowzoo.nets.rectified import rectified_convolutions, watched
+from flowzoo.nets.rectified import rectified_convolutions
 from flowzoo.nets.relu import relu
 
 __all__ = ["ContextNetwork", "ConvNetwork", "GatedBlock", "GatedNetwork", "PriorNetwork"]

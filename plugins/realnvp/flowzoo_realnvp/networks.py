@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.bijectors import checkerboard_mask
-from flowzoo.nets.rectified import Kernel, rectified_convolutions, watched
+from flowzoo.nets.caching import watched
+from flowzoo.nets.rectified import Kernel, rectified_convolutions
 from flowzoo.nets.relu import relu
 from flowzoo.nets.resnet import ResidualNetwork, ShiftBatchNorm2d
 
@@ -63,7 +64,7 @@ def _kernel(layer: nn.Module) -> Kernel | None:
         return None
     size = layer.kernel_size[0]
     same = (layer.padding, layer.stride, layer.dilation) == ((size // 2,) * 2, (1, 1), (1, 1))
-    return Kernel(layer.weight, layer.bias, None, None, size // 2, ones=False) if same else None
+    return Kernel(layer.weight, layer.bias, padding=size // 2) if same else None
 
 
 class CouplingNetwork(nn.Module):
