@@ -46,10 +46,13 @@ def _step_bytes(measured: Measured) -> int:
 def glows(settings: Settings) -> dict[str, Workload]:
     """The workloads of Glow."""
     if settings.smallest:
-        return {"Glow, tiny": glow(2, 8, 16, levels=2, batch=2, device=settings.device)}
+        return {"Glow, tiny": glow(2, 8, 16, levels=2, batch=2, edge_bias=False, device=settings.device)}
     return {
-        "Glow K=8 L=3 hidden 128": glow(8, 128, device=settings.device),
-        "Glow K=16 L=3 hidden 64": glow(16, 64, device=settings.device),
+        f"Glow K={depth} L=3 hidden {hidden}{', edge bias' if edge_bias else ''}": glow(
+            depth, hidden, edge_bias=edge_bias, device=settings.device
+        )
+        for edge_bias in (False, True)
+        for depth, hidden in ((8, 128), (16, 64))
     }
 
 

@@ -54,9 +54,17 @@ class Workload:
         return asdict(self)
 
 
-def glow(depth: int, hidden: int, size: int = 32, levels: int = 3, **others: Any) -> Workload:
-    """A Glow on colour images of this size."""
-    config = {"image_shape": (3, size, size), "levels": levels, "depth": depth, "hidden_channels": hidden}
+def glow(
+    depth: int, hidden: int, size: int = 32, levels: int = 3, edge_bias: bool = True, **others: Any
+) -> Workload:
+    """A Glow on colour images of this size; ``edge_bias``: its networks see where the padding is."""
+    config = {
+        "image_shape": (3, size, size),
+        "levels": levels,
+        "depth": depth,
+        "hidden_channels": hidden,
+        "edge_bias": edge_bias,
+    }
     return Workload(model="glow", config=config, **others)
 
 

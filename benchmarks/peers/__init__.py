@@ -36,7 +36,7 @@ NOTES = {
 
 def peers_of(workload: Workload) -> tuple[str, ...]:
     """The libraries that can express the workload."""
-    limits = {"realnvp": realnvp.expressible, "nice": nice.expressible}
+    limits = {"glow": glow.expressible, "realnvp": realnvp.expressible, "nice": nice.expressible}
     expressible = limits.get(workload.architecture, lambda _: True)
     return tuple(BUILDERS[workload.architecture]) if expressible(workload.resolved()) else ()
 

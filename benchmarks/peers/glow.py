@@ -1,7 +1,8 @@
 """Glow in the vocabulary of other libraries: the same depths, widths and batch.
 
-The networks inside the couplings are the same three convolutions. No peer has Glow's learned priors or its edge
-bias, so each has a little less to compute than flowzoo; where a library lacks a part, its nearest one stands in.
+The networks inside the couplings are the same three convolutions. No peer has Glow's learned priors or the actnorms
+inside its networks, so each has a little less to compute than flowzoo; where a library lacks a part, its nearest one
+stands in.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ NOTES = {
     "affine coupling; Split for the levels; no learned priors.",
     "zuko": "cannot express it: its flows transform vectors by fully connected or masked networks; there is no "
     "squeeze, no convolutional coupling and no multi-scale split.",
+    "all": "an edge bias, by which the official code's networks see where the padding is, is in no library and not in "
+    "the floor; flowzoo alone is measured with it, as its presets have it.",
 }
+
+
+def expressible(config: Any) -> bool:
+    """Whether the libraries have all that this Glow has, but for its priors."""
+    return not config.edge_bias
 
 
 def _levels(workload: Workload) -> list[tuple[int, int]]:
