@@ -70,6 +70,10 @@ class _Affine(NamedTuple):
     matrix: Tensor
     bias: Tensor | None
 
+    def over(self, pixels: int, dtype: torch.dtype) -> _Affine:
+        """The same with the log-determinant of so many pixels, in this dtype."""
+        return self._replace(log_det=(self.log_det * pixels).to(dtype))
+
 
 class _Mix(torch.autograd.Function):
     """:func:`_mix` as one node of the graph."""
@@ -80,7 +84,7 @@ class _Mix(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x, matrix)
         ctx.biased, ctx.dtype = bias is not None, log_det.dtype
-        return _mix(x, log_det, matrix, bias)
+        return _mix(x, _Affine(log_det, matrix, bias).over(_pixels(x), x.dtype))
 
     @staticmethod
     @first_derivative
@@ -90,9 +94,9 @@ class _Mix(torch.autograd.Function):
         return grad_x, *_pull_mix(x, ctx.biased, ctx.dtype, grad_z, grad_log_det)
 
 
-def _mix(x: Tensor, log_det: Tensor, matrix: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The mapped x, and the log-determinant ``(B,)`` of all pixels."""
-    return _apply(x, matrix, bias), (log_det * _pixels(x)).to(x.dtype).expand(x.shape[0])
+def _mix(x: Tensor, whole: _Affine) -> tuple[Tensor, Tensor]:
+    """The mapped x, and the log-determinant ``(B,)``, of a map with that of all pixels."""
+    return _apply(x, whole.matrix, whole.bias), whole.log_det.expand(x.shape[0])
 
 
 def _pull_mix(
@@ -150,16 +154,23 @@ class InvertibleConv1x1(Bijector, Folds):
         require_shape(self, x, (self.channels, *(-1,) * (x.ndim - 2)))
         if self.actnorm is not None and self.actnorm.wants_init():
             self.actnorm.initialize_from(x)
-        known = self.together is not None
-        folded = self._folded() if known else self.cached("forward", self.raw, self._folded)
         if torch.is_grad_enabled():
-            z, log_det = _Mix.apply(x, *folded)
+            self.forget()
+            z, log_det = _Mix.apply(x, *self._folded())
             return z, log_det
-        return _mix(x, *folded)
+        pixels = _pixels(x)
+        return _mix(
+            x,
+            self.cached(("forward", pixels), self.raw, lambda: self._folded().over(pixels, x.dtype)),
+        )
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_shape(self, z, (self.channels, *(-1,) * (z.ndim - 2)))
-        return _mix(z, *self.cached("inverse", self.raw, self._fold_inverse))
+        pixels = _pixels(z)
+        return _mix(
+            z,
+            self.cached(("inverse", pixels), self.raw, lambda: self._fold_inverse().over(pixels, z.dtype)),
+        )
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """In closed form: x = M^-1 (z - b), and the gradients at x, M and b of z = M x + b."""
