@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from flowzoo.bijectors.chain import Chain, MemoryMode
 from flowzoo.dequantization import Dequantization, NoiseKind, UniformDequantization
 from flowzoo.distributions import BaseDensity, StandardNormal
 from flowzoo.errors import ConfigError, InputError
-from flowzoo.nets.caching import Snapshot
+from flowzoo.nets.caching import Snapshot, unkept
 from flowzoo.nets.folding import folded_together, modules_of
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.precision import RunsNetwork
@@ -68,7 +68,6 @@ class Flow(nn.Module):
         self.config: Any = None
         self.card: Entry | Unlisted | None = None
         self._snapshot = Snapshot()
-        self._initializing = False
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -245,13 +244,12 @@ class Flow(nn.Module):
             return False
         for module in pending:
             module.initializing = True
-        self._initializing = True
         try:
-            self.log_prob(x, noise=noise, generator=generator)
+            with unkept():
+                self.log_prob(x, noise=noise, generator=generator)
         finally:
             for module in pending:
                 module.initializing = False
-            self._initializing = False
         return True
 
     def set_memory(self, memory: MemoryMode) -> None:
@@ -278,11 +276,20 @@ class Flow(nn.Module):
         if torch.compiler.is_compiling():
             return nullcontext()
         if not torch.is_grad_enabled():
-            changing = self.training or self._initializing
-            return nullcontext() if changing else self._snapshot.taken(modules_of(self))
+            return nullcontext() if self.training else self._snapshot.taken(modules_of(self))
         chains = (module for module in modules_of(self) if isinstance(module, Chain))
         rebuilt = any(chain.memory == "invertible" for chain in chains)
         return nullcontext() if rebuilt else folded_together(self)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode, as of any module."""
+        self._snapshot.forget()
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._snapshot.forget()
+        moved: Self = super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return moved
 
     def _data_dependent(self) -> Iterator[DataDependentInit]:
         return (module for module in self.modules() if isinstance(module, DataDependentInit))

@@ -128,3 +128,76 @@ def test_a_model_is_initialized_in_evaluation_after_it_was_used() -> None:
     trained.initialize(x, noise=noise)
     torch.testing.assert_close(flow.state_dict(), trained.state_dict())
     torch.testing.assert_close(flow.log_prob(x, noise=noise), trained.eval().log_prob(x, noise=noise))
+
+
+class Halved(ConvNet):
+    """A network that is not its convolutions alone."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return 0.5 * super().forward(x, context)
+
+
+def test_a_network_that_is_more_than_its_convolutions_is_called() -> None:
+    plain, halved = ConvNet(2, 4, 6), Halved(2, 4, 6)
+    torch.nn.init.normal_(plain.last.conv.weight)
+    halved.load_state_dict(plain.state_dict())
+    patched = copy.deepcopy(plain)
+    patched.forward = halved.forward  # type: ignore[method-assign]
+    x = draw(2, 4, 4, 4, dtype=torch.float32).detach()
+    outputs = [
+        AffineCoupling(ChannelHalves(), net, ScaleMap("exp", 2))(x)[0] for net in (plain, halved, patched)
+    ]
+    assert not torch.allclose(outputs[0], outputs[1])
+    torch.testing.assert_close(outputs[2], outputs[1])
+
+
+@pytest.mark.parametrize("train", ["through the inverse", "the network alone", "by inversion"])
+def test_a_fused_optimizer_in_evaluation_leaves_nothing_stale(train: str) -> None:
+    flow = randomize(flowzoo.create("glow-tiny"), seed=1, scale=0.05).eval()
+    coupling = next(module for module in flow.modules() if isinstance(module, AffineCoupling))
+    x = draw(2, 12, 4, 4, dtype=torch.float32).detach()
+    images, noise = random_images(flow, 2, seed=0), flow.draw_noise(2)
+    flow.set_memory("invertible" if train == "by inversion" else "store")
+    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2, fused=True)
+
+    def evaluated() -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return flow.log_prob(images, noise=noise), coupling(x)[0]
+
+    for _ in range(3):
+        evaluated()
+        if train == "by inversion":
+            loss = flow.log_prob(images, noise=noise).sum()
+        elif train == "through the inverse":
+            loss = coupling.inverse(x)[0].square().sum()
+        else:
+            loss = coupling.net(x[:, :6]).square().sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        found, fresh = evaluated(), copy.deepcopy(flow)
+        with torch.no_grad():
+            torch.testing.assert_close(found[0], fresh.log_prob(images, noise=noise))
+        if train == "by inversion":
+            expected = copy.deepcopy(fresh).train()
+            expected.set_memory("invertible")
+            torch.testing.assert_close(
+                flow.log_prob(images, noise=noise),
+                expected.log_prob(images, noise=noise),
+                rtol=1e-4,
+                atol=1e-3,
+            )
+
+
+@torch.no_grad()
+def test_a_compiled_model_takes_nothing_kept_for_a_constant() -> None:
+    flow = randomize(flowzoo.create("glow-tiny"), seed=1, scale=0.05).eval()
+    x, noise = random_images(flow, 2, seed=0), flow.draw_noise(2)
+    flow.log_prob(x, noise=noise)
+    flow.bijector.compile(backend="eager")
+    flow.log_prob(x, noise=noise)
+    for parameter in flow.parameters():
+        parameter.mul_(1.05)
+    fresh = flowzoo.create("glow-tiny").eval()
+    fresh.load_state_dict(flow.state_dict())
+    torch.testing.assert_close(flow.log_prob(x, noise=noise), fresh.log_prob(x, noise=noise))

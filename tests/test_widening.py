@@ -91,3 +91,15 @@ def test_a_run_starts_from_a_narrower_one(tmp_path: Path) -> None:
     best = min(row["bpd"] for row in RunDir(tmp_path / "narrow").rows() if row["kind"] == "valid")
     valid = [row["bpd"] for row in RunDir(tmp_path / "wide").rows() if row["kind"] == "valid"]
     assert valid == pytest.approx([best] * len(valid), abs=1e-4)
+
+
+def test_other_images_are_no_obstacle_to_equal_tensors_but_to_wider_ones(tmp_path: Path) -> None:
+    small = randomize(create("glow-tiny", hidden_channels=8), 1)
+    path = saved(small, tmp_path / "weights.safetensors")
+    for other in ({"n_bits": 5}, {"image_shape": (3, 16, 16)}):
+        same = create("glow-tiny", hidden_channels=8, **other)
+        start_from(same, path, image_set(20, same.image_shape))
+        torch.testing.assert_close(same.state_dict(), small.state_dict())
+        wide = create("glow-tiny", hidden_channels=12, **other)
+        with pytest.raises(InputError, match="only one of the same images"):
+            start_from(wide, path, image_set(20, wide.image_shape))

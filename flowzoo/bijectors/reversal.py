@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flowzoo.nets.caching import unkept
 from flowzoo.nets.derivatives import first_derivative
 from flowzoo.nets.folding import differentiable, modules_of
 from flowzoo.nets.precision import RunsNetwork
@@ -101,7 +102,8 @@ class _ByInversion(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         owners = _record_randomness(chain)
         try:
-            z, log_det = chain.run(x, context)
+            with unkept():
+                z, log_det = chain.run(x, context)
             ctx.tapes = {owner: owner.random_states for owner in owners}
         finally:
             _forget_randomness(chain)
@@ -120,7 +122,7 @@ class _ByInversion(torch.autograd.Function):
             owner.random_states = states
         devices = [z.device] if z.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices), frozen_statistics(chain):
+            with torch.random.fork_rng(devices), frozen_statistics(chain), unkept():
                 found = chain.reverse(z.detach(), context, Pull(gradients[0], gradients[1], sink))
         finally:
             _forget_randomness(chain)

@@ -52,9 +52,15 @@ def start_from(flow: Flow, path: Path, images: ImageSet) -> None:
         return
     narrow = built_from(path)
     drawn, trained = flow.state_dict(), narrow.state_dict()
-    if not _contains(drawn, trained):
-        load_weights(flow, path)  # It says what differs.
+    same = all(name in drawn and drawn[name].shape == tensor.shape for name, tensor in trained.items())
+    if same or not _contains(drawn, trained):
+        load_weights(flow, path)  # Where they do not fit, it says what differs.
         return
+    if (narrow.image_shape, narrow.n_bits) != (flow.image_shape, flow.n_bits):
+        raise InputError(
+            f"{path} is of a narrower model, of images {narrow.image_shape} with {narrow.n_bits} bits; only one of "
+            f"the same images, {flow.image_shape} with {flow.n_bits} bits, can be widened."
+        )
     flow.load_state_dict({name: _widened(drawn[name], trained[name]) for name in drawn})
     difference = _difference(narrow, flow, images.take(CHECKED_IMAGES))
     if not difference <= TOLERANCE:

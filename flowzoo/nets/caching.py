@@ -16,8 +16,23 @@ _STATE: ContextVar[object | None] = ContextVar("_STATE", default=None)
 """Stands for the values of all parameters of the model that is evaluated, and for who watches, as they are now."""
 
 
+_UNKEPT: ContextVar[bool] = ContextVar("_UNKEPT", default=False)
+
+
+@contextmanager
+def unkept() -> Iterator[None]:
+    """A context in which nothing is kept: parameters change in it, or will by gradients that it does not record."""
+    token = _UNKEPT.set(True)
+    try:
+        yield
+    finally:
+        _UNKEPT.reset(token)
+
+
 def watched(modules: Iterable[nn.Module]) -> bool:
-    """Whether someone has hooked into these modules, so that each must be called."""
+    """Whether someone has hooked into these modules, or into all there are, so that each must be called."""
+    if torch.nn.modules.module._has_any_global_hook():
+        return True
     for module in modules:
         hooks = module._forward_hooks or module._forward_pre_hooks
         if hooks or module._backward_hooks or module._backward_pre_hooks:
@@ -31,7 +46,9 @@ class CachesInEval(nn.Module):
     Kept means: in eval mode, without gradients, without autocast, and while every parameter is the same tensor at
     the same address with the same version. Fused optimizers write without counting versions, so a forward pass with
     gradients forgets what was kept, and a parameter that holds a gradient keeps nothing new. Writing to
-    ``parameter.data`` in eval mode cannot be seen; write to the parameter under ``torch.no_grad()`` instead.
+    ``parameter.data`` in eval mode cannot be seen; write to the parameter under ``torch.no_grad()`` instead. A whole
+    model looks at its parameters once, before it evaluates (:class:`Snapshot`): what a hook changes meanwhile counts
+    from the next evaluation on.
     """
 
     def __init__(self) -> None:
@@ -49,8 +66,7 @@ class CachesInEval(nn.Module):
 
         Where nothing is kept, ``passing`` is called instead, if there is one: what is worth less work for one use.
         """
-        if self.training or torch.is_grad_enabled():
-            self.forget()
+        if self._passes():
             return (passing or compute)()
         entry, state = self._kept.get(key), _STATE.get()
         if entry is None or entry.state is None or entry.state is not state:
@@ -65,10 +81,20 @@ class CachesInEval(nn.Module):
 
     def known(self, key: Hashable) -> Any:
         """What was kept for this key while the model is evaluated as it is now; None if nothing was."""
-        entry = self._kept.get(key)
-        if entry is None or entry.state is None or entry.state is not _STATE.get():
+        if self._passes():
             return None
-        return None if self.training or torch.is_grad_enabled() else entry.value
+        entry = self._kept.get(key)
+        known = entry is not None and entry.state is not None and entry.state is _STATE.get()
+        return entry.value if entry is not None and known else None
+
+    def _passes(self) -> bool:
+        """Whether nothing may be kept now, and nothing that was."""
+        if torch.compiler.is_compiling():
+            return True  # A compiler would take what is kept for constants.
+        passes = self.training or torch.is_grad_enabled() or _UNKEPT.get()
+        if passes:
+            self.forget()
+        return passes
 
     def forget(self) -> None:
         """Forgets what was kept."""
@@ -93,8 +119,11 @@ class Snapshot:
     """
 
     def __init__(self) -> None:
-        self._stamps: _Stamps | None = None
-        self._state = object()
+        self._last: tuple[_Stamps, object] | None = None
+
+    def forget(self) -> None:
+        """Lets go of the parameters that it saw last."""
+        self._last = None
 
     def __reduce__(self) -> tuple[type[Snapshot], tuple[()]]:
         return Snapshot, ()
@@ -110,9 +139,10 @@ class Snapshot:
             if watched((module,)):
                 hooked.append(id(module))
         stamps = _stamped(tensors, hooked)
-        if stamps is None or self._stamps is None or stamps.numbers != self._stamps.numbers:
-            self._stamps, self._state = stamps, object()
-        token = _STATE.set(None if stamps is None else self._state)
+        last = self._last
+        if stamps is None or last is None or stamps.numbers != last[0].numbers:
+            self._last = last = None if stamps is None else (stamps, object())
+        token = _STATE.set(None if last is None else last[1])
         try:
             yield
         finally:

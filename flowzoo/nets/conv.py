@@ -252,6 +252,8 @@ class ConvNet(RectifiedNetwork, CachesInEval):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, C, H, W)``, and a context ``(B, K, H, W)``, to ``(B, O, H, W)``."""
+        if torch.is_grad_enabled():
+            self.forget()
         if context is not None:
             x = torch.cat((x, context), dim=1)
         if self.rectify is not None:
@@ -265,7 +267,7 @@ class ConvNet(RectifiedNetwork, CachesInEval):
         if known is not None:
             return known
         layers = (self.first, self.second, self.last)
-        if self.rectify is not None or watched((self, *layers)):
+        if self.rectify is not None or "forward" in self.__dict__ or watched((self, *layers)):
             return None
         initialize_rectified(x, layers)
 

@@ -89,7 +89,13 @@ class RectifiedNetwork(nn.Module):
 
     def kernels(self, x: Tensor, dtype: torch.dtype) -> list[Kernel] | None:
         """The convolutions for such an input and dtype, or None if the network has to be called this time."""
-        raise NotImplementedError(f"{type(self).__name__} must define kernels")
+        return None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__ and "kernels" not in cls.__dict__:
+            # Its forward pass is another one than that of the class whose kernels it would inherit.
+            cls.kernels = RectifiedNetwork.kernels  # type: ignore[method-assign]
 
 
 def computed_in(x: Tensor) -> torch.dtype:
