@@ -15,8 +15,8 @@ T = TypeVar("T")
 _STATE: ContextVar[object | None] = ContextVar("_STATE", default=None)
 """Stands for the values of all parameters of the model that is evaluated, and for who watches, as they are now."""
 
-
 _UNKEPT: ContextVar[bool] = ContextVar("_UNKEPT", default=False)
+"""Whether nothing may be kept, whatever the mode."""
 
 
 @contextmanager

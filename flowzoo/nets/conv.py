@@ -262,7 +262,7 @@ class ConvNet(RectifiedNetwork, CachesInEval):
 
     def kernels(self, x: Tensor, dtype: torch.dtype) -> list[Kernel] | None:
         """See :class:`RectifiedNetwork`; layers that want it are initialized from ``x`` first."""
-        key = (x.shape, dtype)
+        key = (x.shape[2:], dtype)
         known: list[Kernel] | None = self.known(key)
         if known is not None:
             return known
