@@ -16,11 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.nets.derivatives import first_derivative
+from flowzoo.nets.derivatives import first_derivative, is_batched
 from flowzoo.nets.relu import before_relu_, relu_
 
 # Outputs from which on a call of oneDNN, which costs more than torch's own, is the faster one.
 WORTH_PACKING = 2**14
+
+# Pixels of a batch up to which a 1x1 convolution is faster as a product of matrices; backwards it always is.
+FEW_PIXELS = 2**11
 
 # Weights of which all together are below this in size let inputs below 1e20 through two layers and more.
 SMALL = 1e6
@@ -70,10 +73,12 @@ class Kernel(NamedTuple):
 
     def packed(self, batch: int, size: torch.Size) -> Kernel:
         """A merged kernel as oneDNN wants it for such inputs, where that pays; worth it if it is used again."""
-        outputs = batch * math.prod(size) * self.bias.numel()
-        if outputs < WORTH_PACKING or not _has_onednn(self.weight):
+        pixels = batch * math.prod(size)
+        if pixels * self.bias.numel() < WORTH_PACKING or not _has_onednn(self.weight):
             return self
         small = bool(self.weight.abs().sum() + self.bias.abs().sum() < SMALL)
+        if pixels <= FEW_PIXELS and _is_product(self.weight):
+            return self._replace(small=small)
         pads, ones = [self.padding] * 2, [1, 1]
         given = [batch, self.weight.shape[1], *size]
         weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, pads, ones, ones, 1, given)
@@ -176,6 +181,7 @@ def pull_back(
     count = len(kept.constants)
     inputs, weights, originals = saved[:count], saved[count : 2 * count], list(saved[2 * count :])
     gradients: list[Tensor | None] = []
+    found: Tensor | None = None
     for i in reversed(range(count)):
         outside, padding, joined, _ = kept.constants[i]
         grad_edge = grad_scale = grad_ones = None
@@ -184,20 +190,21 @@ def pull_back(
             rows = grad.sum(0).permute(1, 2, 0).reshape(-1, grad.shape[1])
             grad_edge = rows.to(kept.dtype).t() @ outside
         further = i > 0 or wanted
-        grad, grad_weight, grad_bias = _convolution_backward(grad, inputs[i], weights[i], padding, further)
+        rectified = inputs[i]
+        found, grad_weight, grad_bias = _convolution_backward(grad, rectified, weights[i], padding, further)
         if grad_bias.dtype != kept.dtype:
             grad_weight, grad_bias = grad_weight.to(kept.dtype), grad_bias.to(kept.dtype)
         if joined:
             grad_weight, grad_ones = grad_weight[:, :-1], grad_weight[:, -1:]
-            grad = grad[:, :-1] if further else grad
+            rectified, found = rectified[:, :-1], None if found is None else found[:, :-1]
         if kept.scaled[i]:
             scale, weight = originals.pop(), originals.pop()
             grad_scale = (grad_weight * weight).sum((1, 2, 3))
             grad_weight = grad_weight * scale.view(-1, 1, 1, 1)
         gradients[:0] = grad_weight, grad_bias, grad_scale, grad_edge, grad_ones
-        if i > 0:
-            grad = before_relu_(grad, inputs[i][:, :-1] if joined else inputs[i])
-    return grad if wanted else None, gradients
+        if i > 0 and found is not None:
+            grad = before_relu_(found, rectified)
+    return found, gradients
 
 
 def convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
@@ -236,9 +243,11 @@ def _has_onednn(x: Tensor) -> bool:
 
 
 def _convolution(x: Tensor, kernel: Kernel, then: str = "none") -> Tensor:
-    if kernel.weight.is_mkldnn:
+    if _is_product(kernel.weight) and x.numel() <= FEW_PIXELS * x.shape[1]:
+        out = _from_pixels(torch.addmm(kernel.bias, _pixels(x), kernel.weight.flatten(1).t()), like=x)
+    elif kernel.weight.is_mkldnn:
         pads, ones = [kernel.padding] * 2, [1, 1]
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        out = torch.ops.mkldnn._convolution_pointwise(
             x, kernel.weight, kernel.bias, pads, ones, ones, 1, then, [], ""
         )
     else:
@@ -252,9 +261,16 @@ def _convolution(x: Tensor, kernel: Kernel, then: str = "none") -> Tensor:
 
 def _convolution_backward(
     grad: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor, Tensor]:
     """The gradients at the input, if wanted, at the weight and at the bias."""
-    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+    if _is_product(weight) and not is_batched(grad):
+        rows = _pixels(grad)
+        grad_weight = (rows.t() @ _pixels(x)).view(weight.shape)
+        grad_x = _from_pixels(rows @ weight.flatten(1), like=x) if wanted else None
+        return grad_x, grad_weight, rows.sum(0)
+    # oneDNN's own sum for the bias is the slower one in float32.
+    apart = x.device.type == "cpu" and x.dtype == torch.float32 and not is_batched(grad)
+    found, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad,
         x,
         weight,
@@ -265,6 +281,21 @@ def _convolution_backward(
         False,
         [0, 0],
         1,
-        [wanted, True, True],
+        [wanted, True, not apart],
     )
-    return found
+    return found, grad_weight, _pixels(grad).sum(0) if apart else grad_bias
+
+
+def _is_product(weight: Tensor) -> bool:
+    """Whether a convolution with such a weight may better be computed as a product of matrices."""
+    return weight.device.type == "cpu" and not weight.is_mkldnn and weight.shape[2:] == (1, 1)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` as ``(B H W, C)``: a view where the channels of a pixel lie side by side."""
+    return x.movedim(1, -1).flatten(0, -2)
+
+
+def _from_pixels(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of :func:`_pixels`: ``(B H W, C)`` to ``(B, C, H, W)`` with B, H and W of ``like``."""
+    return rows.view(like.shape[0], *like.shape[2:], rows.shape[1]).movedim(-1, 1)
