@@ -18,7 +18,7 @@ from flowzoo.distributions import BaseDensity, StandardNormal
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.nets.caching import Snapshot, unkept
 from flowzoo.nets.folding import folded_together, modules_of
-from flowzoo.nets.initialization import DataDependentInit
+from flowzoo.nets.initialization import DataDependentInit, initialization
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo.summary import summarize
 
@@ -178,13 +178,9 @@ class Flow(nn.Module):
                 "expected whole numbers n >= 0 and batch_size >= 1, and a finite temperature >= 0."
             )
         device, dtype = self._placement()
-        z = self.base.sample(n, self.dims, generator=generator, device=device, dtype=dtype) * temperature
-        batches = [self.decode(part) for part in z.split(batch_size)]
-        return (
-            torch.cat(batches)
-            if batches
-            else torch.empty(0, *self.image_shape, dtype=torch.uint8, device=device)
-        )
+        z = self.base.sample(n, self.dims, generator=generator, device=device, dtype=dtype)
+        batches = [self.decode(part) for part in (z * temperature).split(batch_size)]
+        return torch.cat(batches) if len(batches) > 1 else batches[0]
 
     def encode(self, x: Tensor) -> Tensor:
         """Latent of images, dequantized by the median noise: ``uint8 (B, C, H, W)`` to ``(B, D)``.
@@ -213,13 +209,14 @@ class Flow(nn.Module):
             )
         with self._folded():
             y, _ = self.bijector.inverse(z.to(dtype))
-        if not bool(torch.isfinite(y).all()):
+        if y.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(y))).all()):
             raise InputError(
                 "the inverse gave NaN or infinity: this latent is far outside what the model was trained on, "
                 "or the model is untrained. Lower the temperature or use flow.double()."
             )
-        levels: Tensor = torch.floor(y * 2**self.n_bits).clamp(0, 2**self.n_bits - 1).to(torch.uint8)
-        return (levels << (8 - self.n_bits)).contiguous()
+        # Of numbers that are not negative the conversion drops the fraction.
+        levels: Tensor = (y * 2**self.n_bits).clamp_(0, 2**self.n_bits - 1).to(torch.uint8)
+        return (levels << (8 - self.n_bits) if self.n_bits < 8 else levels).contiguous()
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """``decode(encode(x))``; equals ``x`` (with its low bits dropped if ``n_bits`` < 8) in a sound model."""
@@ -245,7 +242,7 @@ class Flow(nn.Module):
         for module in pending:
             module.initializing = True
         try:
-            with unkept():
+            with unkept(), initialization():
                 self.log_prob(x, noise=noise, generator=generator)
         finally:
             for module in pending:

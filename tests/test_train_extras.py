@@ -1,4 +1,4 @@
-"""What a training does on request: TensorBoard events, and torch.compile."""
+"""What a training does on request: TensorBoard events, torch.compile, small batches and little memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from flowzoo.data import TrainBatches
 from flowzoo.errors import ConfigError
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 IMAGES = (image_set(160), image_set(40, seed=1))
 
 
-def run_training(out: Path, **options: Any) -> None:
-    recipe = tiny_recipe()
+def run_training(out: Path, *settings: str, **options: Any) -> None:
+    recipe = tiny_recipe("glow-tiny", "made-up", *settings)
     train_flow(build_model(recipe), recipe, out, IMAGES, CPU, progress=False, **options)
 
 
@@ -101,3 +102,14 @@ def test_history_and_cost_count_the_runs_before(tmp_path: Path) -> None:
     for path in [run.path for run in runs[:2]]:
         shutil.rmtree(path)
     assert runs[2].history() == third
+
+
+def test_accumulation_and_recomputation_change_nothing_but_rounding(tmp_path: Path) -> None:
+    # Adam divides by the gradient's size: without a large epsilon it makes rounding errors of tiny ones large.
+    ways = ("memory=store", "accumulate=4", "memory=checkpoint", "memory=invertible")
+    for way in ways:
+        run_training(tmp_path / way, "optimizer.eps=1e-3", f"train.{way}")
+    expected, *others = (load_file(RunDir(tmp_path / way).last) for way in ways)
+    for other in others:
+        for key, tensor in other.items():
+            torch.testing.assert_close(tensor, expected[key], rtol=1e-4, atol=1e-5, msg=key)

@@ -14,6 +14,7 @@ from torch import Tensor
 from flowzoo.bijectors.base import sum_per_item
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.nets.derivatives import first_derivative
+from flowzoo.nets.rectified import Kernel
 
 AffineOrder = Literal["shift-scale", "scale-shift"]
 ParameterLayout = Literal["halves", "interleaved"]
@@ -34,16 +35,24 @@ class AffineMap(NamedTuple):
         scale_map: Raw log-scales to scales; one that learns nothing (:attr:`ScaleMap.is_fixed`).
         order: ``"shift-scale"`` is (x + t) s, ``"scale-shift"`` is x s + t.
         layout: How shifts and raw log-scales share the channels of the network's output.
+        offset: Whether raw log-scales come with :attr:`ScaleMap.offset` added.
     """
 
     scale_map: ScaleMap
     order: AffineOrder
     layout: ParameterLayout
+    offset: bool = False
 
     @property
     def keeps_output(self) -> bool:
         """Whether :meth:`pull` needs the map's output; else it needs the input."""
         return self.order == "shift-scale"
+
+    def in_bias(self, kernel: Kernel) -> tuple[AffineMap, Kernel]:
+        """The same with the offset in the bias of the network's last convolution, outside of autograd."""
+        _, raw = shift_and_raw((bias := kernel.bias.detach().clone()[None]), self.layout)
+        raw.add_(self.scale_map.offset)
+        return self._replace(offset=True), kernel._replace(bias=bias[0])
 
     def map(self, x: Tensor, parameters: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The mapped x, the sum of log s for each item, and s.
@@ -51,30 +60,29 @@ class AffineMap(NamedTuple):
         Args:
             x: ``(B, C, ...)``.
             parameters: ``(B, 2 C, ...)`` in the dtype of ``x`` or a narrower one.
-            out: Where the mapped x goes; a new tensor if not given.
+            out: Where the mapped x goes, which may be ``x``; a new tensor if not given.
         """
-        z, scale = self._apart(x, parameters, out)
-        scale, log_scale = self.scale_map.scale_(scale)
-        z = z.add_(x).mul_(scale) if self.order == "shift-scale" else z.addcmul_(x, scale)
-        return z, sum_per_item(log_scale), scale
+        shift, raw = shift_and_raw(parameters, self.layout)
+        out = torch.empty_like(x) if out is None else out
+        scale, log_scale = self.scale_map.scale_into(torch.empty_like(x), raw, self.offset)
+        if self.order == "shift-scale":
+            torch.add(x, shift, out=out).mul_(scale)
+        else:
+            torch.mul(x, scale, out=out).add_(shift)
+        return out, sum_per_item(log_scale), scale
 
     def invert(
         self, z: Tensor, parameters: Tensor, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The x that is mapped to z, the sum of -log s for each item, and s."""
-        x, scale = self._apart(z, parameters, out)
-        scale, log_scale = self.scale_map.scale_(scale)
-        if self.order == "shift-scale":
-            x.neg_().addcdiv_(z, scale)
-        else:
-            torch.sub(z, x, out=x).div_(scale)
-        return x, sum_per_item(log_scale).neg_(), scale
-
-    def _apart(self, like: Tensor, parameters: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Shifts, in ``out``, and raw log-scales, laid out as ``like``."""
         shift, raw = shift_and_raw(parameters, self.layout)
-        out = torch.empty_like(like) if out is None else out
-        return out.copy_(shift), torch.empty_like(like).copy_(raw)
+        out = torch.empty_like(z) if out is None else out
+        scale, log_scale = self.scale_map.scale_into(torch.empty_like(z), raw, self.offset)
+        if self.order == "shift-scale":
+            torch.div(z, scale, out=out).sub_(shift)
+        else:
+            torch.sub(z, shift, out=out).div_(scale)
+        return out, sum_per_item(log_scale).neg_(), scale
 
     def pull(
         self,
@@ -93,22 +101,24 @@ class AffineMap(NamedTuple):
             dtype: That of the parameters.
             grad_z: The gradient at z.
             grad_log_det: The gradient at the sum of log s, ``(B,)``.
-            out: Where the gradient at x goes; a new tensor if not given.
+            out: Where the gradient at x goes, which may be ``grad_z``; a new tensor if not given.
         """
         grad_log_det = grad_log_det.view(-1, *(1,) * (grad_z.ndim - 1))
-        grad_x = torch.mul(grad_z, scale, out=out)
+        # Made for the network, which has the channels of a pixel side by side.
+        batch, channels, *size = grad_z.shape
+        grad = grad_z.new_empty((batch, *size, 2 * channels), dtype=dtype).movedim(-1, 1)
+        to_shift, to_raw = shift_and_raw(grad, self.layout)
         if self.order == "shift-scale":
             # dz / d log s = (x + t) s = z
-            grad_shift, grad_log_scale = grad_x, grad_z * kept + grad_log_det
+            grad_log_scale = torch.addcmul(grad_log_det, grad_z, kept)
+            grad_x = torch.mul(grad_z, scale, out=out)
+            to_shift.copy_(grad_x)
         else:
             # dz / d log s = x s
-            grad_shift, grad_log_scale = grad_z, grad_x * kept + grad_log_det
-        grad_raw = self.scale_map.pull(grad_log_scale, scale)
-        # Made for the network, which has the channels of a pixel side by side.
-        batch, channels, *size = grad_x.shape
-        grad = grad_raw.new_empty((batch, *size, 2 * channels), dtype=dtype).movedim(-1, 1)
-        for part, found in zip(shift_and_raw(grad, self.layout), (grad_shift, grad_raw), strict=True):
-            part.copy_(found)
+            to_shift.copy_(grad_z)
+            grad_x = torch.mul(grad_z, scale, out=out)
+            grad_log_scale = torch.addcmul(grad_log_det, grad_x, kept)
+        to_raw.copy_(self.scale_map.pull(grad_log_scale, scale))
         return grad_x, grad
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors.reversal import Pull, Reversed, fresh
 from flowzoo.errors import InputError
+
+if TYPE_CHECKING:
+    from flowzoo.bijectors.rows import Step
 
 
 class Bijector(nn.Module):
@@ -69,6 +72,21 @@ class Bijector(nn.Module):
         self._check_result(z, x, log_det, "inverse")
         return x, log_det
 
+    def step(self, like: Tensor, inverse: bool = False) -> Step | None:
+        """What this bijector, or its inverse, comes to in a row of others, for batches like this one.
+
+        Returns:
+            None if it has to be called: always, unless a subclass knows better.
+        """
+        return None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        maps = ("forward", "inverse", "_forward", "_inverse")
+        if "step" not in cls.__dict__ and any(name in cls.__dict__ for name in maps):
+            # It is another map than that of the class whose step it would inherit.
+            cls.step = Bijector.step  # type: ignore[method-assign]
+
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """The backward pass from the output alone: inverts, evaluates again, differentiates.
 
@@ -124,8 +142,7 @@ class Inverse(Bijector):
 
 def sum_per_item(x: Tensor) -> Tensor:
     """Sums everything but the batch: ``(B, ...)`` to ``(B,)``."""
-    # Channels first: of a channel-major batch that leaves one row for each item.
-    return x.sum(dim=1) if x.ndim == 2 else x.sum(dim=1).flatten(1).sum(dim=1)
+    return x.sum(dim=tuple(range(1, x.ndim)))
 
 
 def zero_log_det(x: Tensor) -> Tensor:

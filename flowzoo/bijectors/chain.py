@@ -10,15 +10,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flowzoo.bijectors.base import Bijector, zero_log_det
+from flowzoo.bijectors.passage import through
 from flowzoo.bijectors.refolding import folded_apart, windows
 from flowzoo.bijectors.reversal import Pull, Reversed, frozen_statistics, run_by_inversion
 from flowzoo.errors import ConfigError
+from flowzoo.nets.caching import CachesInEval
 from flowzoo.nets.folding import folded_together, same_folding
 
 MemoryMode = Literal["store", "checkpoint", "invertible"]
 
 
-class Chain(Bijector):
+class Chain(Bijector, CachesInEval):
     """Bijectors one after the other: z = f_n(... f_1(x)), log_det = sum of theirs.
 
     Attributes:
@@ -54,23 +56,41 @@ class Chain(Bijector):
         recompute = self.memory == "checkpoint" and torch.is_grad_enabled()
         for window, fold in self._windows():
             with folded_together(*window) if fold else nullcontext():
-                for bijector in window:
-                    if recompute and not isinstance(bijector, Chain):
-                        x, term = checkpoint(
-                            bijector, x, context, use_reentrant=False, context_fn=lambda b=bijector: _twice(b)
-                        )
-                    else:
-                        x, term = bijector(x, context)
-                    terms.append(term)
+                run = self._recomputed if recompute else self._in_rows
+                x, found = run(window, x, context)
+                terms += found
         return x, torch.stack(terms).sum(0)
 
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        terms = [zero_log_det(z)]
-        for bijector in reversed(self.bijectors):
-            assert isinstance(bijector, Bijector)
-            z, term = bijector.inverse(z, context)
+    def _in_rows(
+        self, bijectors: list[Bijector], x: Tensor, context: Tensor | None, inverse: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Maps by these bijectors; how they fall into rows is kept while the model stays as it is."""
+        key = (inverse, context is None, x.shape[1:], x.dtype)
+        known = self.known(key)
+        z, terms, used = through(bijectors if known is None else known, x, context, inverse=inverse)
+        if known is None:
+            self.keep(key, used)
+        return z, terms
+
+    @staticmethod
+    def _recomputed(
+        bijectors: list[Bijector], x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Maps by these bijectors, of which each keeps its input and computes the rest again."""
+        terms = []
+        for bijector in bijectors:
+            if isinstance(bijector, Chain):
+                x, term = bijector(x, context)
+            else:
+                x, term = checkpoint(
+                    bijector, x, context, use_reentrant=False, context_fn=lambda b=bijector: _twice(b)
+                )
             terms.append(term)
-        return z, torch.stack(terms).sum(0)
+        return x, terms
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, terms = self._in_rows(list(reversed(self._all())), z, context, inverse=True)
+        return x, torch.stack([zero_log_det(z), *terms]).sum(0)
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """Walks the chain from its end; see :mod:`flowzoo.bijectors.reversal`."""
@@ -78,18 +98,20 @@ class Chain(Bijector):
         for window, fold in reversed(self._windows()):
             with folded_apart(*window, sink=pull.sink) if fold else nullcontext():
                 for bijector in reversed(window):
-                    assert isinstance(bijector, Bijector)
                     z, grad_z, grad_term = bijector.reverse(z, context, pull)
                     pull = pull._replace(grad_z=grad_z)
                     if grad_term is not None:
                         grad_context = grad_term if grad_context is None else grad_context + grad_term
         return Reversed(z, pull.grad_z, grad_context)
 
-    def _windows(self) -> list[tuple[list[nn.Module], bool]]:
+    def _all(self) -> list[Bijector]:
+        return list(self.bijectors)  # type: ignore[arg-type]
+
+    def _windows(self) -> list[tuple[list[Bijector], bool]]:
         """What to fold together, where activations are rebuilt; else everything, folded elsewhere or kept."""
         if self.memory == "invertible" and self.training and not torch.is_grad_enabled():
-            return list(windows(self.bijectors, Chain))
-        return [(list(self.bijectors), False)]
+            return list(windows(self._all(), Chain))
+        return [(self._all(), False)]
 
 
 def _twice(bijector: Bijector) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -14,9 +14,10 @@ from flowzoo.bijectors.affine import (
     shift_and_raw,
 )
 from flowzoo.bijectors.base import Bijector, sum_per_item, zero_log_det
-from flowzoo.bijectors.fused_coupling import fused_coupling, fused_coupling_inverse
+from flowzoo.bijectors.fused_coupling import CouplingStep, SettledCouplingStep
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.reversal import Pull, Reversed, fresh
+from flowzoo.bijectors.rows import Step, run_row
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo.nets.rectified import Kernel, RectifiedNetwork
@@ -49,16 +50,28 @@ class Coupling(Bijector, RunsNetwork):
         raise NotImplementedError(f"{type(self).__name__} must define _invert")
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        conditioner, b = self.partition.split(x)
-        parameters = self.run_network(self.net, conditioner, context, narrow=self._is_fused)
-        b, log_det = self._transform(b, parameters)
-        return self.partition.merge(conditioner, b), log_det
+        return self._map_whole(x, context, inverse=False)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        conditioner, b = self.partition.split(z)
-        parameters = self.run_network(self.net, conditioner, context)
-        b, log_det = self._invert(b, parameters)
+        return self._map_whole(z, context, inverse=True)
+
+    def _map_whole(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
+        conditioner, b = self.partition.split(x)
+        b, log_det = self.map_half(conditioner, b, context, inverse)
         return self.partition.merge(conditioner, b), log_det
+
+    def map_half(
+        self, conditioner: Tensor, b: Tensor, context: Tensor | None, inverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The transformed half, mapped or taken back, and the log-determinant ``(B,)`` of that."""
+        narrow = self._is_fused and not inverse
+        parameters = self.run_network(self.net, conditioner, context, narrow=narrow)
+        return self._invert(b, parameters) if inverse else self._transform(b, parameters)
+
+    @property
+    def is_by_halves(self) -> bool:
+        """Whether this is :meth:`map_half` between a split and a merge, and nothing else."""
+        return type(self)._forward is Coupling._forward and type(self)._inverse is Coupling._inverse
 
     @property
     def _is_fused(self) -> bool:
@@ -134,21 +147,32 @@ class AffineCoupling(Coupling):
         self.layout = layout
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        kernels = self._kernels(x, context)
-        if kernels is None:
-            return super()._forward(x, context)
-        return fused_coupling(x, kernels, self.computed_in(x), self.partition, self._map())
+        step = None if context is not None else self.step(x)
+        return super()._forward(x, context) if step is None else run_row(x, (step,))
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        kernels = None if torch.is_grad_enabled() else self._kernels(z, context)
-        if kernels is None:
-            return super()._inverse(z, context)
-        return fused_coupling_inverse(z, kernels, self.computed_in(z), self.partition, self._map())
+        step = None if context is not None else self.step(z, inverse=True)
+        return super()._inverse(z, context) if step is None else run_row(z, (step,))
 
-    def _kernels(self, x: Tensor, context: Tensor | None) -> list[Kernel] | None:
+    @property
+    def is_by_halves(self) -> bool:
+        """See :class:`Coupling`; where it comes to a step, that is what it is."""
+        own = type(self)
+        return own._forward is AffineCoupling._forward and own._inverse is AffineCoupling._inverse
+
+    def step(self, like: Tensor, inverse: bool = False) -> Step | None:
+        """The whole coupling as one operation, if its network is convolutions and nobody watches them."""
+        recorded = torch.is_grad_enabled()
+        kernels = None if inverse and recorded else self._kernels(like)
+        if kernels is None:
+            return None
+        plan = kernels, self.computed_in(like), self.partition, self._map()
+        return CouplingStep(*plan) if recorded else SettledCouplingStep(*plan, inverse)
+
+    def _kernels(self, x: Tensor) -> list[Kernel] | None:
         """The network's kernels, if the whole coupling may be one operation."""
         net = self.net
-        if context is not None or not isinstance(net, RectifiedNetwork) or x.ndim != 4:
+        if not isinstance(net, RectifiedNetwork) or x.ndim != 4:
             return None
         if not (self.partition.has_views and self._is_fused) or self.random_states is not None:
             return None

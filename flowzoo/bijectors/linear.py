@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
-from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
-from flowzoo.bijectors.layout import channel_rows, from_channel_rows
+from flowzoo.bijectors.mixing import MixingStep, PixelMap, mixed, pixels_of, pull_mixed
 from flowzoo.bijectors.normalization import ActNorm
 from flowzoo.bijectors.refolding import folded_apart
 from flowzoo.bijectors.reversal import Pull, Reversed
+from flowzoo.bijectors.rows import Step, run_row
 from flowzoo.errors import InputError
-from flowzoo.nets.derivatives import first_derivative
 from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
 
@@ -63,54 +60,6 @@ class Permutation(Bijector):
         require_shape(self, x, (self.indices.numel(), *(-1,) * (x.ndim - 2)))
 
 
-class _Affine(NamedTuple):
-    """x -> matrix x + bias at every pixel, and the log-determinant of one pixel, a float64 scalar."""
-
-    log_det: Tensor
-    matrix: Tensor
-    bias: Tensor | None
-
-    def over(self, pixels: int, dtype: torch.dtype) -> _Affine:
-        """The same with the log-determinant of so many pixels, in this dtype."""
-        return self._replace(log_det=(self.log_det * pixels).to(dtype))
-
-
-class _Mix(torch.autograd.Function):
-    """:func:`_mix` as one node of the graph."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, log_det: Tensor, matrix: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(x, matrix)
-        ctx.biased, ctx.dtype = bias is not None, log_det.dtype
-        return _mix(x, _Affine(log_det, matrix, bias).over(_pixels(x), x.dtype))
-
-    @staticmethod
-    @first_derivative
-    def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
-        x, matrix = ctx.saved_tensors
-        grad_x = _apply(grad_z, matrix.t(), None) if ctx.needs_input_grad[0] else None
-        return grad_x, *_pull_mix(x, ctx.biased, ctx.dtype, grad_z, grad_log_det)
-
-
-def _mix(x: Tensor, whole: _Affine) -> tuple[Tensor, Tensor]:
-    """The mapped x, and the log-determinant ``(B,)``, of a map with that of all pixels."""
-    return _apply(x, whole.matrix, whole.bias), whole.log_det.expand(x.shape[0])
-
-
-def _pull_mix(
-    x: Tensor, biased: bool, dtype: torch.dtype, grad_z: Tensor, grad_log_det: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The gradients at a pixel's log-determinant (of this dtype), matrix and bias."""
-    if x.ndim == 2:
-        rows, grad_rows = x.t(), grad_z.t()
-    else:
-        rows, grad_rows = channel_rows(x), channel_rows(grad_z)
-    grad_matrix, grad_bias = grad_rows @ rows.t(), grad_rows.sum(1) if biased else None
-    return grad_log_det.sum().to(dtype) * _pixels(x), grad_matrix, grad_bias
-
-
 class InvertibleConv1x1(Bijector, Folds):
     """z = W x at every pixel, log|det| = H W log|det W| (Glow, section 3.2).
 
@@ -154,23 +103,33 @@ class InvertibleConv1x1(Bijector, Folds):
         require_shape(self, x, (self.channels, *(-1,) * (x.ndim - 2)))
         if self.actnorm is not None and self.actnorm.wants_init():
             self.actnorm.initialize_from(x)
-        if torch.is_grad_enabled():
-            self.forget()
-            z, log_det = _Mix.apply(x, *self._folded())
-            return z, log_det
-        pixels = _pixels(x)
-        return _mix(
-            x,
-            self.cached(("forward", pixels), self.raw, lambda: self._folded().over(pixels, x.dtype)),
-        )
+        return run_row(x, (self._mixing(x),))
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_shape(self, z, (self.channels, *(-1,) * (z.ndim - 2)))
-        pixels = _pixels(z)
-        return _mix(
-            z,
-            self.cached(("inverse", pixels), self.raw, lambda: self._fold_inverse().over(pixels, z.dtype)),
+        whole = self._whole_inverse(z)
+        return whole.apply(z), whole.log_det.expand(z.shape[0])
+
+    def step(self, like: Tensor, inverse: bool = False) -> Step | None:
+        """The map of pixels; its inverse only without gradients."""
+        if like.shape[1] != self.channels or (self.actnorm is not None and self.actnorm.wants_init()):
+            return None
+        if inverse:
+            return None if torch.is_grad_enabled() else MixingStep(self._whole_inverse(like))
+        return self._mixing(like)
+
+    def _mixing(self, x: Tensor) -> MixingStep:
+        if torch.is_grad_enabled():
+            self.forget()
+            return MixingStep.recorded(self._folded(), x)
+        pixels = pixels_of(x)
+        return MixingStep(
+            self.cached(("forward", pixels), self.raw, lambda: self._folded().over(pixels, x.dtype))
         )
+
+    def _whole_inverse(self, z: Tensor) -> PixelMap:
+        pixels = pixels_of(z)
+        return self.cached(("inverse", pixels), self.raw, lambda: self._fold_inverse().over(pixels, z.dtype))
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """In closed form: x = M^-1 (z - b), and the gradients at x, M and b of z = M x + b."""
@@ -179,12 +138,12 @@ class InvertibleConv1x1(Bijector, Folds):
                 return self.reverse(z, context, pull)
         log_det, matrix, *bias = self.together
         inverse, *shift = self.prepared
-        x = _apply(z, inverse, shift[0] if shift else None)
-        gradients = _pull_mix(x, bool(bias), log_det.dtype, pull.grad_z, pull.grad_log_det)
+        x = mixed(z, inverse, *shift)
+        gradients = pull_mixed(x, bool(bias), log_det.dtype, pull.grad_z, pull.grad_log_det)
         for leaf, gradient in zip(self.together, gradients, strict=False):
             if leaf.requires_grad:
                 pull.sink.add(leaf, gradient)
-        return Reversed(x, _apply(pull.grad_z, matrix.detach().t(), None), None)
+        return Reversed(x, mixed(pull.grad_z, matrix.detach().t()), None)
 
     def prepare(self, *folded: Tensor) -> tuple[Tensor, ...]:
         """Stacks of the inverse maps: matrices ``(K, C, C)``, computed in float64, and biases ``(K, C)``."""
@@ -212,19 +171,19 @@ class InvertibleConv1x1(Bijector, Folds):
         matrix = matrix * log_scale.exp()[:, None]
         return log_det + log_scale.sum(1), matrix, (matrix @ shift[:, :, None])[:, :, 0]
 
-    def _folded(self) -> _Affine:
+    def _folded(self) -> PixelMap:
         log_det, matrix, *bias = self.folded()
-        return _Affine(log_det, matrix, bias[0] if bias else None)
+        return PixelMap(log_det, matrix, bias[0] if bias else None)
 
-    def _fold_inverse(self) -> _Affine:
+    def _fold_inverse(self) -> PixelMap:
         own = self.matrix_parameters()
         matrix, log_det = self.inverse_matrix(), self.log_abs_det(*own)
         if self.actnorm is None:
-            return _Affine(-log_det, matrix.to(own[0].dtype), None)
+            return PixelMap(-log_det, matrix.to(own[0].dtype), None)
         scale, shift = self.actnorm.scale_and_bias()
         matrix = matrix / scale.double()[:, None]
         log_det = log_det + self.actnorm.log_det_per_pixel()
-        return _Affine(-log_det, matrix.to(own[0].dtype), -shift)
+        return PixelMap(-log_det, matrix.to(own[0].dtype), -shift)
 
 
 class InvertibleConv1x1LU(InvertibleConv1x1):
@@ -314,18 +273,6 @@ class Whitening(Bijector, DataDependentInit):
         self.mean.copy_(mean)
         self.weight.copy_((vectors * (values.clamp_min(0) + self.eps).rsqrt()) @ vectors.t())
         self.mark_initialized()
-
-
-def _pixels(x: Tensor) -> int:
-    return math.prod(x.shape[2:])
-
-
-def _apply(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    if x.ndim == 2:
-        return F.linear(x, matrix, bias)
-    rows = channel_rows(x)
-    mapped = matrix @ rows if bias is None else torch.addmm(bias[:, None], matrix, rows)
-    return from_channel_rows(mapped, like=x)
 
 
 def _random_rotation(channels: int) -> Tensor:

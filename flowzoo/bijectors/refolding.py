@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +18,20 @@ from flowzoo.bijectors.reversal import GradientSink
 from flowzoo.nets.folding import Folding, fold_by_kind, modules_of
 from flowzoo.nets.initialization import DataDependentInit
 
+M = TypeVar("M", bound=nn.Module)
+
 WINDOW = 2**17
 """Parameters that are folded at a time; above it the arithmetic on images outweighs that on parameters."""
 
 
-def windows(bijectors: Iterable[nn.Module], whole: type[nn.Module]) -> Iterator[tuple[list[nn.Module], bool]]:
+def windows(bijectors: Iterable[M], whole: type[nn.Module]) -> Iterator[tuple[list[M], bool]]:
     """Parts a chain in windows of consecutive bijectors, each with whether it is to be folded.
 
     Args:
         bijectors: What the chain consists of.
         whole: A bijector that has one of these inside folds for itself.
     """
-    window: list[nn.Module] = []
+    window: list[M] = []
     count = 0
     for bijector in bijectors:
         inside = modules_of(bijector)

@@ -53,12 +53,27 @@ class ScaleMap(nn.Module):
         """True if nothing in the map is learned."""
         return self.name not in ("tanh", "soft-tanh")
 
-    def scale_(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`scale`, of a fixed map and outside of autograd: it may overwrite ``raw``."""
+    @property
+    def offset(self) -> float:
+        """What is added to the raw output first, and might as well be by the network's last bias."""
+        return 2.0 if self.name == "sigmoid2" else 0.0
+
+    def scale_into(self, out: Tensor, raw: Tensor, offset: bool = False) -> tuple[Tensor, Tensor]:
+        """As :meth:`scale`, of a fixed map and outside of autograd: s or log s is written to ``out``.
+
+        ``raw`` may be of a narrower dtype, and may hold the :attr:`offset` already.
+        """
         if self.name == "sigmoid2":
-            scale = raw.add_(2.0).clamp_min_(MIN_LOGIT).sigmoid_()
+            if offset:
+                torch.clamp_min(raw, MIN_LOGIT, out=out)
+            elif raw.dtype == out.dtype:
+                torch.add(raw, self.offset, out=out).clamp_min_(MIN_LOGIT)
+            else:
+                out.copy_(raw).add_(self.offset).clamp_min_(MIN_LOGIT)
+            scale = out.sigmoid_()
             return scale, scale.log()
-        log_scale = raw if self.name == "exp" else raw.div_(2.0).tanh_().mul_(2.0)
+        out.copy_(raw)
+        log_scale = out if self.name == "exp" else out.div_(2.0).tanh_().mul_(2.0)
         return log_scale.exp(), log_scale
 
     def pull(self, grad_log_scale: Tensor, scale: Tensor) -> Tensor:

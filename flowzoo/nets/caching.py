@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +31,12 @@ def unkept() -> Iterator[None]:
 
 def watched(modules: Iterable[nn.Module]) -> bool:
     """Whether someone has hooked into these modules, or into all there are, so that each must be called."""
-    if torch.nn.modules.module._has_any_global_hook():
-        return True
-    for module in modules:
-        hooks = module._forward_hooks or module._forward_pre_hooks
-        if hooks or module._backward_hooks or module._backward_pre_hooks:
-            return True
-    return False
+    return torch.nn.modules.module._has_any_global_hook() or any(map(_is_watched, modules))
+
+
+def _is_watched(module: nn.Module) -> bool:
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    return bool(hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 class CachesInEval(nn.Module):
@@ -49,7 +48,12 @@ class CachesInEval(nn.Module):
     ``parameter.data`` in eval mode cannot be seen; write to the parameter under ``torch.no_grad()`` instead. A whole
     model looks at its parameters once, before it evaluates (:class:`Snapshot`): what a hook changes meanwhile counts
     from the next evaluation on.
+
+    Attributes:
+        forgotten: How often any module forgot something: what was made of it elsewhere is not to be used again.
     """
+
+    forgotten: ClassVar[int] = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,6 +91,12 @@ class CachesInEval(nn.Module):
         known = entry is not None and entry.state is not None and entry.state is _STATE.get()
         return entry.value if entry is not None and known else None
 
+    def keep(self, key: Hashable, value: object) -> None:
+        """Has :meth:`known` give this while the model is evaluated as it is now, if that is known to last."""
+        state = _STATE.get()
+        if state is not None and not self._passes():
+            self._kept[key] = _Entry(_Stamps([], []), state, value)
+
     def _passes(self) -> bool:
         """Whether nothing may be kept now, and nothing that was."""
         if torch.compiler.is_compiling():
@@ -100,6 +110,7 @@ class CachesInEval(nn.Module):
         """Forgets what was kept."""
         if self._kept:
             self._kept.clear()
+            CachesInEval.forgotten += 1
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode and forgets what was kept."""
@@ -119,7 +130,7 @@ class Snapshot:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[_Stamps, object] | None = None
+        self._last: tuple[_Stamps, object, list[nn.Module]] | None = None
 
     def forget(self) -> None:
         """Lets go of the parameters that it saw last."""
@@ -129,19 +140,25 @@ class Snapshot:
         return Snapshot, ()
 
     @contextmanager
-    def taken(self, modules: Iterable[nn.Module]) -> Iterator[None]:
-        """A context in which these are all modules of the model, and their parameters stay as they are."""
+    def taken(self, modules: list[nn.Module]) -> Iterator[None]:
+        """A context in which parameters stay as they are, and these are the model's modules, itself first."""
+        # Small things, but for every module of every evaluation.
         tensors: list[Tensor | None] = []
-        hooked: list[int] = []
+        others = [CachesInEval.forgotten, *map(id, modules)]
         for module in modules:
-            tensors += module._parameters.values()
-            tensors += module._buffers.values()
-            if watched((module,)):
-                hooked.append(id(module))
-        stamps = _stamped(tensors, hooked)
+            own = module.__dict__
+            if own["_parameters"]:
+                tensors += own["_parameters"].values()
+            if own["_buffers"]:
+                tensors += own["_buffers"].values()
+            if "network_dtype" in own:
+                others += (id(module), id(own["network_dtype"]))
+        others += [watched(()), *[id(module) for module in modules if _is_watched(module)]]
+        held, stamps = modules[1:], _stamped(tensors, others)
         last = self._last
         if stamps is None or last is None or stamps.numbers != last[0].numbers:
-            self._last = last = None if stamps is None else (stamps, object())
+            # The modules are held for their identity, but for the model, which holds this.
+            self._last = last = None if stamps is None else (stamps, object(), held)
         token = _STATE.set(None if last is None else last[1])
         try:
             yield
@@ -175,11 +192,8 @@ def _stamped(tensors: Iterable[Tensor | None], others: Iterable[int] = ()) -> _S
     """The stamps of tensors and other numbers; None if a tensor may change unseen."""
     if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
         return None
-    known, numbers = [], [*others]
-    for t in tensors:
-        if t is not None:
-            if t.grad is not None or t.is_inference():
-                return None
-            known.append(t)
-            numbers += (id(t), t._version, t.data_ptr())
+    known = [t for t in tensors if t is not None]
+    if any(t.grad is not None or t.is_inference() for t in known):
+        return None
+    numbers = [*others, *map(id, known), *[t._version for t in known], *[t.data_ptr() for t in known]]
     return _Stamps(known, numbers)

@@ -59,9 +59,8 @@ def modules_of(root: nn.Module) -> list[nn.Module]:
     """All modules of a tree, the root first: as ``root.modules()``, in a tenth of the time, but for shared ones."""
     found = [root]
     for module in found:
-        for child in module._modules.values():
-            if child is not None:
-                found.append(child)  # noqa: PERF401, by which it would go through itself while it grows
+        if module._modules:
+            found += [child for child in module._modules.values() if child is not None]
     return found
 
 

@@ -116,14 +116,14 @@ def rectified_convolutions(x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
     dtype = computed_in(x)
     if not torch.is_grad_enabled():
         return convolve(x, [kernel.merged(dtype) for kernel in kernels])[-1]
-    out: Tensor = _RectifiedConvolutions.apply(x, dtype, *taken_apart(kernels))
+    out: Tensor = _RectifiedConvolutions.apply(x, dtype, kernels, *tensors_of(kernels))
     return out
 
 
-def taken_apart(kernels: Sequence[Kernel]) -> tuple[Any, ...]:
-    """What of kernels has no gradients, then all that has, as an autograd function takes them."""
-    constants = [kernel[TENSORS:] for kernel in kernels]
-    return constants, *[tensor for kernel in kernels for tensor in kernel[:TENSORS]]
+def tensors_of(kernels: Sequence[Kernel]) -> list[Tensor]:
+    """All of kernels that has gradients."""
+    fields = (field for kernel in kernels for field in kernel[:TENSORS])
+    return [field for field in fields if isinstance(field, Tensor)]
 
 
 class Kept(NamedTuple):
@@ -134,27 +134,21 @@ class Kept(NamedTuple):
     dtype: torch.dtype
 
 
-def put_together(
-    constants: list[tuple[Any, ...]], tensors: Sequence[Any], dtype: torch.dtype
-) -> tuple[list[Kernel], list[Tensor], Kept]:
-    """The merged kernels of what :func:`taken_apart` gave, and what to keep for :func:`pull_back`."""
-    kernels, originals = [], []
-    for index, rest in enumerate(constants):
-        kernel = Kernel(*tensors[TENSORS * index : TENSORS * (index + 1)], *rest)
-        kernels.append(kernel.merged(dtype))
-        if kernel.scale is not None:
-            originals += [kernel.weight, kernel.scale]
-    weights = [kernel.weight for kernel in kernels]
-    kept = Kept(
-        [k[TENSORS:] for k in kernels], [t is not None for t in tensors[2::TENSORS]], tensors[0].dtype
-    )
-    return kernels, [*weights, *originals], kept
+def put_together(kernels: Sequence[Kernel], dtype: torch.dtype) -> tuple[list[Kernel], list[Tensor], Kept]:
+    """The merged kernels, and what to save and to keep for :func:`pull_back`."""
+    merged = [kernel.merged(dtype) for kernel in kernels]
+    originals = [t for k in kernels if k.scale is not None for t in (k.weight, k.scale)]
+    scaled = [kernel.scale is not None for kernel in kernels]
+    kept = Kept([kernel[TENSORS:] for kernel in merged], scaled, kernels[0].bias.dtype)
+    return merged, [*(kernel.weight for kernel in merged), *originals], kept
 
 
 class _RectifiedConvolutions(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, constants: Any, *tensors: Any) -> Tensor:
-        kernels, saved, ctx.kept = put_together(constants, tensors, dtype)
+    def forward(
+        ctx: Any, x: Tensor, dtype: torch.dtype, kernels: Sequence[Kernel], *tensors: Tensor
+    ) -> Tensor:
+        kernels, saved, ctx.kept = put_together(kernels, dtype)
         *inputs, out = convolve(x, kernels)
         ctx.dtype = x.dtype
         ctx.save_for_backward(*inputs, *saved)
@@ -169,8 +163,8 @@ class _RectifiedConvolutions(torch.autograd.Function):
 
 def pull_back(
     grad: Tensor, saved: Sequence[Tensor], kept: Kept, *, wanted: bool
-) -> tuple[Tensor | None, list[Tensor | None]]:
-    """The gradients at the input, if wanted, and at all the tensors of :func:`taken_apart`.
+) -> tuple[Tensor | None, list[Tensor]]:
+    """The gradients at the input, if wanted, and at all of :func:`tensors_of`.
 
     Args:
         grad: The gradient at the output.
@@ -180,7 +174,7 @@ def pull_back(
     """
     count = len(kept.constants)
     inputs, weights, originals = saved[:count], saved[count : 2 * count], list(saved[2 * count :])
-    gradients: list[Tensor | None] = []
+    gradients: list[Tensor] = []
     found: Tensor | None = None
     for i in reversed(range(count)):
         outside, padding, joined, _ = kept.constants[i]
@@ -201,7 +195,8 @@ def pull_back(
             scale, weight = originals.pop(), originals.pop()
             grad_scale = (grad_weight * weight).sum((1, 2, 3))
             grad_weight = grad_weight * scale.view(-1, 1, 1, 1)
-        gradients[:0] = grad_weight, grad_bias, grad_scale, grad_edge, grad_ones
+        own = (grad_weight, grad_bias, grad_scale, grad_edge, grad_ones)
+        gradients[:0] = [gradient for gradient in own if gradient is not None]
         if i > 0 and found is not None:
             grad = before_relu_(found, rectified)
     return found, gradients

@@ -1,0 +1,247 @@
+"""Bijectors joined in rows and turns are the bijectors one by one, and nobody's tensors are written over."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+import flowzoo
+from flowzoo.bijectors import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Bijector,
+    Chain,
+    ChannelHalves,
+    Checkerboard,
+    InterleavedFeatures,
+    InvertibleConv1x1,
+    InvertibleConv1x1LU,
+    Partition,
+    ScaleMap,
+)
+from flowzoo.bijectors.affine import AffineOrder
+from flowzoo.bijectors.passage import LONGEST
+from flowzoo.nets.conv import ConvNet
+from flowzoo.nets.mlp import MLP
+from flowzoo.testing import random_images, randomize
+from tests.test_fused import draw
+
+CHANNELS = 5
+
+
+def drawn(chain: Chain) -> Chain:
+    """The chain in float64, its parameters random."""
+    for index, parameter in enumerate(chain.double().parameters()):
+        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)).double()
+        with torch.no_grad():
+            parameter.add_(0.1 * noise)
+    return chain
+
+
+def steps(count: int, order: AffineOrder = "shift-scale", lu: bool = False) -> list[Bijector]:
+    """So many steps of a Glow, of five channels, the halves in turn."""
+    found: list[Bijector] = []
+    for index in range(count):
+        swap = index % 2 == 1
+        given = 2 if swap else 3
+        net = ConvNet(given, 2 * (CHANNELS - given), 6)
+        kind = InvertibleConv1x1LU if lu else InvertibleConv1x1
+        scale_map = ScaleMap("sigmoid2", CHANNELS - given)
+        found += [
+            kind(CHANNELS, ActNorm((CHANNELS,))),
+            AffineCoupling(ChannelHalves(swap), net, scale_map, order),
+        ]
+    return found
+
+
+def additive(partition: Partition, sizes: tuple[int, int], count: int) -> list[Bijector]:
+    """So many couplings on vectors, the halves in turn."""
+    return [
+        AdditiveCoupling(partition.complement() if i % 2 else partition, MLP(a, (8,), b, 0.5))
+        for i, (a, b) in zip(range(count), itertools.cycle((sizes, sizes[::-1])), strict=False)
+    ]
+
+
+def one_by_one(chain: Chain, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+    total = x.new_zeros(len(x))
+    bijectors: list[Bijector] = list(chain.bijectors)  # type: ignore[arg-type]
+    for bijector in reversed(bijectors) if inverse else bijectors:
+        x, log_det = bijector.inverse(x) if inverse else bijector(x)
+        total = total + log_det
+    return x, total
+
+
+def derivatives(chain: Chain, outputs: tuple[Tensor, Tensor], x: Tensor) -> list[Tensor]:
+    z, log_det = outputs
+    loss = (z.square().flatten(1).sum(1) * log_det.cos()).sum()
+    return list(torch.autograd.grad(loss, [x, *chain.parameters()]))
+
+
+CHAINS = {
+    "a row": lambda: (steps(2), (CHANNELS, 4, 4)),
+    "rows": lambda: (steps(LONGEST), (CHANNELS, 4, 4)),
+    "the other order": lambda: (steps(3, order="scale-shift"), (CHANNELS, 4, 4)),
+    "triangular": lambda: (steps(3, lu=True), (CHANNELS, 4, 4)),
+    "a row between others": lambda: (
+        [ActNorm((CHANNELS,)), *steps(2)[1:], ActNorm((CHANNELS,))],
+        (CHANNELS, 2, 2),
+    ),
+    "one pixel": lambda: (steps(3), (CHANNELS, 1, 1)),
+    "turns": lambda: (additive(InterleavedFeatures(), (4, 4), 5), (8,)),
+    "turns of an odd number": lambda: (additive(InterleavedFeatures(), (5, 4), 4), (9,)),
+    "turns of channels": lambda: (additive(ChannelHalves(swap=True), (4, 4), 3), (8,)),
+    "the same half twice": lambda: ([*additive(InterleavedFeatures(), (4, 4), 2)] * 2, (8,)),
+    "other halves between": lambda: (
+        [*additive(InterleavedFeatures(), (4, 4), 2), *additive(ChannelHalves(), (4, 4), 3)],
+        (8,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_is_its_bijectors_one_by_one(name: str) -> None:
+    bijectors, shape = CHAINS[name]()
+    chain = drawn(Chain(*bijectors))
+    x = draw(3, *shape)
+    outputs, expected = chain(x), one_by_one(chain, x)
+    torch.testing.assert_close(outputs, expected, rtol=1e-11, atol=1e-11)
+    for a, b in zip(derivatives(chain, outputs, x), derivatives(chain, expected, x), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    with torch.no_grad():
+        for mode in (True, False):
+            chain.train(mode)
+            z, log_det = chain(x)
+            torch.testing.assert_close((z, log_det), expected, rtol=1e-11, atol=1e-11)
+            torch.testing.assert_close(
+                chain.inverse(z), one_by_one(chain, z, inverse=True), rtol=1e-11, atol=1e-11
+            )
+            torch.testing.assert_close(chain.inverse(z), (x, -log_det), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["a row", "rows", "turns"])
+def test_many_gradients_at_once_are_those_one_by_one(name: str) -> None:
+    bijectors, shape = CHAINS[name]()
+    chain = drawn(Chain(*bijectors))
+    x = draw(1, *shape)
+    one, many = (
+        torch.autograd.functional.jacobian(lambda v: chain(v)[0], x, vectorize=vectorize)
+        for vectorize in (False, True)
+    )
+    torch.testing.assert_close(one, many)
+    size = x.numel()
+    expected = torch.linalg.slogdet(one.reshape(size, size)).logabsdet
+    torch.testing.assert_close(chain(x)[1][0], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["a row", "rows", "the other order", "one pixel", "turns"])
+def test_what_others_hold_is_not_written_over(name: str) -> None:
+    bijectors, shape = CHAINS[name]()
+    chain = drawn(Chain(*bijectors))
+    x = draw(3, *shape)
+    z, log_det = chain(x)
+    held = [x, z, torch.randn_like(z), torch.randn_like(log_det)]
+    before = [tensor.detach().clone() for tensor in held]
+    count = 2 if log_det.requires_grad else 1
+    first, second = (
+        torch.autograd.grad(
+            [z, log_det][:count], [x, *chain.parameters()], held[2 : 2 + count], retain_graph=True
+        )
+        for _ in range(2)
+    )
+    with torch.no_grad():
+        for mode in (True, False):
+            chain.train(mode)
+            chain(x)
+            chain.inverse(z)
+    for tensor, copy in zip(held, before, strict=True):
+        assert torch.equal(tensor, copy)
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["rows", "turns"])
+def test_a_watched_bijector_is_called_and_its_tensors_stay(name: str) -> None:
+    bijectors, shape = CHAINS[name]()
+    chain = drawn(Chain(*bijectors))
+    x = draw(3, *shape)
+    expected = chain(x)
+    for index, bijector in enumerate(bijectors):
+        seen = list[tuple[Tensor, Tensor]]()
+        handle = bijector.register_forward_hook(
+            lambda _, inputs, outputs, seen=seen: seen.extend(
+                (tensor, tensor.detach().clone()) for tensor in (inputs[0], outputs[0])
+            )
+        )
+        for recorded in (True, False):
+            with torch.set_grad_enabled(recorded):
+                torch.testing.assert_close(chain(x), expected, rtol=1e-11, atol=1e-11)
+        handle.remove()
+        assert len(seen) == 4, index
+        assert all(torch.equal(now, then) for now, then in seen)
+
+
+class Shifted(AffineCoupling):
+    """A coupling that does something more."""
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, log_det = super()._forward(x, context)
+        return z + 1, log_det
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return super()._inverse(z - 1, context)
+
+
+def test_a_bijector_that_does_more_than_its_base_class_is_asked() -> None:
+    net = ConvNet(3, 4, 6)
+    plain = AffineCoupling(ChannelHalves(), net, ScaleMap("exp", 2))
+    shifted = Shifted(ChannelHalves(), net, ScaleMap("exp", 2))
+    mixing = InvertibleConv1x1(CHANNELS)
+    x = draw(2, CHANNELS, 4, 4, dtype=torch.float32).detach()
+    for recorded in (True, False):
+        with torch.set_grad_enabled(recorded):
+            base, more = Chain(mixing, plain)(x)[0], Chain(mixing, shifted)(x)[0]
+            torch.testing.assert_close(more, base + 1)
+    with torch.no_grad():
+        torch.testing.assert_close(Chain(mixing, shifted).inverse(more)[0], x)
+
+
+def test_couplings_that_are_not_on_the_same_halves_take_no_turns() -> None:
+    """Of a masked or another partition every coupling parts for itself; results are the same either way."""
+    nets = [ConvNet(1, 1, 4) for _ in range(3)]
+    board = Checkerboard()
+    chain = drawn(
+        Chain(
+            *(AdditiveCoupling(p, n) for p, n in zip((board, board.complement(), board), nets, strict=True))
+        )
+    )
+    x = draw(2, 1, 4, 4)
+    torch.testing.assert_close(chain(x), one_by_one(chain, x), rtol=1e-11, atol=1e-11)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", ["the networks' dtype", "the scale map", "the order of bijectors"])
+def test_rows_of_a_model_that_has_changed_are_made_anew(change: str) -> None:
+    flow = randomize(flowzoo.create("glow-tiny"), seed=1, scale=0.05).eval()
+    x, noise = random_images(flow, 4, seed=0), flow.draw_noise(4)
+    before = [flow.log_prob(x, noise=noise) for _ in range(3)][-1]
+    latent = flow.encode(x)
+    couplings = [module for module in flow.modules() if isinstance(module, AffineCoupling)]
+    if change == "the networks' dtype":
+        for coupling in couplings:
+            coupling.network_dtype = torch.bfloat16
+    elif change == "the scale map":
+        couplings[0].scale_map = ScaleMap("clamp2", 6)
+    else:
+        chain = flow.bijector
+        assert isinstance(chain, Chain)
+        chain.bijectors[2], chain.bijectors[4] = chain.bijectors[4], chain.bijectors[2]
+    found, other = flow.log_prob(x, noise=noise), flow.encode(x)
+    assert not torch.allclose(found, before, rtol=1e-6)
+    assert not torch.allclose(latent, other, rtol=1e-6)
+    fresh = flow.train().eval()
+    torch.testing.assert_close(found, fresh.log_prob(x, noise=noise))
+    torch.testing.assert_close(other, fresh.encode(x))
