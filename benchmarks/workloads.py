@@ -105,7 +105,7 @@ def flow_task(workload: Workload, task: Task) -> Run:
         return torch.no_grad()(lambda: void(flow.log_prob(images)))
     generator = torch.Generator().manual_seed(0)
     # The whole batch at a time, as every other subject does it.
-    options: dict[str, Any] = {"temperature": 0.7, "generator": generator, "batch_size": workload.batch}
+    options: dict[str, Any] = {"generator": generator, "batch_size": workload.batch}
     return lambda: void(flow.sample(workload.batch, **options))
 
 

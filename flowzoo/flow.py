@@ -17,9 +17,10 @@ from flowzoo.dequantization import Dequantization, NoiseKind, UniformDequantizat
 from flowzoo.distributions import BaseDensity, StandardNormal
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.nets.caching import Snapshot, unkept
-from flowzoo.nets.folding import folded_together, modules_of
+from flowzoo.nets.folding import folded_together
 from flowzoo.nets.initialization import DataDependentInit, initialization
 from flowzoo.nets.precision import RunsNetwork
+from flowzoo.nets.tree import modules_of
 from flowzoo.summary import summarize
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ class Flow(nn.Module):
             )
         device, dtype = self._placement()
         z = self.base.sample(n, self.dims, generator=generator, device=device, dtype=dtype)
-        batches = [self.decode(part) for part in (z * temperature).split(batch_size)]
+        z = z if temperature == 1.0 else z * temperature
+        batches = [self.decode(part) for part in z.split(batch_size)]
         return torch.cat(batches) if len(batches) > 1 else batches[0]
 
     def encode(self, x: Tensor) -> Tensor:
@@ -273,7 +275,7 @@ class Flow(nn.Module):
         if torch.compiler.is_compiling():
             return nullcontext()
         if not torch.is_grad_enabled():
-            return nullcontext() if self.training else self._snapshot.taken(modules_of(self))
+            return nullcontext() if self.training else self._snapshot.taken(self)
         chains = (module for module in modules_of(self) if isinstance(module, Chain))
         rebuilt = any(chain.memory == "invertible" for chain in chains)
         return nullcontext() if rebuilt else folded_together(self)

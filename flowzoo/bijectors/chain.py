@@ -68,7 +68,7 @@ class Chain(Bijector, CachesInEval):
         key = (inverse, context is None, x.shape[1:], x.dtype)
         known = self.known(key)
         z, terms, used = through(bijectors if known is None else known, x, context, inverse=inverse)
-        if known is None:
+        if known is None and any(isinstance(part, tuple) for part in used):
             self.keep(key, used)
         return z, terms
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors.reversal import GradientSink
-from flowzoo.nets.folding import Folding, fold_by_kind, modules_of
+from flowzoo.nets.folding import Folding, fold_by_kind
 from flowzoo.nets.initialization import DataDependentInit
+from flowzoo.nets.tree import modules_of
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from flowzoo.nets.caching import unkept
 from flowzoo.nets.derivatives import first_derivative
-from flowzoo.nets.folding import differentiable, modules_of
+from flowzoo.nets.folding import differentiable
 from flowzoo.nets.precision import RunsNetwork
+from flowzoo.nets.tree import modules_of
 
 DRIFT_BOUND = 1e-2
 """Largest tolerated difference between an input and its reconstruction, relative to the input's RMS."""

@@ -10,10 +10,12 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from flowzoo.nets.tree import modules_of
+
 T = TypeVar("T")
 
-_STATE: ContextVar[object | None] = ContextVar("_STATE", default=None)
-"""Stands for the values of all parameters of the model that is evaluated, and for who watches, as they are now."""
+_LOOK: ContextVar[Callable[[], object | None] | None] = ContextVar("_LOOK", default=None)
+"""Gives what stands for the model that is evaluated as it is now; see :class:`Snapshot`."""
 
 _UNKEPT: ContextVar[bool] = ContextVar("_UNKEPT", default=False)
 """Whether nothing may be kept, whatever the mode."""
@@ -72,7 +74,7 @@ class CachesInEval(nn.Module):
         """
         if self._passes():
             return (passing or compute)()
-        entry, state = self._kept.get(key), _STATE.get()
+        entry, state = self._kept.get(key), _state()
         if entry is None or entry.state is None or entry.state is not state:
             stamps = _stamped(parameters())
             if stamps is None:
@@ -88,13 +90,13 @@ class CachesInEval(nn.Module):
         if self._passes():
             return None
         entry = self._kept.get(key)
-        known = entry is not None and entry.state is not None and entry.state is _STATE.get()
-        return entry.value if entry is not None and known else None
+        if entry is None or entry.state is None or entry.state is not _state():
+            return None
+        return entry.value
 
     def keep(self, key: Hashable, value: object) -> None:
         """Has :meth:`known` give this while the model is evaluated as it is now, if that is known to last."""
-        state = _STATE.get()
-        if state is not None and not self._passes():
+        if not self._passes() and (state := _state()) is not None:
             self._kept[key] = _Entry(_Stamps([], []), state, value)
 
     def _passes(self) -> bool:
@@ -140,9 +142,25 @@ class Snapshot:
         return Snapshot, ()
 
     @contextmanager
-    def taken(self, modules: list[nn.Module]) -> Iterator[None]:
-        """A context in which parameters stay as they are, and these are the model's modules, itself first."""
+    def taken(self, model: nn.Module) -> Iterator[None]:
+        """A context in which this model stays as it is; it is looked at once, when the first of its modules asks."""
+        looked: list[object | None] = []
+
+        def look() -> object | None:
+            if not looked:
+                looked.append(self._look(model))
+            return looked[0]
+
+        token = _LOOK.set(look)
+        try:
+            yield
+        finally:
+            _LOOK.reset(token)
+
+    def _look(self, model: nn.Module) -> object | None:
+        """What stands for the model as it is: the same object as long as it is the same; None if it might not be."""
         # Small things, but for every module of every evaluation.
+        modules = modules_of(model)
         tensors: list[Tensor | None] = []
         others = [CachesInEval.forgotten, *map(id, modules)]
         for module in modules:
@@ -154,16 +172,16 @@ class Snapshot:
             if "network_dtype" in own:
                 others += (id(module), id(own["network_dtype"]))
         others += [watched(()), *[id(module) for module in modules if _is_watched(module)]]
-        held, stamps = modules[1:], _stamped(tensors, others)
-        last = self._last
+        stamps, last = _stamped(tensors, others), self._last
         if stamps is None or last is None or stamps.numbers != last[0].numbers:
             # The modules are held for their identity, but for the model, which holds this.
-            self._last = last = None if stamps is None else (stamps, object(), held)
-        token = _STATE.set(None if last is None else last[1])
-        try:
-            yield
-        finally:
-            _STATE.reset(token)
+            self._last = last = None if stamps is None else (stamps, object(), modules[1:])
+        return None if last is None else last[1]
+
+
+def _state() -> object | None:
+    look = _LOOK.get()
+    return None if look is None else look()
 
 
 class _Stamps(NamedTuple):

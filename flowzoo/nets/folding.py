@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.nets.caching import CachesInEval
+from flowzoo.nets.tree import modules_of
 
 
 class Folds(CachesInEval):
@@ -53,15 +54,6 @@ class Folds(CachesInEval):
         if self.together is not None:
             return self.together
         return tuple(t[0] for t in self.fold(*(t.unsqueeze(0) for t in self.raw())))
-
-
-def modules_of(root: nn.Module) -> list[nn.Module]:
-    """All modules of a tree, the root first: as ``root.modules()``, in a tenth of the time, but for shared ones."""
-    found = [root]
-    for module in found:
-        if module._modules:
-            found += [child for child in module._modules.values() if child is not None]
-    return found
 
 
 def differentiable(root: nn.Module) -> list[Tensor]:
