@@ -18,7 +18,7 @@ from flowzoo.distributions import BaseDensity, StandardNormal
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.nets.caching import Snapshot, unkept
 from flowzoo.nets.folding import folded_together
-from flowzoo.nets.initialization import DataDependentInit, initialization
+from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo.nets.tree import modules_of
 from flowzoo.summary import summarize
@@ -244,7 +244,7 @@ class Flow(nn.Module):
         for module in pending:
             module.initializing = True
         try:
-            with unkept(), initialization():
+            with unkept():
                 self.log_prob(x, noise=noise, generator=generator)
         finally:
             for module in pending:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -25,7 +27,9 @@ from flowzoo.bijectors import (
 )
 from flowzoo.bijectors.affine import AffineOrder
 from flowzoo.bijectors.passage import LONGEST
+from flowzoo.errors import InputError
 from flowzoo.nets.conv import ConvNet
+from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.mlp import MLP
 from flowzoo.testing import random_images, randomize
 from tests.test_fused import draw
@@ -127,11 +131,12 @@ def test_many_gradients_at_once_are_those_one_by_one(name: str) -> None:
     bijectors, shape = CHAINS[name]()
     chain = drawn(Chain(*bijectors))
     x = draw(1, *shape)
-    one, many = (
-        torch.autograd.functional.jacobian(lambda v: chain(v)[0], x, vectorize=vectorize)
-        for vectorize in (False, True)
-    )
-    torch.testing.assert_close(one, many)
+    for output in (1, 0):
+        one, many = (
+            torch.autograd.functional.jacobian(lambda v, i=output: chain(v)[i], x, vectorize=vectorize)
+            for vectorize in (False, True)
+        )
+        torch.testing.assert_close(one, many)
     size = x.numel()
     expected = torch.linalg.slogdet(one.reshape(size, size)).logabsdet
     torch.testing.assert_close(chain(x)[1][0], expected, rtol=1e-9, atol=1e-9)
@@ -157,8 +162,8 @@ def test_what_others_hold_is_not_written_over(name: str) -> None:
             chain.train(mode)
             chain(x)
             chain.inverse(z)
-    for tensor, copy in zip(held, before, strict=True):
-        assert torch.equal(tensor, copy)
+    for tensor, then in zip(held, before, strict=True):
+        assert torch.equal(tensor, then)
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a, b)
 
@@ -184,29 +189,46 @@ def test_a_watched_bijector_is_called_and_its_tensors_stay(name: str) -> None:
         assert all(torch.equal(now, then) for now, then in seen)
 
 
-class Shifted(AffineCoupling):
-    """A coupling that does something more."""
+class Doubles:
+    """A mixin that does something more around the maps."""
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        z, log_det = super()._forward(x, context)
-        return z + 1, log_det
+        z, log_det = super()._forward(x, context)  # type: ignore[misc]
+        return 2 * z, log_det + x[0].numel() * math.log(2)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return super()._inverse(z - 1, context)
+        x, log_det = super()._inverse(z / 2, context)  # type: ignore[misc]
+        return x, log_det - z[0].numel() * math.log(2)
 
 
-def test_a_bijector_that_does_more_than_its_base_class_is_asked() -> None:
-    net = ConvNet(3, 4, 6)
-    plain = AffineCoupling(ChannelHalves(), net, ScaleMap("exp", 2))
-    shifted = Shifted(ChannelHalves(), net, ScaleMap("exp", 2))
-    mixing = InvertibleConv1x1(CHANNELS)
-    x = draw(2, CHANNELS, 4, 4, dtype=torch.float32).detach()
-    for recorded in (True, False):
-        with torch.set_grad_enabled(recorded):
-            base, more = Chain(mixing, plain)(x)[0], Chain(mixing, shifted)(x)[0]
-            torch.testing.assert_close(more, base + 1)
-    with torch.no_grad():
-        torch.testing.assert_close(Chain(mixing, shifted).inverse(more)[0], x)
+class DoublesInPublic:
+    """The same around the public maps."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, log_det = super().forward(x, context)  # type: ignore[misc]
+        return 2 * z, log_det + x[0].numel() * math.log(2)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x, log_det = super().inverse(z / 2, context)  # type: ignore[misc]
+        return x, log_det - z[0].numel() * math.log(2)
+
+
+@pytest.mark.parametrize("more", [Doubles, DoublesInPublic])
+@pytest.mark.parametrize("name", ["a row", "turns"])
+def test_a_bijector_that_does_more_than_its_class_is_called(name: str, more: type) -> None:
+    bijectors, shape = CHAINS[name]()
+    chain = drawn(Chain(*bijectors))
+    x = draw(2, *shape)
+    for bijector in bijectors:
+        kind = type(bijector)
+        bijector.__class__ = type(kind.__name__, (more, kind), {})
+        for recorded in (True, False):
+            with torch.set_grad_enabled(recorded):
+                torch.testing.assert_close(chain(x), one_by_one(chain, x), rtol=1e-11, atol=1e-11)
+        with torch.no_grad():
+            z, log_det = chain(x)
+            torch.testing.assert_close(chain.inverse(z), (x, -log_det), rtol=1e-9, atol=1e-9)
+        bijector.__class__ = kind
 
 
 def test_couplings_that_are_not_on_the_same_halves_take_no_turns() -> None:
@@ -222,8 +244,14 @@ def test_couplings_that_are_not_on_the_same_halves_take_no_turns() -> None:
     torch.testing.assert_close(chain(x), one_by_one(chain, x), rtol=1e-11, atol=1e-11)
 
 
+CHANGES = [
+    *("the networks' dtype", "the scale map", "the scale map's name", "a setting", "the halves", "a method"),
+    "the order of bijectors",
+]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("change", ["the networks' dtype", "the scale map", "the order of bijectors"])
+@pytest.mark.parametrize("change", CHANGES)
 def test_rows_of_a_model_that_has_changed_are_made_anew(change: str) -> None:
     flow = randomize(flowzoo.create("glow-tiny"), seed=1, scale=0.05).eval()
     x, noise = random_images(flow, 4, seed=0), flow.draw_noise(4)
@@ -235,6 +263,15 @@ def test_rows_of_a_model_that_has_changed_are_made_anew(change: str) -> None:
             coupling.network_dtype = torch.bfloat16
     elif change == "the scale map":
         couplings[0].scale_map = ScaleMap("clamp2", 6)
+    elif change == "a setting":
+        couplings[0].order = "scale-shift"
+    elif change == "the halves":
+        couplings[0].partition = couplings[0].partition.complement()
+    elif change == "the scale map's name":
+        couplings[0].scale_map.name = "clamp2"
+    elif change == "a method":
+        forward = couplings[0].forward
+        couplings[0].forward = lambda x, context=None: forward(0.9 * x, context)  # type: ignore[method-assign]
     else:
         chain = flow.bijector
         assert isinstance(chain, Chain)
@@ -245,3 +282,48 @@ def test_rows_of_a_model_that_has_changed_are_made_anew(change: str) -> None:
     fresh = flow.train().eval()
     torch.testing.assert_close(found, fresh.log_prob(x, noise=noise))
     torch.testing.assert_close(other, fresh.encode(x))
+
+
+def test_a_model_with_narrow_networks_and_learned_noise_is_looked_at_once() -> None:
+    flow = flowzoo.create("glow-tiny", dequantization="variational").eval()
+    flow.set_network_dtype(torch.bfloat16)
+    x, noise = random_images(flow, 2, seed=0), flow.draw_noise(2)
+    with torch.no_grad():
+        flow.log_prob(x, noise=noise)
+        kept = flow._snapshot._last
+        flow.log_prob(x, noise=noise)
+    assert kept is not None
+    assert flow._snapshot._last is kept
+
+
+def test_layers_that_initialize_themselves_are_given_what_reaches_them() -> None:
+    found, first = [], drawn(Chain(*steps(2)))
+    for joined in (True, False):
+        chain = copy.deepcopy(first)
+        for module in chain.modules():
+            if isinstance(module, DataDependentInit):
+                module.initializing = True
+        x = draw(8, CHANNELS, 4, 4)
+        found.append(chain(x) if joined else one_by_one(chain, x))
+        assert all(module.initialized for module in chain.modules() if isinstance(module, DataDependentInit))
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_autocast_is_for_networks_and_not_for_what_is_around_them() -> None:
+    chain = Chain(*steps(2))
+    x = draw(2, CHANNELS, 4, 4, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(InputError, match="AffineCoupling"):
+        chain(x)
+    expected = torch.autograd.grad(sum(t.sum() for t in chain(x)), x)
+    z, log_det = chain(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(z.sum() + log_det.sum(), x)
+    torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_a_coupling_in_evaluation_compiles_to_one_graph() -> None:
+    coupling = AffineCoupling(ChannelHalves(), ConvNet(3, 4, 6), ScaleMap("sigmoid2", 2)).eval()
+    x = draw(5, 2, 4, 4, dtype=torch.float32).detach().transpose(0, 1)
+    compiled = torch.compile(coupling, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), coupling(x))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flowzoo.bijectors.base import sum_per_item
 from flowzoo.bijectors.scale_maps import ScaleMap
-from flowzoo.nets.derivatives import first_derivative
+from flowzoo.nets.derivatives import first_derivative, is_batched
 from flowzoo.nets.rectified import Kernel
 
 AffineOrder = Literal["shift-scale", "scale-shift"]
@@ -35,13 +35,13 @@ class AffineMap(NamedTuple):
         scale_map: Raw log-scales to scales; one that learns nothing (:attr:`ScaleMap.is_fixed`).
         order: ``"shift-scale"`` is (x + t) s, ``"scale-shift"`` is x s + t.
         layout: How shifts and raw log-scales share the channels of the network's output.
-        offset: Whether raw log-scales come with :attr:`ScaleMap.offset` added.
+        offset_added: Whether raw log-scales come with :attr:`ScaleMap.offset` added.
     """
 
     scale_map: ScaleMap
     order: AffineOrder
     layout: ParameterLayout
-    offset: bool = False
+    offset_added: bool = False
 
     @property
     def keeps_output(self) -> bool:
@@ -50,9 +50,10 @@ class AffineMap(NamedTuple):
 
     def in_bias(self, kernel: Kernel) -> tuple[AffineMap, Kernel]:
         """The same with the offset in the bias of the network's last convolution, outside of autograd."""
-        _, raw = shift_and_raw((bias := kernel.bias.detach().clone()[None]), self.layout)
+        bias = kernel.bias.detach().clone()
+        _, raw = shift_and_raw(bias[None], self.layout)
         raw.add_(self.scale_map.offset)
-        return self._replace(offset=True), kernel._replace(bias=bias[0])
+        return self._replace(offset_added=True), kernel._replace(bias=bias)
 
     def map(self, x: Tensor, parameters: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The mapped x, the sum of log s for each item, and s.
@@ -64,7 +65,7 @@ class AffineMap(NamedTuple):
         """
         shift, raw = shift_and_raw(parameters, self.layout)
         out = torch.empty_like(x) if out is None else out
-        scale, log_scale = self.scale_map.scale_into(torch.empty_like(x), raw, self.offset)
+        scale, log_scale = self.scale_map.scale_into(torch.empty_like(x), raw, self.offset_added)
         if self.order == "shift-scale":
             torch.add(x, shift, out=out).mul_(scale)
         else:
@@ -77,7 +78,7 @@ class AffineMap(NamedTuple):
         """The x that is mapped to z, the sum of -log s for each item, and s."""
         shift, raw = shift_and_raw(parameters, self.layout)
         out = torch.empty_like(z) if out is None else out
-        scale, log_scale = self.scale_map.scale_into(torch.empty_like(z), raw, self.offset)
+        scale, log_scale = self.scale_map.scale_into(torch.empty_like(z), raw, self.offset_added)
         if self.order == "shift-scale":
             torch.div(z, scale, out=out).sub_(shift)
         else:
@@ -106,7 +107,9 @@ class AffineMap(NamedTuple):
         grad_log_det = grad_log_det.view(-1, *(1,) * (grad_z.ndim - 1))
         # Made for the network, which has the channels of a pixel side by side.
         batch, channels, *size = grad_z.shape
-        grad = grad_z.new_empty((batch, *size, 2 * channels), dtype=dtype).movedim(-1, 1)
+        # Of many gradients at once that at log s alone may be one.
+        like = grad_log_det if is_batched(grad_log_det) else grad_z
+        grad = like.new_empty((batch, *size, 2 * channels), dtype=dtype).movedim(-1, 1)
         to_shift, to_raw = shift_and_raw(grad, self.layout)
         if self.order == "shift-scale":
             # dz / d log s = (x + t) s = z

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class Bijector(nn.Module):
         """
         self._check_batch(x, "forward")
         z, log_det = self._forward(x, context)
-        self._check_result(x, z, log_det, "forward")
+        self.check_result(x, z, log_det, "forward")
         return z, log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -69,23 +69,23 @@ class Bijector(nn.Module):
         """
         self._check_batch(z, "inverse")
         x, log_det = self._inverse(z, context)
-        self._check_result(z, x, log_det, "inverse")
+        self.check_result(z, x, log_det, "inverse")
         return x, log_det
 
     def step(self, like: Tensor, inverse: bool = False) -> Step | None:
         """What this bijector, or its inverse, comes to in a row of others, for batches like this one.
 
+        Only shape, dtype, device and layout of ``like`` count. The step of a class is used for its subclasses as well,
+        unless they have maps of their own.
+
         Returns:
-            None if it has to be called: always, unless a subclass knows better.
+            None if it has to be called: always, unless a class knows better.
         """
         return None
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        maps = ("forward", "inverse", "_forward", "_inverse")
-        if "step" not in cls.__dict__ and any(name in cls.__dict__ for name in maps):
-            # It is another map than that of the class whose step it would inherit.
-            cls.step = Bijector.step  # type: ignore[method-assign]
+    def settings(self) -> tuple[object, ...]:
+        """What of it :meth:`step` reads that is no module, parameter or buffer: a step is one of these objects."""
+        return ()
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """The backward pass from the output alone: inverts, evaluates again, differentiates.
@@ -113,7 +113,8 @@ class Bijector(nn.Module):
                 "Images as uint8 go to Flow, which dequantizes them."
             )
 
-    def _check_result(self, x: Tensor, y: Tensor, log_det: Tensor, direction: str) -> None:
+    def check_result(self, x: Tensor, y: Tensor, log_det: Tensor, direction: str) -> None:
+        """Raises an InputError unless ``y`` and ``log_det`` can be what ``direction`` makes of ``x``."""
         if y.shape[0] != x.shape[0] or math.prod(y.shape[1:]) != math.prod(x.shape[1:]):
             raise InputError(
                 f"{type(self).__name__}.{direction} made {_describe(y)} of {_describe(x)}; "
@@ -143,6 +144,11 @@ class Inverse(Bijector):
 def sum_per_item(x: Tensor) -> Tensor:
     """Sums everything but the batch: ``(B, ...)`` to ``(B,)``."""
     return x.sum(dim=tuple(range(1, x.ndim)))
+
+
+def sum_terms(terms: list[Tensor]) -> Tensor:
+    """The sum of log-determinants ``(B,)``."""
+    return terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)
 
 
 def zero_log_det(x: Tensor) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Literal, get_args
+from operator import is_
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from flowzoo.bijectors.base import Bijector, zero_log_det
-from flowzoo.bijectors.passage import through
+from flowzoo.bijectors.base import Bijector, sum_terms, zero_log_det
+from flowzoo.bijectors.passage import Part, marks, through
 from flowzoo.bijectors.refolding import folded_apart, windows
 from flowzoo.bijectors.reversal import Pull, Reversed, frozen_statistics, run_by_inversion
 from flowzoo.errors import ConfigError
@@ -18,6 +19,18 @@ from flowzoo.nets.caching import CachesInEval
 from flowzoo.nets.folding import folded_together, same_folding
 
 MemoryMode = Literal["store", "checkpoint", "invertible"]
+
+
+class _Known(NamedTuple):
+    """What the bijectors of a chain have joined to, and the marks of that."""
+
+    marks: list[object]
+    parts: list[Part]
+
+    def holds(self, bijectors: list[Bijector]) -> bool:
+        """Whether they still join to the same."""
+        now = marks(bijectors)
+        return len(now) == len(self.marks) and all(map(is_, now, self.marks))
 
 
 class Chain(Bijector, CachesInEval):
@@ -59,17 +72,18 @@ class Chain(Bijector, CachesInEval):
                 run = self._recomputed if recompute else self._in_rows
                 x, found = run(window, x, context)
                 terms += found
-        return x, torch.stack(terms).sum(0)
+        return x, sum_terms(terms)
 
     def _in_rows(
         self, bijectors: list[Bijector], x: Tensor, context: Tensor | None, inverse: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
         """Maps by these bijectors; how they fall into rows is kept while the model stays as it is."""
         key = (inverse, context is None, x.shape[1:], x.dtype)
-        known = self.known(key)
-        z, terms, used = through(bijectors if known is None else known, x, context, inverse=inverse)
-        if known is None and any(isinstance(part, tuple) for part in used):
-            self.keep(key, used)
+        known: _Known | None = self.known(key)
+        holds = known is not None and known.holds(bijectors)
+        z, terms, used = through(known.parts if known and holds else bijectors, x, context, inverse=inverse)
+        if not holds and any(isinstance(part, tuple) for part in used):
+            self.keep(key, _Known(marks(bijectors), used))
         return z, terms
 
     @staticmethod
@@ -90,7 +104,7 @@ class Chain(Bijector, CachesInEval):
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, terms = self._in_rows(list(reversed(self._all())), z, context, inverse=True)
-        return x, torch.stack([zero_log_det(z), *terms]).sum(0)
+        return x, sum_terms([zero_log_det(z), *terms])
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """Walks the chain from its end; see :mod:`flowzoo.bijectors.reversal`."""

@@ -69,11 +69,6 @@ class Coupling(Bijector, RunsNetwork):
         return self._invert(b, parameters) if inverse else self._transform(b, parameters)
 
     @property
-    def is_by_halves(self) -> bool:
-        """Whether this is :meth:`map_half` between a split and a merge, and nothing else."""
-        return type(self)._forward is Coupling._forward and type(self)._inverse is Coupling._inverse
-
-    @property
     def _is_fused(self) -> bool:
         """Whether ``_transform`` is one operation, which widens what the network gave."""
         return False
@@ -154,12 +149,6 @@ class AffineCoupling(Coupling):
         step = None if context is not None else self.step(z, inverse=True)
         return super()._inverse(z, context) if step is None else run_row(z, (step,))
 
-    @property
-    def is_by_halves(self) -> bool:
-        """See :class:`Coupling`; where it comes to a step, that is what it is."""
-        own = type(self)
-        return own._forward is AffineCoupling._forward and own._inverse is AffineCoupling._inverse
-
     def step(self, like: Tensor, inverse: bool = False) -> Step | None:
         """The whole coupling as one operation, if its network is convolutions and nobody watches them."""
         recorded = torch.is_grad_enabled()
@@ -169,6 +158,10 @@ class AffineCoupling(Coupling):
         plan = kernels, self.computed_in(like), self.partition, self._map()
         return CouplingStep(*plan) if recorded else SettledCouplingStep(*plan, inverse)
 
+    def settings(self) -> tuple[object, ...]:
+        """Partition, order, layout, and the name of the scale map."""
+        return self.partition, self.order, self.layout, self.scale_map.name
+
     def _kernels(self, x: Tensor) -> list[Kernel] | None:
         """The network's kernels, if the whole coupling may be one operation."""
         net = self.net
@@ -176,8 +169,6 @@ class AffineCoupling(Coupling):
             return None
         if not (self.partition.has_views and self._is_fused) or self.random_states is not None:
             return None
-        if torch.compiler.is_compiling():
-            return None  # A compiler fuses the composition itself.
         return net.kernels(self.partition.views(x)[0], self.computed_in(x))
 
     def _map(self) -> AffineMap:
@@ -189,7 +180,9 @@ class AffineCoupling(Coupling):
         overridden = (
             own._transform is not AffineCoupling._transform or own._invert is not AffineCoupling._invert
         )
-        return self.scale_map.is_fixed and self.partition.packs and not overridden
+        # A compiler fuses the composition itself.
+        compiled = torch.compiler.is_compiling()
+        return self.scale_map.is_fixed and self.partition.packs and not (overridden or compiled)
 
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         if self._is_fused:

@@ -93,14 +93,14 @@ class SettledCouplingStep(Step):
             # Of a narrower dtype the sum would lose digits.
             elementwise, self.kernels[-1] = elementwise.in_bias(self.kernels[-1])
         self.partition = partition
-        self.elementwise = elementwise.invert if inverse else elementwise.map
+        self.apply = elementwise.invert if inverse else elementwise.map
 
     def map(self, x: Tensor, free: bool) -> Mapped:
         """See :class:`Step`; for the inverse ``x`` is a latent."""
         given, b = self.partition.views(x)
         parameters = convolve(given, self.kernels)[-1]
         z, z_b = (x, b) if free else _beside(x, given, self.partition)
-        _, log_det, _ = self.elementwise(b, parameters, out=z_b)
+        _, log_det, _ = self.apply(b, parameters, out=z_b)
         return Mapped(z, log_det, free=True)
 
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowzoo.bijectors.base import Bijector
-from flowzoo.bijectors.coupling import Coupling
+from flowzoo.bijectors.coupling import AffineCoupling, Coupling
 from flowzoo.bijectors.rows import Step, run_row
 from flowzoo.bijectors.turns import Turns, take_turns
 from flowzoo.nets.caching import watched
-from flowzoo.nets.initialization import is_initializing
+from flowzoo.nets.rectified import computed_in
+from flowzoo.nets.tree import modules_of
 
 LONGEST = 8
 """Steps of a row whose activations are stored: they are let go together, behind the gradients of all its weights."""
+
+MAPS = ("forward", "inverse", "_forward", "_inverse")
+"""What a bijector is called by."""
 
 Part = Bijector | Turns | tuple[Step, ...]
 
@@ -38,7 +44,7 @@ def through(
     left = deque(parts)
     terms: list[Tensor] = []
     used: list[Part] = []
-    apart = context is not None or is_initializing() or torch.compiler.is_compiling()
+    apart = context is not None or computed_in(x) != x.dtype or torch.compiler.is_compiling()
     while left:
         part = left.popleft()
         if isinstance(part, Bijector) and not apart:
@@ -47,13 +53,24 @@ def through(
             x, term = part.inverse(x, context) if inverse else part(x, context)
             terms.append(term)
         elif isinstance(part, Turns):
-            x, found = part.run(x, context, inverse=inverse)
+            x, found = part.run(x, inverse=inverse)
             terms += found
         else:
             x, term = run_row(x, part)
             terms.append(term)
         used.append(part)
     return x, terms, used
+
+
+def marks(bijectors: Iterable[Bijector]) -> list[object]:
+    """Objects of which each is the same one as long as what :func:`through` returned for these bijectors holds.
+
+    They are what no tensor tells of them: settings, and whether someone wants them to be called.
+    """
+    found: list[object] = []
+    for bijector in bijectors:
+        found += (_is_called(bijector), *bijector.settings())
+    return found
 
 
 def _joined(first: Bijector, left: deque[Part], like: Tensor, inverse: bool) -> Part:
@@ -69,20 +86,50 @@ def _joined(first: Bijector, left: deque[Part], like: Tensor, inverse: bool) -> 
             left.popleft()
     if row:
         return tuple(row)
-    turns = [first]
-    while left and isinstance(behind := left[0], Bijector) and take_turns(turns[-1], behind):
-        if any(_is_called(bijector) or bijector.step(like, inverse) for bijector in (turns[-1], behind)):
+    turns: list[Coupling] = []
+    behind = first
+    while isinstance(behind, Coupling) and _is_by_halves(behind):
+        if turns and not (take_turns(turns[-1], behind) and _step(behind, like, inverse) is None):
             break
         turns.append(behind)
+        behind = left[len(turns) - 1] if len(left) >= len(turns) else None
+    if len(turns) < 2:
+        return first
+    for _ in turns[1:]:
         left.popleft()
-    couplings = [bijector for bijector in turns if isinstance(bijector, Coupling)]
-    return Turns(couplings) if len(couplings) > 1 else first
+    return Turns(turns)
 
 
 def _step(bijector: Bijector, like: Tensor, inverse: bool) -> Step | None:
-    return None if _is_called(bijector) else bijector.step(like, inverse)
+    kind: Any = type(bijector)
+    owner = _owner_of_step(kind)
+    if owner is Bijector or _is_called(bijector) or not _maps_are(kind, owner):
+        return None
+    if any(module.__dict__.get("initializing") for module in modules_of(bijector)):
+        return None  # From what it is given itself.
+    return bijector.step(like, inverse)
+
+
+def _is_by_halves(coupling: Coupling) -> bool:
+    """Whether this is :meth:`Coupling.map_half` between a split and a merge, as it is where there is no step."""
+    kind: Any = type(coupling)
+    owners: tuple[Any, ...] = (Coupling, AffineCoupling)
+    return not _is_called(coupling) and any(_maps_are(kind, owner) for owner in owners)
 
 
 def _is_called(bijector: Bijector) -> bool:
     """Whether someone wants every call of this one."""
-    return "forward" in bijector.__dict__ or "inverse" in bijector.__dict__ or watched((bijector,))
+    own = bijector.__dict__
+    return "_compiled_call_impl" in own or any(name in own for name in MAPS) or watched((bijector,))
+
+
+@cache
+def _owner_of_step(kind: Any) -> Any:
+    """The class whose step a class has."""
+    return next(base for base in kind.__mro__ if "step" in vars(base))
+
+
+@cache
+def _maps_are(kind: Any, owner: Any) -> bool:
+    """Whether a class maps as this other one does."""
+    return all(getattr(kind, name) is getattr(owner, name, None) for name in ("__call__", *MAPS))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from flowzoo.bijectors.base import sum_terms
 from flowzoo.nets.derivatives import first_derivative, is_batched
 
 
@@ -82,11 +83,7 @@ def run_row(x: Tensor, steps: Sequence[Step]) -> tuple[Tensor, Tensor]:
     for step in steps:
         x, term, _, _, free = step.map(x, free)
         terms.append(term)
-    return x, _sum(terms)
-
-
-def _sum(terms: list[Tensor]) -> Tensor:
-    return terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)
+    return x, sum_terms(terms)
 
 
 class _Row(torch.autograd.Function):
@@ -101,7 +98,7 @@ class _Row(torch.autograd.Function):
             saved += own
             ctx.kept.append((len(own), rest))
         ctx.save_for_backward(*saved)
-        return x, _sum(terms)
+        return x, sum_terms(terms)
 
     @staticmethod
     @first_derivative
@@ -116,6 +113,7 @@ class _Row(torch.autograd.Function):
             own = saved[len(saved) - count :]
             del saved[len(saved) - count :]
             wanted = index > 0 or ctx.needs_input_grad[0]
+            # What a step gave, nothing else holds.
             free = grad is not grad_z and not batched
             incoming = Incoming(grad, grad_log_det, free, batched, wanted)
             grad, gradients = ctx.steps[index].pull(own, rest, incoming)

@@ -58,13 +58,13 @@ class ScaleMap(nn.Module):
         """What is added to the raw output first, and might as well be by the network's last bias."""
         return 2.0 if self.name == "sigmoid2" else 0.0
 
-    def scale_into(self, out: Tensor, raw: Tensor, offset: bool = False) -> tuple[Tensor, Tensor]:
+    def scale_into(self, out: Tensor, raw: Tensor, offset_added: bool = False) -> tuple[Tensor, Tensor]:
         """As :meth:`scale`, of a fixed map and outside of autograd: s or log s is written to ``out``.
 
         ``raw`` may be of a narrower dtype, and may hold the :attr:`offset` already.
         """
         if self.name == "sigmoid2":
-            if offset:
+            if offset_added:
                 torch.clamp_min(raw, MIN_LOGIT, out=out)
             elif raw.dtype == out.dtype:
                 torch.add(raw, self.offset, out=out).clamp_min_(MIN_LOGIT)
@@ -89,7 +89,7 @@ class ScaleMap(nn.Module):
     def scale(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Maps raw output ``(B, C, ...)`` to scales s and log s of the same shape."""
         if self.name == "sigmoid2":
-            scale = torch.sigmoid((raw + 2.0).clamp_min(MIN_LOGIT))
+            scale = torch.sigmoid((raw + self.offset).clamp_min(MIN_LOGIT))
             return scale, scale.log()
         log_scale = self(raw)
         return log_scale.exp(), log_scale
@@ -99,7 +99,7 @@ class ScaleMap(nn.Module):
         if self.name == "exp":
             return raw
         if self.name == "sigmoid2":
-            return F.logsigmoid((raw + 2.0).clamp_min(MIN_LOGIT))
+            return F.logsigmoid((raw + self.offset).clamp_min(MIN_LOGIT))
         if self.name == "clamp2":
             return 2.0 * torch.tanh(raw / 2.0)
         bound = self.bound.view(-1, *(1,) * (raw.ndim - 2))

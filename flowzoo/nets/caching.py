@@ -47,7 +47,8 @@ class CachesInEval(nn.Module):
     Kept means: in eval mode, without gradients, without autocast, and while every parameter is the same tensor at
     the same address with the same version. Fused optimizers write without counting versions, so a forward pass with
     gradients forgets what was kept, and a parameter that holds a gradient keeps nothing new. Writing to
-    ``parameter.data`` in eval mode cannot be seen; write to the parameter under ``torch.no_grad()`` instead. A whole
+    ``parameter.data`` in eval mode cannot be seen; write to the parameter under ``torch.no_grad()`` instead. Nor can
+    other settings of layers (log-scale factors, paddings); those of bijectors can. A whole
     model looks at its parameters once, before it evaluates (:class:`Snapshot`): what a hook changes meanwhile counts
     from the next evaluation on.
 
@@ -76,10 +77,11 @@ class CachesInEval(nn.Module):
             return (passing or compute)()
         entry, state = self._kept.get(key), _state()
         if entry is None or entry.state is None or entry.state is not state:
-            stamps = _stamped(parameters())
+            stamps = None if _is_narrowed() else _stamped(parameters())
             if stamps is None:
                 return (passing or compute)()
-            known = entry is not None and entry.stamps.numbers == stamps.numbers
+            before = None if entry is None or entry.stamps is None else entry.stamps.numbers
+            known = entry is not None and before == stamps.numbers
             entry = _Entry(stamps, state, entry.value if entry is not None and known else compute())
             self._kept[key] = entry
         result: T = entry.value
@@ -96,8 +98,10 @@ class CachesInEval(nn.Module):
 
     def keep(self, key: Hashable, value: object) -> None:
         """Has :meth:`known` give this while the model is evaluated as it is now, if that is known to last."""
-        if not self._passes() and (state := _state()) is not None:
-            self._kept[key] = _Entry(_Stamps([], []), state, value)
+        if self._passes() or any(module.training for module in modules_of(self)):
+            return
+        if (state := _state()) is not None:
+            self._kept[key] = _Entry(None, state, value)
 
     def _passes(self) -> bool:
         """Whether nothing may be kept now, and nothing that was."""
@@ -126,9 +130,9 @@ class CachesInEval(nn.Module):
 
 
 class Snapshot:
-    """What the parameters of a model were when it was last evaluated; copies and pickles begin without.
+    """What a model was when it was last evaluated: parameters, buffers, modules, modes, hooks, dtypes of networks.
 
-    A model asks once whether anything has changed since, for all of its modules.
+    A model asks once whether anything has changed since, for all of its modules. Copies and pickles begin without.
     """
 
     def __init__(self) -> None:
@@ -144,7 +148,8 @@ class Snapshot:
     @contextmanager
     def taken(self, model: nn.Module) -> Iterator[None]:
         """A context in which this model stays as it is; it is looked at once, when the first of its modules asks."""
-        looked: list[object | None] = []
+        # A module may ask from inside of an autocast of its own, which is nothing that passes.
+        looked: list[object | None] = [None] if _is_narrowed() else []
 
         def look() -> object | None:
             if not looked:
@@ -169,14 +174,20 @@ class Snapshot:
                 tensors += own["_parameters"].values()
             if own["_buffers"]:
                 tensors += own["_buffers"].values()
-            if "network_dtype" in own:
-                others += (id(module), id(own["network_dtype"]))
+            others.append(own["training"])
+            for name in ("network_dtype", "forward"):
+                if name in own:
+                    others += (id(module), id(own[name]))
         others += [watched(()), *[id(module) for module in modules if _is_watched(module)]]
         stamps, last = _stamped(tensors, others), self._last
         if stamps is None or last is None or stamps.numbers != last[0].numbers:
             # The modules are held for their identity, but for the model, which holds this.
             self._last = last = None if stamps is None else (stamps, object(), modules[1:])
         return None if last is None else last[1]
+
+
+def _is_narrowed() -> bool:
+    return torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu")
 
 
 def _state() -> object | None:
@@ -192,9 +203,9 @@ class _Stamps(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A kept value, with the parameters that it was made of and the state of the model that was evaluated."""
+    """A kept value, with the parameters that it is of, if of these alone, and the state of the model then."""
 
-    stamps: _Stamps
+    stamps: _Stamps | None
     state: object | None
     value: Any
 
@@ -208,8 +219,6 @@ class _Kept(dict[Hashable, _Entry]):
 
 def _stamped(tensors: Iterable[Tensor | None], others: Iterable[int] = ()) -> _Stamps | None:
     """The stamps of tensors and other numbers; None if a tensor may change unseen."""
-    if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
-        return None
     known = [t for t in tensors if t is not None]
     if any(t.grad is not None or t.is_inference() for t in known):
         return None

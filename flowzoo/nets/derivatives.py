@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -29,7 +30,12 @@ def first_derivative(backward: Callable[P, T]) -> Callable[P, T]:
                 "second derivatives of a flow were asked for (create_graph=True), which its fused operations do not "
                 "have; take first derivatives and finite differences of them."
             )
-        return backward(*args, **kwargs)
+        narrowed = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        with ExitStack() as stack:
+            for kind in narrowed:
+                # A backward pass is in the dtypes of its forward pass, wherever it is called.
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return backward(*args, **kwargs)
 
     return guarded
 

@@ -2,29 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 from torch import Tensor, nn
-
-_UNDERWAY: ContextVar[bool] = ContextVar("_UNDERWAY", default=False)
-
-
-@contextmanager
-def initialization() -> Iterator[None]:
-    """A context in which modules initialize themselves from what they are given, each from its own."""
-    token = _UNDERWAY.set(True)
-    try:
-        yield
-    finally:
-        _UNDERWAY.reset(token)
-
-
-def is_initializing() -> bool:
-    """Whether this is inside of :func:`initialization`."""
-    return _UNDERWAY.get()
 
 
 class DataDependentInit(nn.Module):
