@@ -14,15 +14,11 @@ from flowzoo.bijectors.base import Bijector
 from flowzoo.bijectors.coupling import AffineCoupling, Coupling
 from flowzoo.bijectors.rows import Step, run_row
 from flowzoo.bijectors.turns import Turns, take_turns
-from flowzoo.nets.caching import watched
+from flowzoo.nets.caching import is_watched, watched
 from flowzoo.nets.rectified import computed_in
-from flowzoo.nets.tree import modules_of
 
 LONGEST = 8
 """Steps of a row whose activations are stored: they are let go together, behind the gradients of all its weights."""
-
-MAPS = ("forward", "inverse", "_forward", "_inverse")
-"""What a bijector is called by."""
 
 Part = Bijector | Turns | tuple[Step, ...]
 
@@ -44,7 +40,7 @@ def through(
     left = deque(parts)
     terms: list[Tensor] = []
     used: list[Part] = []
-    apart = context is not None or computed_in(x) != x.dtype or torch.compiler.is_compiling()
+    apart = context is not None or computed_in(x) != x.dtype or torch.compiler.is_compiling() or watched(())
     while left:
         part = left.popleft()
         if isinstance(part, Bijector) and not apart:
@@ -105,8 +101,6 @@ def _step(bijector: Bijector, like: Tensor, inverse: bool) -> Step | None:
     owner = _owner_of_step(kind)
     if owner is Bijector or _is_called(bijector) or not _maps_are(kind, owner):
         return None
-    if any(module.__dict__.get("initializing") for module in modules_of(bijector)):
-        return None  # From what it is given itself.
     return bijector.step(like, inverse)
 
 
@@ -120,7 +114,8 @@ def _is_by_halves(coupling: Coupling) -> bool:
 def _is_called(bijector: Bijector) -> bool:
     """Whether someone wants every call of this one."""
     own = bijector.__dict__
-    return "_compiled_call_impl" in own or any(name in own for name in MAPS) or watched((bijector,))
+    patched = "forward" in own or "inverse" in own or "_forward" in own or "_inverse" in own
+    return patched or "_compiled_call_impl" in own or is_watched(bijector)
 
 
 @cache
@@ -132,4 +127,7 @@ def _owner_of_step(kind: Any) -> Any:
 @cache
 def _maps_are(kind: Any, owner: Any) -> bool:
     """Whether a class maps as this other one does."""
-    return all(getattr(kind, name) is getattr(owner, name, None) for name in ("__call__", *MAPS))
+    return all(
+        getattr(kind, name) is getattr(owner, name, None)
+        for name in ("__call__", "forward", "inverse", "_forward", "_inverse")
+    )

@@ -33,10 +33,11 @@ def unkept() -> Iterator[None]:
 
 def watched(modules: Iterable[nn.Module]) -> bool:
     """Whether someone has hooked into these modules, or into all there are, so that each must be called."""
-    return torch.nn.modules.module._has_any_global_hook() or any(map(_is_watched, modules))
+    return torch.nn.modules.module._has_any_global_hook() or any(map(is_watched, modules))
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
+    """Whether someone has hooked into this one."""
     hooks = module._forward_hooks or module._forward_pre_hooks
     return bool(hooks or module._backward_hooks or module._backward_pre_hooks)
 
@@ -178,7 +179,7 @@ class Snapshot:
             for name in ("network_dtype", "forward"):
                 if name in own:
                     others += (id(module), id(own[name]))
-        others += [watched(()), *[id(module) for module in modules if _is_watched(module)]]
+        others += [watched(()), *[id(module) for module in modules if is_watched(module)]]
         stamps, last = _stamped(tensors, others), self._last
         if stamps is None or last is None or stamps.numbers != last[0].numbers:
             # The modules are held for their identity, but for the model, which holds this.

@@ -261,7 +261,7 @@ class ConvNet(RectifiedNetwork, CachesInEval):
         return run_rectified(x, (self.first, self.second, self.last))
 
     def kernels(self, x: Tensor, dtype: torch.dtype) -> list[Kernel] | None:
-        """See :class:`RectifiedNetwork`; layers that want it are initialized from ``x`` first."""
+        """See :class:`RectifiedNetwork`; layers that initialize themselves have to be called."""
         key = (x.shape[2:], dtype)
         known: list[Kernel] | None = self.known(key)
         if known is not None:
@@ -269,7 +269,8 @@ class ConvNet(RectifiedNetwork, CachesInEval):
         layers = (self.first, self.second, self.last)
         if self.rectify is not None or "forward" in self.__dict__ or watched((self, *layers)):
             return None
-        initialize_rectified(x, layers)
+        if any(isinstance(layer, ActNormConv2d) and layer.wants_init() for layer in layers):
+            return None
 
         def kernels() -> list[Kernel]:
             return [layer.kernel(x, dtype) for layer in layers]

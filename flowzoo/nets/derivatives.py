@@ -31,9 +31,11 @@ def first_derivative(backward: Callable[P, T]) -> Callable[P, T]:
                 "have; take first derivatives and finite differences of them."
             )
         narrowed = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        if not narrowed:
+            return backward(*args, **kwargs)
+        # It is in the dtypes of its forward pass, wherever it is called.
         with ExitStack() as stack:
             for kind in narrowed:
-                # A backward pass is in the dtypes of its forward pass, wherever it is called.
                 stack.enter_context(torch.autocast(kind, enabled=False))
             return backward(*args, **kwargs)
 
