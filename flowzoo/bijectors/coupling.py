@@ -19,6 +19,7 @@ from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.reversal import Pull, Reversed, fresh
 from flowzoo.bijectors.rows import Step, run_row
 from flowzoo.bijectors.scale_maps import ScaleMap
+from flowzoo.nets.caching import keeps_nothing
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo.nets.rectified import Kernel, RectifiedNetwork
 
@@ -156,7 +157,9 @@ class AffineCoupling(Coupling):
         if kernels is None:
             return None
         plan = kernels, self.computed_in(like), self.partition, self._map()
-        return CouplingStep(*plan) if recorded else SettledCouplingStep(*plan, inverse)
+        # What is to be rebuilt by inversion must be what the backward pass computes again, to the last bit.
+        again = not inverse and keeps_nothing()
+        return CouplingStep(*plan) if recorded or again else SettledCouplingStep(*plan, inverse)
 
     def settings(self) -> tuple[object, ...]:
         """Partition, order, layout, and the name of the scale map."""

@@ -31,6 +31,11 @@ def unkept() -> Iterator[None]:
         _UNKEPT.reset(token)
 
 
+def keeps_nothing() -> bool:
+    """Whether this is inside of :func:`unkept`."""
+    return _UNKEPT.get()
+
+
 def watched(modules: Iterable[nn.Module]) -> bool:
     """Whether someone has hooked into these modules, or into all there are, so that each must be called."""
     return torch.nn.modules.module._has_any_global_hook() or any(map(is_watched, modules))
