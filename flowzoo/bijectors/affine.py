@@ -63,9 +63,8 @@ class AffineMap(NamedTuple):
             parameters: ``(B, 2 C, ...)`` in the dtype of ``x`` or a narrower one.
             out: Where the mapped x goes, which may be ``x``; a new tensor if not given.
         """
-        shift, raw = shift_and_raw(parameters, self.layout)
         out = torch.empty_like(x) if out is None else out
-        scale, log_scale = self.scale_map.scale_into(torch.empty_like(x), raw, self.offset_added)
+        shift, scale, log_scale = self._apart(x, parameters)
         if self.order == "shift-scale":
             torch.add(x, shift, out=out).mul_(scale)
         else:
@@ -76,14 +75,18 @@ class AffineMap(NamedTuple):
         self, z: Tensor, parameters: Tensor, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The x that is mapped to z, the sum of -log s for each item, and s."""
-        shift, raw = shift_and_raw(parameters, self.layout)
         out = torch.empty_like(z) if out is None else out
-        scale, log_scale = self.scale_map.scale_into(torch.empty_like(z), raw, self.offset_added)
+        shift, scale, log_scale = self._apart(z, parameters)
         if self.order == "shift-scale":
             torch.div(z, scale, out=out).sub_(shift)
         else:
             torch.sub(z, shift, out=out).div_(scale)
         return out, sum_per_item(log_scale).neg_(), scale
+
+    def _apart(self, like: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shifts, and scales and their logarithms laid out as ``like``."""
+        shift, raw = shift_and_raw(parameters, self.layout)
+        return shift, *self.scale_map.scale_into(torch.empty_like(like), raw, self.offset_added)
 
     def pull(
         self,
