@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -18,15 +19,16 @@ from flowzoo.bijectors import (
     Bijector,
     Chain,
     ChannelHalves,
-    Checkerboard,
     InterleavedFeatures,
     InvertibleConv1x1,
     InvertibleConv1x1LU,
+    MaskedCheckerboard,
     Partition,
     ScaleMap,
 )
 from flowzoo.bijectors.affine import AffineOrder
-from flowzoo.bijectors.passage import LONGEST
+from flowzoo.bijectors.passage import LONGEST, Part, through
+from flowzoo.bijectors.turns import Turns
 from flowzoo.errors import InputError
 from flowzoo.nets.conv import ConvNet
 from flowzoo.nets.initialization import DataDependentInit
@@ -231,16 +233,58 @@ def test_a_bijector_that_does_more_than_its_class_is_called(name: str, more: typ
         bijector.__class__ = kind
 
 
-def test_couplings_that_are_not_on_the_same_halves_take_no_turns() -> None:
-    """Of a masked or another partition every coupling parts for itself; results are the same either way."""
+def joined(parts: Iterable[Part]) -> list[object]:
+    """Of each part the length of a row, the number of couplings that take turns, or its class."""
+    return [
+        len(part)
+        if isinstance(part, tuple)
+        else f"{len(part.couplings)} turns"
+        if isinstance(part, Turns)
+        else type(part)
+        for part in parts
+    ]
+
+
+def test_bijectors_join_where_they_can() -> None:
+    """Without it everything else here would hold as well."""
+    expected: dict[str, list[object]] = {
+        "rows": [LONGEST, LONGEST],
+        "a row between others": [ActNorm, 3, ActNorm],
+        "turns": ["5 turns"],
+        "other halves between": ["2 turns", "3 turns"],
+    }
+    for name, parts in expected.items():
+        bijectors, shape = CHAINS[name]()
+        x = draw(2, *shape, dtype=torch.float32)
+        assert joined(through(bijectors, x, None)[2]) == parts
+        with torch.no_grad():
+            _, _, found = through(bijectors[::-1], x, None, inverse=True)
+            assert joined(found) == ([2 * LONGEST] if name == "rows" else parts[::-1])
+            handle = bijectors[1].register_forward_hook(lambda *_: None)
+            assert joined(through(bijectors[:2], x, None)[2])[-1] is type(bijectors[1])
+            handle.remove()
+
+
+@torch.no_grad()
+def test_a_model_joins_its_bijectors_once() -> None:
+    flow = randomize(flowzoo.create("glow-tiny"), seed=1).eval()
+    x, noise = random_images(flow, 2, seed=0), flow.draw_noise(2)
+    chain = flow.bijector
+    assert isinstance(chain, Chain)
+    kept = [(flow.log_prob(x, noise=noise), dict(chain._kept))[1] for _ in range(2)]
+    (first,), (second,) = (entries.values() for entries in kept)
+    assert any(isinstance(part, tuple) for part in first.value.parts)
+    assert first.value is second.value
+
+
+def test_masked_couplings_part_for_themselves() -> None:
+    board = MaskedCheckerboard()
     nets = [ConvNet(1, 1, 4) for _ in range(3)]
-    board = Checkerboard()
-    chain = drawn(
-        Chain(
-            *(AdditiveCoupling(p, n) for p, n in zip((board, board.complement(), board), nets, strict=True))
-        )
-    )
-    x = draw(2, 1, 4, 4)
+    couplings = [
+        AdditiveCoupling(p, n) for p, n in zip((board, board.complement(), board), nets, strict=True)
+    ]
+    chain, x = drawn(Chain(*couplings)), draw(2, 1, 4, 4)
+    assert joined(through(couplings, x, None)[2]) == [AdditiveCoupling] * 3
     torch.testing.assert_close(chain(x), one_by_one(chain, x), rtol=1e-11, atol=1e-11)
 
 
