@@ -36,7 +36,8 @@ from flowzoo.bijectors.layout import (
 from flowzoo.errors import InputError
 from flowzoo.nets.conv import ActNormConv2d, ConvNet
 from flowzoo.nets.folding import Folds, folded_together
-from flowzoo.nets.rectified import TENSORS, Kernel, rectified_convolutions
+from flowzoo.nets.kernels import TENSORS, Kernel
+from flowzoo.nets.rectified import rectified_convolutions
 from flowzoo.nets.relu import before_relu_, relu, relu_
 from flowzoo.testing import random_images, randomize
 

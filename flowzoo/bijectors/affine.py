@@ -14,7 +14,7 @@ from torch import Tensor
 from flowzoo.bijectors.base import sum_per_item
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.nets.derivatives import first_derivative, is_batched
-from flowzoo.nets.rectified import Kernel
+from flowzoo.nets.kernels import Kernel
 
 AffineOrder = Literal["shift-scale", "scale-shift"]
 ParameterLayout = Literal["halves", "interleaved"]
@@ -64,7 +64,8 @@ class AffineMap(NamedTuple):
             out: Where the mapped x goes, which may be ``x``; a new tensor if not given.
         """
         out = torch.empty_like(x) if out is None else out
-        shift, scale, log_scale = self._apart(x, parameters)
+        shift, raw = shift_and_raw(parameters, self.layout)
+        scale, log_scale = self.scale_map.scale_into(torch.empty_like(x), raw, self.offset_added)
         if self.order == "shift-scale":
             torch.add(x, shift, out=out).mul_(scale)
         else:
@@ -76,17 +77,13 @@ class AffineMap(NamedTuple):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The x that is mapped to z, the sum of -log s for each item, and s."""
         out = torch.empty_like(z) if out is None else out
-        shift, scale, log_scale = self._apart(z, parameters)
+        shift, raw = shift_and_raw(parameters, self.layout)
+        scale, log_scale = self.scale_map.scale_into(torch.empty_like(z), raw, self.offset_added)
         if self.order == "shift-scale":
             torch.div(z, scale, out=out).sub_(shift)
         else:
             torch.sub(z, shift, out=out).div_(scale)
         return out, sum_per_item(log_scale).neg_(), scale
-
-    def _apart(self, like: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Shifts, and scales and their logarithms laid out as ``like``."""
-        shift, raw = shift_and_raw(parameters, self.layout)
-        return shift, *self.scale_map.scale_into(torch.empty_like(like), raw, self.offset_added)
 
     def pull(
         self,

@@ -20,8 +20,9 @@ from flowzoo.bijectors.reversal import Pull, Reversed, fresh
 from flowzoo.bijectors.rows import Step, run_row
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.nets.caching import keeps_nothing
+from flowzoo.nets.kernels import Kernel
 from flowzoo.nets.precision import RunsNetwork
-from flowzoo.nets.rectified import Kernel, RectifiedNetwork
+from flowzoo.nets.rectified import RectifiedNetwork
 
 
 class Coupling(Bijector, RunsNetwork):

@@ -13,17 +13,13 @@ from torch import Tensor
 
 from flowzoo.bijectors.affine import AffineMap
 from flowzoo.bijectors.partitions import Partition
-from flowzoo.bijectors.rows import Incoming, Mapped, Step
-from flowzoo.nets.rectified import (
-    Kernel,
-    convolve,
-    pull_back,
-    put_together,
-    tensors_of,
-)
+from flowzoo.bijectors.rows import Incoming, Mapped, RecordedStep, Step
+from flowzoo.nets.kernels import Kernel, tensors_of
+from flowzoo.nets.rectified import convolve, pull_back, put_together
+from flowzoo.nets.settled import settle
 
 
-class CouplingStep(Step):
+class CouplingStep(RecordedStep):
     """Maps one half of the channels of ``(B, C, H, W)`` by what convolutions make of the other."""
 
     def __init__(
@@ -44,7 +40,7 @@ class CouplingStep(Step):
         self.tensors = tensors_of(kernels)
 
     def map(self, x: Tensor, free: bool) -> Mapped:
-        """See :class:`Step`; z is laid out in memory as ``x`` is."""
+        """See :class:`RecordedStep`; z is laid out in memory as ``x`` is."""
         kernels, weights, kept = put_together(self.kernels, self.dtype)
         given, b = self.partition.views(x)
         *inputs, parameters = convolve(given, kernels)
@@ -56,7 +52,7 @@ class CouplingStep(Step):
     def pull(
         self, saved: Sequence[Tensor], rest: Any, incoming: Incoming
     ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
-        """See :class:`Step`."""
+        """See :class:`RecordedStep`."""
         views, wanted = self.partition.views, incoming.wanted
         kept, scale, *saved = saved
         grad_direct, grad_b_out = views(incoming.z)
@@ -88,20 +84,21 @@ class SettledCouplingStep(Step):
         inverse: bool,
     ) -> None:
         """Makes the step; see :class:`CouplingStep`."""
-        self.kernels = [kernel.merged(dtype) for kernel in kernels]
+        merged = [kernel.merged(dtype) for kernel in kernels]
         if dtype in (torch.float32, torch.float64):
             # Of a narrower dtype the sum would lose digits.
-            elementwise, self.kernels[-1] = elementwise.in_bias(self.kernels[-1])
+            elementwise, merged[-1] = elementwise.in_bias(merged[-1])
+        self.network = settle(merged)
         self.partition = partition
-        self.apply = elementwise.invert if inverse else elementwise.map
+        self.elementwise = elementwise.invert if inverse else elementwise.map
 
-    def map(self, x: Tensor, free: bool) -> Mapped:
+    def apply(self, x: Tensor, free: bool) -> tuple[Tensor, Tensor]:
         """See :class:`Step`; for the inverse ``x`` is a latent."""
         given, b = self.partition.views(x)
-        parameters = convolve(given, self.kernels)[-1]
+        parameters = self.network(given)
         z, z_b = (x, b) if free else _beside(x, given, self.partition)
-        _, log_det, _ = self.apply(b, parameters, out=z_b)
-        return Mapped(z, log_det, free=True)
+        _, log_det, _ = self.elementwise(b, parameters, z_b)
+        return z, log_det
 
 
 def _beside(x: Tensor, given: Tensor, partition: Partition) -> tuple[Tensor, Tensor]:

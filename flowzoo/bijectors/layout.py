@@ -10,8 +10,6 @@ A tensor of another layout is never wrong here, only slower; vectors ``(B, D)`` 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -23,8 +21,7 @@ def channel_major(x: Tensor) -> Tensor:
 
 def channel_rows(x: Tensor) -> Tensor:
     """``(B, C, H, W)`` as the matrix ``(C, B H W)``: a view of a channel-major batch, a copy of any other."""
-    channels = x.transpose(0, 1)
-    return channels.reshape(len(channels), math.prod(channels.shape[1:]))
+    return x.transpose(0, 1).reshape(x.shape[1], -1)
 
 
 def from_channel_rows(rows: Tensor, like: Tensor) -> Tensor:

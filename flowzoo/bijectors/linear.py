@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
-from flowzoo.bijectors.mixing import MixingStep, PixelMap, mixed, pixels_of, pull_mixed
+from flowzoo.bijectors.mixing import MixingStep, PixelMap, SettledMixingStep, mixed, pixels_of, pull_mixed
 from flowzoo.bijectors.normalization import ActNorm
 from flowzoo.bijectors.refolding import folded_apart
 from flowzoo.bijectors.reversal import Pull, Reversed
@@ -115,17 +115,16 @@ class InvertibleConv1x1(Bijector, Folds):
         if like.shape[1] != self.channels or (self.actnorm is not None and self.actnorm.wants_init()):
             return None
         if inverse:
-            return None if torch.is_grad_enabled() else MixingStep(self._whole_inverse(like))
+            return None if torch.is_grad_enabled() else SettledMixingStep(self._whole_inverse(like), like)
         return self._mixing(like)
 
-    def _mixing(self, x: Tensor) -> MixingStep:
+    def _mixing(self, x: Tensor) -> Step:
         if torch.is_grad_enabled():
             self.forget()
-            return MixingStep.recorded(self._folded(), x)
+            return MixingStep(self._folded(), x)
         pixels = pixels_of(x)
-        return MixingStep(
-            self.cached(("forward", pixels), self.raw, lambda: self._folded().over(pixels, x.dtype))
-        )
+        whole = self.cached(("forward", pixels), self.raw, lambda: self._folded().over(pixels, x.dtype))
+        return SettledMixingStep(whole, x)
 
     def _whole_inverse(self, z: Tensor) -> PixelMap:
         pixels = pixels_of(z)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowzoo.bijectors.layout import channel_rows, from_channel_rows
-from flowzoo.bijectors.rows import Incoming, Mapped, Step
+from flowzoo.bijectors.layout import channel_rows
+from flowzoo.bijectors.rows import Incoming, Mapped, RecordedStep, Step
 
 
 class PixelMap(NamedTuple):
@@ -30,20 +30,14 @@ class PixelMap(NamedTuple):
         return mixed(x, self.matrix, self.bias)
 
 
-class MixingStep(Step):
+class MixingStep(RecordedStep):
     """A map of the pixels of ``(B, C, ...)``."""
 
-    def __init__(self, whole: PixelMap, tensors: Sequence[Tensor] = ()) -> None:
-        """Makes the step of a map with the log-determinant of all pixels, and of what gradients are for."""
-        self.whole = whole
-        self.tensors = tensors
-
-    @classmethod
-    def recorded(cls, pixel: PixelMap, like: Tensor) -> MixingStep:
-        """The step of a map with gradients, for batches like this one."""
+    def __init__(self, pixel: PixelMap, like: Tensor) -> None:
+        """Makes the step of a map with gradients, for batches like this one."""
         with torch.no_grad():
-            whole = pixel.over(pixels_of(like), like.dtype)
-        return cls(whole, [t for t in pixel if t is not None])
+            self.whole = pixel.over(pixels_of(like), like.dtype)
+        self.tensors = [t for t in pixel if t is not None]
 
     def map(self, x: Tensor, free: bool) -> Mapped:
         """See :class:`Step`."""
@@ -60,13 +54,32 @@ class MixingStep(Step):
         return grad_x, pull_mixed(x, biased, dtype, incoming.z, incoming.log_det)
 
 
+class SettledMixingStep(Step):
+    """The same without gradients and with all that can be done beforehand done."""
+
+    def __init__(self, whole: PixelMap, like: Tensor) -> None:
+        """Makes the step of a map with the log-determinant of all pixels, for batches like this one."""
+        self.log_det, self.matrix, self.bias = whole
+        self.column = None if self.bias is None else self.bias[:, None]
+        self.shape = (like.shape[1], -1, *like.shape[2:])
+
+    def apply(self, x: Tensor, free: bool) -> tuple[Tensor, Tensor]:
+        """See :class:`Step`."""
+        log_det = self.log_det.expand(x.shape[0])
+        if self.column is None or x.ndim == 2:
+            return mixed(x, self.matrix, self.bias), log_det
+        rows = x.transpose(0, 1).reshape(self.shape[0], -1)
+        return torch.addmm(self.column, self.matrix, rows).view(self.shape).transpose(0, 1), log_det
+
+
 def mixed(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """The pixels of ``(B, C, ...)`` multiplied by the matrix, and the bias added."""
     if x.ndim == 2:
         return F.linear(x, matrix, bias)
-    rows = channel_rows(x)
+    channels = x.transpose(0, 1)
+    rows = channels.reshape(x.shape[1], -1)
     product = matrix @ rows if bias is None else torch.addmm(bias[:, None], matrix, rows)
-    return from_channel_rows(product, like=x)
+    return product.view(channels.shape).transpose(0, 1)
 
 
 def pull_mixed(

@@ -75,7 +75,7 @@ class ChannelHalves(Partition):
     def views(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Two runs of channels."""
         middle = _middle(x)
-        first, second = x.narrow(1, 0, middle), x.narrow(1, middle, x.shape[1] - middle)
+        first, second = x[:, :middle], x[:, middle:]
         return (second, first) if self.swap else (first, second)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -55,40 +55,58 @@ class Incoming(NamedTuple):
 
 
 class Step(ABC):
-    """What a bijector comes to for now: a map that keeps a batch's shape, outside of autograd.
+    """What a bijector comes to for now: a map that keeps a batch's shape, outside of autograd."""
+
+    @abstractmethod
+    def apply(self, x: Tensor, free: bool) -> tuple[Tensor, Tensor]:
+        """Maps a batch, which may be written over if it is ``free``: z, held by nothing else, and log-determinants."""
+
+
+class RecordedStep(Step):
+    """A step with gradients.
 
     Attributes:
         tensors: What gradients are for.
     """
 
-    tensors: Sequence[Tensor] = ()
+    tensors: Sequence[Tensor]
 
     @abstractmethod
     def map(self, x: Tensor, free: bool) -> Mapped:
-        """Maps a batch, which may be written over if it is ``free``."""
+        """As :meth:`apply`, with all that the backward pass needs."""
 
+    @abstractmethod
     def pull(
         self, saved: Sequence[Tensor], rest: Any, incoming: Incoming
     ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
         """The gradients at the input, held by nothing else, and at :attr:`tensors`, from what :meth:`map` saved."""
-        raise NotImplementedError(f"{type(self).__name__} has no backward pass")
+
+    def apply(self, x: Tensor, free: bool) -> tuple[Tensor, Tensor]:
+        """See :class:`Step`."""
+        mapped = self.map(x, free)
+        return mapped.z, mapped.log_det
 
 
 def run_row(x: Tensor, steps: Sequence[Step]) -> tuple[Tensor, Tensor]:
-    """The steps one after the other: the result and the log-determinant ``(B,)``."""
+    """The steps one after the other, recorded ones if gradients are: the result and the log-determinant ``(B,)``."""
     if torch.is_grad_enabled():
-        z, log_det = _Row.apply(x, steps, *[tensor for step in steps for tensor in step.tensors])
+        recorded = [step for step in steps if isinstance(step, RecordedStep)]
+        assert len(recorded) == len(steps), "a step without a backward pass among gradients"
+        z, log_det = _Row.apply(x, recorded, *[tensor for step in recorded for tensor in step.tensors])
         return z, log_det
     terms, free = [], False
     for step in steps:
-        x, term, _, _, free = step.map(x, free)
+        x, term = step.apply(x, free)
         terms.append(term)
+        free = True
     return x, sum_terms(terms)
 
 
 class _Row(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, steps: Sequence[Step], *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, steps: Sequence[RecordedStep], *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
         saved: list[Tensor] = []
         terms, free = [], False
         ctx.steps, ctx.kept = steps, []

@@ -43,8 +43,9 @@ def watched(modules: Iterable[nn.Module]) -> bool:
 
 def is_watched(module: nn.Module) -> bool:
     """Whether someone has hooked into this one."""
-    hooks = module._forward_hooks or module._forward_pre_hooks
-    return bool(hooks or module._backward_hooks or module._backward_pre_hooks)
+    own = module.__dict__
+    forward, backward = own["_forward_hooks"] or own["_forward_pre_hooks"], own["_backward_hooks"]
+    return bool(forward or backward or own["_backward_pre_hooks"])
 
 
 class CachesInEval(nn.Module):
@@ -173,7 +174,7 @@ class Snapshot:
         # Small things, but for every module of every evaluation.
         modules = modules_of(model)
         tensors: list[Tensor | None] = []
-        others = [CachesInEval.forgotten, *map(id, modules)]
+        others = [CachesInEval.forgotten, watched(()), *map(id, modules)]
         for module in modules:
             own = module.__dict__
             if own["_parameters"]:
@@ -181,10 +182,8 @@ class Snapshot:
             if own["_buffers"]:
                 tensors += own["_buffers"].values()
             others.append(own["training"])
-            for name in ("network_dtype", "forward"):
-                if name in own:
-                    others += (id(module), id(own[name]))
-        others += [watched(()), *[id(module) for module in modules if is_watched(module)]]
+            if "network_dtype" in own or "forward" in own or is_watched(module):
+                others += id(module), id(own.get("network_dtype")), id(own.get("forward")), is_watched(module)
         stamps, last = _stamped(tensors, others), self._last
         if stamps is None or last is None or stamps.numbers != last[0].numbers:
             # The modules are held for their identity, but for the model, which holds this.
@@ -226,7 +225,10 @@ class _Kept(dict[Hashable, _Entry]):
 def _stamped(tensors: Iterable[Tensor | None], others: Iterable[int] = ()) -> _Stamps | None:
     """The stamps of tensors and other numbers; None if a tensor may change unseen."""
     known = [t for t in tensors if t is not None]
-    if any(t.grad is not None or t.is_inference() for t in known):
+    if [None for t in known if t.grad is not None]:
         return None
-    numbers = [*others, *map(id, known), *[t._version for t in known], *[t.data_ptr() for t in known]]
-    return _Stamps(known, numbers)
+    try:
+        versions = [t._version for t in known]
+    except RuntimeError:
+        return None  # An inference tensor, which counts none.
+    return _Stamps(known, [*others, *map(id, known), *versions, *[t.data_ptr() for t in known]])

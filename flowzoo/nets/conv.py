@@ -13,9 +13,9 @@ from flowzoo.errors import ConfigError
 from flowzoo.nets.caching import CachesInEval, watched
 from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
+from flowzoo.nets.kernels import Kernel
 from flowzoo.nets.parameters import drawn_normal
 from flowzoo.nets.rectified import (
-    Kernel,
     RectifiedNetwork,
     computed_in,
     rectified_convolutions,

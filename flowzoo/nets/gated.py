@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.nets.initialization import DataDependentInit
+from flowzoo.nets.kernels import Kernel
 from flowzoo.nets.parameters import drawn_normal
-from flowzoo.nets.rectified import Kernel
 
 __all__ = ["ChannelLayerNorm", "GatedConv", "ScaledConv2d", "concat_elu", "gate"]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from flowzoo.bijectors import checkerboard_mask
 from flowzoo.nets.caching import watched
-from flowzoo.nets.rectified import Kernel, rectified_convolutions
+from flowzoo.nets.kernels import Kernel
+from flowzoo.nets.rectified import rectified_convolutions
 from flowzoo.nets.relu import relu
 from flowzoo.nets.resnet import ResidualNetwork, ShiftBatchNorm2d
 
