@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from flowzoo.nets.products import FEW_PIXELS, is_product
+from flowzoo.nets.products import FEW_PIXELS, is_product, is_thin
 
 # Outputs from which on a call of oneDNN, which costs more than torch's own, is the faster one.
 WORTH_PACKING = 2**14
@@ -66,7 +66,7 @@ class Kernel(NamedTuple):
         if pixels * self.bias.numel() < WORTH_PACKING or not _has_onednn(self.weight):
             return self
         small = bool(self.weight.abs().sum() + self.bias.abs().sum() < SMALL)
-        if pixels <= FEW_PIXELS and is_product(self.weight):
+        if (pixels <= FEW_PIXELS and is_product(self.weight)) or is_thin(self.weight, batch, size):
             return self._replace(small=small)
         pads, ones = [self.padding] * 2, [1, 1]
         given = [batch, self.weight.shape[1], *size]

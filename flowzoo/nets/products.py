@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 # Pixels of a batch up to which a 1x1 convolution is faster as a product of matrices; backwards it always is.
 FEW_PIXELS = 2**11
+
+# Outputs up to which a 3x3 convolution of many more channels is faster as a product: oneDNN computes 16 at a time.
+FEW_OUTPUTS = 8
+
+# Pixels of a batch from which on it is.
+MANY_PIXELS = 2**9
 
 
 def is_product(weight: Tensor) -> bool:
@@ -17,6 +25,37 @@ def is_product(weight: Tensor) -> bool:
 def multiplied(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 1x1 convolution: ``(B, I, H, W)`` to ``(B, O, H, W)``, channels last in memory."""
     return from_pixels(torch.addmm(bias, pixels(x), weight.flatten(1).t()), like=x)
+
+
+def is_thin(weight: Tensor, batch: int, size: torch.Size) -> bool:
+    """Whether a convolution with such a weight is better computed by :func:`convolved_by_taps`."""
+    outputs, inputs, *kernel = weight.shape
+    return (
+        outputs <= FEW_OUTPUTS
+        and kernel == [3, 3]
+        and 8 * outputs <= inputs
+        and batch * math.prod(size) >= MANY_PIXELS
+        and weight.device.type == "cpu"
+        and weight.dtype in (torch.float32, torch.float64)
+        and not weight.is_mkldnn
+    )
+
+
+def convolved_by_taps(x: Tensor, weight: Tensor) -> Tensor:
+    """A 3x3 convolution that keeps height and width, ``(B, I, H, W)`` to ``(B, O, H, W)``, channel-major in memory.
+
+    One product gives what every tap brings, ``(3, 3, O, B, H, W)``; added up are first columns, then rows.
+    """
+    batch, _, height, width = x.shape
+    outputs, inputs = weight.shape[:2]
+    taps = torch.mm(weight.permute(2, 3, 0, 1).reshape(-1, inputs), pixels(x).t())
+    left, middle, right = taps.view(3, 3, outputs, batch, height, width).unbind(1)
+    middle[..., 1:] += left[..., :-1]
+    middle[..., :-1] += right[..., 1:]
+    above, out, below = middle.unbind()
+    out[:, :, 1:] += above[:, :, :-1]
+    out[:, :, :-1] += below[:, :, 1:]
+    return out.transpose(0, 1)
 
 
 def pixels(x: Tensor) -> Tensor:

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from flowzoo.nets.derivatives import first_derivative, is_batched
 from flowzoo.nets.kernels import TENSORS, Kernel, tensors_of, with_ones
-from flowzoo.nets.products import FEW_PIXELS, from_pixels, is_product, multiplied, pixels
+from flowzoo.nets.products import (
+    FEW_PIXELS,
+    convolved_by_taps,
+    from_pixels,
+    is_product,
+    is_thin,
+    multiplied,
+    pixels,
+)
 from flowzoo.nets.relu import before_relu_, relu_
 from flowzoo.nets.settled import settle
 
@@ -143,7 +151,10 @@ def _convolution(x: Tensor, kernel: Kernel) -> Tensor:
     weight, bias = kernel.weight, kernel.bias
     if x.numel() <= FEW_PIXELS * x.shape[1] and is_product(weight):
         return multiplied(x, weight, bias)
-    out = F.conv2d(x, weight, bias, padding=kernel.padding)
+    if is_thin(weight, len(x), x.shape[2:]):
+        out = convolved_by_taps(x, weight).add_(bias.view(-1, 1, 1))
+    else:
+        out = F.conv2d(x, weight, bias, padding=kernel.padding)
     edge = kernel.at_the_edge()
     if edge is not None:
         # The same for every image, and laid out as the output is.
@@ -162,6 +173,8 @@ def _convolution_backward(
         return grad_x, grad_weight, rows.sum(0)
     # oneDNN's own sum for the bias is the slower one in float32.
     apart = x.device.type == "cpu" and x.dtype == torch.float32 and not is_batched(grad)
+    backwards = weight.transpose(0, 1)
+    by_taps = wanted and not is_batched(grad) and is_thin(backwards, len(x), x.shape[2:])
     found, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad,
         x,
@@ -173,6 +186,8 @@ def _convolution_backward(
         False,
         [0, 0],
         1,
-        [wanted, True, not apart],
+        [wanted and not by_taps, True, not apart],
     )
+    if by_taps:
+        found = convolved_by_taps(grad, backwards.flip(2, 3))
     return found, grad_weight, pixels(grad).sum(0) if apart else grad_bias

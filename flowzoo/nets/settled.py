@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowzoo.nets.kernels import Kernel, with_ones
-from flowzoo.nets.products import FEW_PIXELS, is_product
+from flowzoo.nets.products import FEW_PIXELS, convolved_by_taps, is_product, is_thin
 from flowzoo.nets.relu import relu_
 
 Layer = Callable[[Tensor], Tensor]
@@ -55,7 +55,14 @@ def _convolution(kernel: Kernel, rectified: bool) -> Layer:
         convolve = torch.ops.mkldnn._convolution_pointwise
         return lambda x: convolve(x, weight, bias, pads, ones, ones, 1, then, [], "")
     if not is_product(weight):
-        return lambda x: F.conv2d(x, weight, bias, padding=padding)
+        column = bias.view(-1, 1, 1)
+
+        def convolve_by_taps(x: Tensor) -> Tensor:
+            if is_thin(weight, len(x), x.shape[2:]):
+                return convolved_by_taps(x, weight).add_(column)
+            return F.conv2d(x, weight, bias, padding=padding)
+
+        return convolve_by_taps
     matrix, channels = weight.flatten(1).t(), len(bias)
 
     def multiply(x: Tensor) -> Tensor:
