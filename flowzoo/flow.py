@@ -325,7 +325,8 @@ class Flow(nn.Module):
         return x.to(dtype).contiguous()
 
     def _unit_interval(self, levels: Tensor) -> Tensor:
-        return levels * 2.0**-self.n_bits
+        """Levels over their number, written over them."""
+        return levels.mul_(2.0**-self.n_bits)
 
     def _check_latent(self, z: Tensor) -> None:
         if z.ndim != 2 or z.shape[1] != self.dims:
