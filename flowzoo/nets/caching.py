@@ -143,7 +143,7 @@ class Snapshot:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[_Stamps, object, list[nn.Module]] | None = None
+        self._last: tuple[_Stamps, object, list[nn.Module | None]] | None = None
 
     def forget(self) -> None:
         """Lets go of the parameters that it saw last."""
@@ -172,11 +172,15 @@ class Snapshot:
     def _look(self, model: nn.Module) -> object | None:
         """What stands for the model as it is: the same object as long as it is the same; None if it might not be."""
         # Small things, but for every module of every evaluation.
-        modules = modules_of(model)
+        modules: list[nn.Module | None] = [model]
         tensors: list[Tensor | None] = []
-        others = [CachesInEval.forgotten, watched(()), *map(id, modules)]
+        others = [CachesInEval.forgotten, watched(())]
         for module in modules:
+            if module is None:
+                continue
             own = module.__dict__
+            if own["_modules"]:
+                modules += own["_modules"].values()
             if own["_parameters"]:
                 tensors += own["_parameters"].values()
             if own["_buffers"]:
@@ -184,6 +188,7 @@ class Snapshot:
             others.append(own["training"])
             if "network_dtype" in own or "forward" in own or is_watched(module):
                 others += id(module), id(own.get("network_dtype")), id(own.get("forward")), is_watched(module)
+        others += map(id, modules)
         stamps, last = _stamped(tensors, others), self._last
         if stamps is None or last is None or stamps.numbers != last[0].numbers:
             # The modules are held for their identity, but for the model, which holds this.
