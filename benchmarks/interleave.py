@@ -50,8 +50,10 @@ class Worker:
     """A process that measures one subject on demand."""
 
     def __init__(self, spec: Spec) -> None:
-        # Large blocks go back to the system when freed, so that the peak is that of live tensors.
-        memory = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        # For peaks large blocks go back to the system when freed, so that a peak is that of live tensors. For times
+        # they stay: else the chances of the heap decide who asks for them again, a quarter of the time at worst.
+        apart, kept = (2**16, 2**16) if spec.get("memory") else (2**25, 2**31)
+        allocator = {"MALLOC_MMAP_THRESHOLD_": str(apart), "MALLOC_TRIM_THRESHOLD_": str(kept)}
         threads = {"OMP_NUM_THREADS": str(spec.get("threads", 1))}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", json.dumps(spec)],
@@ -59,7 +61,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | threads | (memory if spec.get("memory") else {}),
+            env=os.environ | threads | allocator,
         )
         self.measured = Measured()
 

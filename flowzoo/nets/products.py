@@ -16,6 +16,9 @@ FEW_OUTPUTS = 8
 # Pixels of a batch from which on it is.
 MANY_PIXELS = 2**9
 
+# Numbers from which on a product with ones is the faster sum over rows: what does not fit into a cache is read once.
+MANY_NUMBERS = 2**19
+
 
 def is_product(weight: Tensor) -> bool:
     """Whether a convolution with such a weight may better be computed as a product of matrices."""
@@ -56,6 +59,13 @@ def convolved_by_taps(x: Tensor, weight: Tensor) -> Tensor:
     out[:, :, 1:] += above[:, :, :-1]
     out[:, :, :-1] += below[:, :, 1:]
     return out.transpose(0, 1)
+
+
+def summed(rows: Tensor) -> Tensor:
+    """The sum of the rows ``(N, C)``, ``(C,)``."""
+    if rows.numel() >= MANY_NUMBERS and rows.dtype == torch.float32 and rows.device.type == "cpu":
+        return torch.mv(rows.t(), rows.new_ones(rows.shape[0]))
+    return rows.sum(0)
 
 
 def pixels(x: Tensor) -> Tensor:

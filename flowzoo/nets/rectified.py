@@ -23,6 +23,7 @@ from flowzoo.nets.products import (
     is_thin,
     multiplied,
     pixels,
+    summed,
 )
 from flowzoo.nets.relu import before_relu_, relu_
 from flowzoo.nets.settled import settle
@@ -170,7 +171,7 @@ def _convolution_backward(
         rows = pixels(grad)
         grad_weight = (rows.t() @ pixels(x)).view(weight.shape)
         grad_x = from_pixels(rows @ weight.flatten(1), like=x) if wanted else None
-        return grad_x, grad_weight, rows.sum(0)
+        return grad_x, grad_weight, summed(rows)
     # oneDNN's own sum for the bias is the slower one in float32.
     apart = x.device.type == "cpu" and x.dtype == torch.float32 and not is_batched(grad)
     backwards = weight.transpose(0, 1)
@@ -190,4 +191,4 @@ def _convolution_backward(
     )
     if by_taps:
         found = convolved_by_taps(grad, backwards.flip(2, 3))
-    return found, grad_weight, pixels(grad).sum(0) if apart else grad_bias
+    return found, grad_weight, summed(pixels(grad)) if apart else grad_bias
