@@ -49,8 +49,8 @@ def page(results: Result, pictures: Iterable[str]) -> str:
         "# Benchmarks",
         "Written by `python -m benchmarks`; do not edit. Every number is a ratio of two subjects that ran in turn, "
         "each in its own process, with one thread; each subject's time is its fastest run, in processor seconds, so "
-        "that neighbours on the machine count little, and its allocator keeps what is freed, so that it is not chance who "
-        "waits for the system to give pages again. Scaling with threads and processes is by the clock on the wall.",
+        "that neighbours on the machine count little, and its allocator keeps what is freed, so that it is not chance "
+        "who waits for the system to give pages again. Scaling with threads and processes is by the clock on the wall.",
         f"Machine: {told['cpu']}, {told['gpu'] or 'no GPU'}, {told['system']}, Python {told['python']}. {versions}.",
     ]
     available = set(pictures)
