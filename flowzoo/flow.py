@@ -209,9 +209,12 @@ class Flow(nn.Module):
             raise InputError(
                 f"the latent is on {z.device} and the model on {device}; move one: z.to({str(device)!r})."
             )
+        if not len(z):
+            # Not every reshape knows what to make of nothing.
+            return z.new_empty((0, *self.image_shape), dtype=torch.uint8)
         with self._folded():
             y, _ = self.bijector.inverse(z.to(dtype))
-        if y.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(y))).all()):
+        if not bool(torch.isfinite(torch.stack(torch.aminmax(y))).all()):
             raise InputError(
                 "the inverse gave NaN or infinity: this latent is far outside what the model was trained on, "
                 "or the model is untrained. Lower the temperature or use flow.double()."

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowzoo.nets.conv import ActNormConv2d, ConvNet
 from flowzoo.nets.kernels import Kernel
 from flowzoo.nets.products import FEW_PIXELS, convolved_by_taps, is_product, is_thin, multiplied
 from flowzoo.nets.rectified import rectified_convolutions
 from flowzoo.nets.settled import settle
 
-THIN, WIDE, SIZE = 3, 24, (12, 11)
+THIN, WIDE, SIZE = 3, 32, (12, 11)
 
 
 def draw(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -51,7 +52,8 @@ def test_taps_add_up_to_the_convolution(size: tuple[int, int], layout: torch.mem
 
 def test_a_convolution_of_single_pixels_is_a_product() -> None:
     x, weight, bias = draw(2, 5, 3, 4, seed=0), draw(3, 5, 1, 1, seed=1), draw(3, seed=2)
-    torch.testing.assert_close(multiplied(x, weight, bias), F.conv2d(x, weight, bias), rtol=1e-12, atol=1e-12)
+    found = multiplied(x, weight.flatten(1).t(), bias)
+    torch.testing.assert_close(found, F.conv2d(x, weight, bias), rtol=1e-12, atol=1e-12)
 
 
 def test_networks_thin_at_their_ends_keep_value_and_gradients() -> None:
@@ -94,3 +96,50 @@ def test_a_network_settled_for_one_batch_is_the_same_function_of_every_other(
     few, many = 3 * SIZE[0] * SIZE[1], 40 * SIZE[0] * SIZE[1]
     assert few <= FEW_PIXELS < many
     assert is_product(kernels[1].weight)
+
+
+@torch.no_grad()
+def test_a_broken_context_gives_no_finite_numbers_in_evaluation_either() -> None:
+    net = randomized(ConvNet(64, 6, 64, context_channels=2)).eval()
+    x, context = draw(40, 64, 8, 8, seed=1, dtype=torch.float32), torch.zeros(40, 2, 8, 8)
+    assert bool(net(x, context).isfinite().all())
+    context[:, 0] = torch.nan
+    assert not bool(net(x, context).isfinite().any())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", ["weight", "bias", "edge_weight"])
+def test_a_broken_kernel_gives_no_finite_numbers_in_a_coupling(part: str) -> None:
+    net = randomized(ConvNet(64, 6, 64, edge_bias=True)).eval()
+    x = draw(40, 64, 8, 8, seed=1, dtype=torch.float32)
+    owner = net.first if part == "bias" else net.first.conv
+    getattr(owner, part)[:] = torch.nan
+    kernels = net.kernels(x, x.dtype)
+    assert kernels is not None
+    assert all(kernel.weight.is_mkldnn for kernel in kernels[1:2])
+    assert not bool(settle(kernels, input_is_kept=True)(x)[:, :, 0].isfinite().any())
+
+
+@torch.no_grad()
+def test_what_one_image_was_evaluated_with_does_not_slow_down_many() -> None:
+    net = randomized(ConvNet(64, 64, 64)).eval()
+    x = draw(64, 64, 4, 4, seed=1, dtype=torch.float32)
+    packed = [kernel.weight.is_mkldnn for kernel in net.kernels(x, x.dtype) or ()]
+    net.forget()
+    one = [kernel.weight.is_mkldnn for kernel in net.kernels(x[:1], x.dtype) or ()]
+    assert [kernel.weight.is_mkldnn for kernel in net.kernels(x, x.dtype) or ()] == packed != one
+
+
+def test_the_result_of_taps_holds_no_more_memory_than_its_own() -> None:
+    out = convolved_by_taps(draw(2, 5, 8, 8, seed=0), draw(3, 5, 3, 3, seed=1))
+    assert out.untyped_storage().nbytes() == out.numel() * out.element_size()
+
+
+def randomized(net: ConvNet) -> ConvNet:
+    torch.manual_seed(0)
+    for parameter in net.parameters():
+        parameter.data.normal_(std=0.1)
+    for layer in (net.first, net.second):
+        if isinstance(layer, ActNormConv2d):
+            layer.mark_initialized()
+    return net

@@ -17,6 +17,7 @@ from flowzoo.bijectors.reversal import Pull, Reversed, frozen_statistics, run_by
 from flowzoo.errors import ConfigError
 from flowzoo.nets.caching import CachesInEval
 from flowzoo.nets.folding import folded_together, same_folding
+from flowzoo.nets.kernels import are_many
 
 MemoryMode = Literal["store", "checkpoint", "invertible"]
 
@@ -78,7 +79,7 @@ class Chain(Bijector, CachesInEval):
         self, bijectors: list[Bijector], x: Tensor, context: Tensor | None, inverse: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
         """Maps by these bijectors; how they fall into rows is kept while the model stays as it is."""
-        key = (inverse, context is None, x.shape[1:], x.dtype)
+        key = (inverse, context is None, x.shape[1:], x.dtype, are_many(x))
         known: _Known | None = self.known(key)
         holds = known is not None and known.holds(bijectors)
         z, terms, used = through(known.parts if known and holds else bijectors, x, context, inverse=inverse)

@@ -88,7 +88,7 @@ class SettledCouplingStep(Step):
         if dtype in (torch.float32, torch.float64):
             # Of a narrower dtype the sum would lose digits.
             elementwise, merged[-1] = elementwise.in_bias(merged[-1])
-        self.network = settle(merged)
+        self.network = settle(merged, input_is_kept=True)
         self.partition = partition
         self.elementwise = elementwise.invert if inverse else elementwise.map
 

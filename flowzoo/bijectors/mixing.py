@@ -40,14 +40,14 @@ class MixingStep(RecordedStep):
         self.tensors = [t for t in pixel if t is not None]
 
     def map(self, x: Tensor, free: bool) -> Mapped:
-        """See :class:`Step`."""
+        """See :class:`RecordedStep`."""
         whole = self.whole
         return Mapped(whole.apply(x), whole.log_det.expand(x.shape[0]), [x, whole.matrix], free=True)
 
     def pull(
         self, saved: Sequence[Tensor], rest: Any, incoming: Incoming
     ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
-        """See :class:`Step`."""
+        """See :class:`RecordedStep`."""
         x, matrix = saved
         grad_x = mixed(incoming.z, matrix.t()) if incoming.wanted else None
         dtype, biased = self.tensors[0].dtype, self.whole.bias is not None
@@ -68,6 +68,7 @@ class SettledMixingStep(Step):
         log_det = self.log_det.expand(x.shape[0])
         if self.column is None or x.ndim == 2:
             return mixed(x, self.matrix, self.bias), log_det
+        # As mixed() does it, with less to do: between convolutions every call costs a multiple of itself.
         rows = x.transpose(0, 1).reshape(self.shape[0], -1)
         return torch.addmm(self.column, self.matrix, rows).view(self.shape).transpose(0, 1), log_det
 

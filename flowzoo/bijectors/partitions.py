@@ -101,7 +101,8 @@ class InterleavedFeatures(Partition):
         return x[:, 0::2], x[:, 1::2]
 
     def _merge(self, first: Tensor, second: Tensor) -> Tensor:
-        if first.shape == second.shape and first.ndim == 2 and first.dtype in (torch.float32, torch.float64):
+        alike = first.shape == second.shape and first.dtype == second.dtype
+        if alike and first.ndim == 2 and first.dtype in (torch.float32, torch.float64):
             # Torch has one fast operation, with a gradient as fast, that lays two tensors side by side like this.
             return torch.view_as_real(torch.complex(first, second)).flatten(1)
         out = first.new_empty((first.shape[0], first.shape[1] + second.shape[1], *first.shape[2:]))

@@ -31,7 +31,7 @@ class Mapped(NamedTuple):
 
     z: Tensor
     log_det: Tensor
-    saved: Sequence[Tensor] = ()
+    saved: Sequence[Tensor]
     rest: Any = None
     free: bool = False
 

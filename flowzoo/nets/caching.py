@@ -171,7 +171,7 @@ class Snapshot:
 
     def _look(self, model: nn.Module) -> object | None:
         """What stands for the model as it is: the same object as long as it is the same; None if it might not be."""
-        # Small things, but for every module of every evaluation.
+        # Small things, but for every module of every evaluation: hence no second walk over the tree.
         modules: list[nn.Module | None] = [model]
         tensors: list[Tensor | None] = []
         others = [CachesInEval.forgotten, watched(())]

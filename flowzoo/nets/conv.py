@@ -13,7 +13,7 @@ from flowzoo.errors import ConfigError
 from flowzoo.nets.caching import CachesInEval, watched
 from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
-from flowzoo.nets.kernels import Kernel
+from flowzoo.nets.kernels import Kernel, are_many
 from flowzoo.nets.parameters import drawn_normal
 from flowzoo.nets.rectified import (
     RectifiedNetwork,
@@ -124,7 +124,7 @@ class FoldedConv2d(Folds):
         if self.together is not None:
             return self._kernel(size, *self.together)
         return self.cached(
-            (size, dtype),
+            (size, dtype, are_many(x)),
             self.parameters,
             lambda: self._kernel(size, *self.folded()).merged(dtype).packed(len(x), size),
             lambda: self._kernel(size, *self.folded()),
@@ -262,7 +262,7 @@ class ConvNet(RectifiedNetwork, CachesInEval):
 
     def kernels(self, x: Tensor, dtype: torch.dtype) -> list[Kernel] | None:
         """See :class:`RectifiedNetwork`; layers that initialize themselves have to be called."""
-        key = (x.shape[2:], dtype)
+        key = (x.shape[2:], dtype, are_many(x))
         known: list[Kernel] | None = self.known(key)
         if known is not None:
             return known

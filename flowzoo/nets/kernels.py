@@ -14,6 +14,9 @@ from flowzoo.nets.products import FEW_PIXELS, is_product, is_thin
 # Outputs from which on a call of oneDNN, which costs more than torch's own, is the faster one.
 WORTH_PACKING = 2**14
 
+# Images of a batch from which on kernels are not those of fewer: what one image wants is slow for a hundred.
+MANY_IMAGES = 8
+
 # Weights of which all together are below this in size let inputs below 1e20 through two layers and more.
 SMALL = 1e6
 
@@ -32,7 +35,7 @@ class Kernel(NamedTuple):
         outside: With e, which taps at a pixel are outside, ``(H W, k k)``.
         padding: k // 2.
         joined: Whether w has taken in o, as its last channel.
-        small: Whether weights and bias are known to be so small that no sum of their products overflows.
+        small: Whether weights, bias and edge are known to be so small that no sum of their products overflows.
     """
 
     weight: Tensor
@@ -65,7 +68,8 @@ class Kernel(NamedTuple):
         pixels = batch * math.prod(size)
         if pixels * self.bias.numel() < WORTH_PACKING or not _has_onednn(self.weight):
             return self
-        small = bool(self.weight.abs().sum() + self.bias.abs().sum() < SMALL)
+        parts = [part for part in (self.weight, self.bias, self.edge) if part is not None]
+        small = bool(sum(part.abs().sum() for part in parts) < SMALL)
         if (pixels <= FEW_PIXELS and is_product(self.weight)) or is_thin(self.weight, batch, size):
             return self._replace(small=small)
         pads, ones = [self.padding] * 2, [1, 1]
@@ -78,6 +82,11 @@ class Kernel(NamedTuple):
         if self.edge is None or self.outside is None:
             return None
         return self.outside.to(self.edge.dtype) @ self.edge.t()
+
+
+def are_many(x: Tensor) -> bool:
+    """Whether a batch is of :data:`MANY_IMAGES` or more, for keys of what was made for its like."""
+    return x.shape[0] >= MANY_IMAGES
 
 
 TENSORS = 5

@@ -21,7 +21,7 @@ class MLP(nn.Module):
         """
         super().__init__()
         widths = (in_features, *hidden, out_features)
-        self.layers = nn.ModuleList(_Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         if init_range > 0:
             for layer in self.layers:
                 assert isinstance(layer, nn.Linear)
@@ -40,10 +40,3 @@ class MLP(nn.Module):
             x = F.relu(layer(x), inplace=True)
         out: Tensor = last(x)
         return out
-
-
-class _Linear(nn.Linear):
-    """As its base, on matrices alone: the bias is added, where torch writes it to every row before the product."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.mm(x, self.weight.t()).add_(self.bias)

@@ -13,8 +13,8 @@ FEW_PIXELS = 2**11
 # Outputs up to which a 3x3 convolution of many more channels is faster as a product: oneDNN computes 16 at a time.
 FEW_OUTPUTS = 8
 
-# Pixels of a batch from which on it is.
-MANY_PIXELS = 2**9
+# Inputs, and pixels of a batch, from which on it is.
+MANY_INPUTS, MANY_PIXELS = 32, 2**9
 
 # Numbers from which on a product with ones is the faster sum over rows: what does not fit into a cache is read once.
 MANY_NUMBERS = 2**19
@@ -25,9 +25,9 @@ def is_product(weight: Tensor) -> bool:
     return weight.shape[2:] == (1, 1) and weight.device.type == "cpu" and not weight.is_mkldnn
 
 
-def multiplied(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A 1x1 convolution: ``(B, I, H, W)`` to ``(B, O, H, W)``, channels last in memory."""
-    return from_pixels(torch.addmm(bias, pixels(x), weight.flatten(1).t()), like=x)
+def multiplied(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    """A 1x1 convolution by a matrix ``(I, O)``: ``(B, I, H, W)`` to ``(B, O, H, W)``, channels last in memory."""
+    return from_pixels(torch.addmm(bias, pixels(x), matrix), like=x)
 
 
 def is_thin(weight: Tensor, batch: int, size: torch.Size) -> bool:
@@ -36,7 +36,7 @@ def is_thin(weight: Tensor, batch: int, size: torch.Size) -> bool:
     return (
         outputs <= FEW_OUTPUTS
         and kernel == [3, 3]
-        and 8 * outputs <= inputs
+        and max(8 * outputs, MANY_INPUTS) <= inputs
         and batch * math.prod(size) >= MANY_PIXELS
         and weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.float64)
@@ -44,7 +44,7 @@ def is_thin(weight: Tensor, batch: int, size: torch.Size) -> bool:
     )
 
 
-def convolved_by_taps(x: Tensor, weight: Tensor) -> Tensor:
+def convolved_by_taps(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 3x3 convolution that keeps height and width, ``(B, I, H, W)`` to ``(B, O, H, W)``, channel-major in memory.
 
     One product gives what every tap brings, ``(3, 3, O, B, H, W)``; added up are first columns, then rows.
@@ -58,7 +58,9 @@ def convolved_by_taps(x: Tensor, weight: Tensor) -> Tensor:
     above, out, below = middle.unbind()
     out[:, :, 1:] += above[:, :, :-1]
     out[:, :, :-1] += below[:, :, 1:]
-    return out.transpose(0, 1)
+    # A tensor of its own: who keeps the result is not to keep what all taps brought.
+    whole = out.clone() if bias is None else out + bias.view(-1, 1, 1, 1)
+    return whole.transpose(0, 1)
 
 
 def summed(rows: Tensor) -> Tensor:

@@ -151,9 +151,9 @@ def convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
 def _convolution(x: Tensor, kernel: Kernel) -> Tensor:
     weight, bias = kernel.weight, kernel.bias
     if x.numel() <= FEW_PIXELS * x.shape[1] and is_product(weight):
-        return multiplied(x, weight, bias)
+        return multiplied(x, weight.flatten(1).t(), bias)
     if is_thin(weight, len(x), x.shape[2:]):
-        out = convolved_by_taps(x, weight).add_(bias.view(-1, 1, 1))
+        out = convolved_by_taps(x, weight, bias)
     else:
         out = F.conv2d(x, weight, bias, padding=kernel.padding)
     edge = kernel.at_the_edge()

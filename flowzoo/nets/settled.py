@@ -1,8 +1,8 @@
-"""Convolutions with ReLUs between them where no gradients are wanted, with all that can be decided decided beforehand.
+"""Convolutions with ReLUs between them where no gradients are wanted; what batches have in common is decided once.
 
-ReLUs are made part of oneDNN's convolutions. These turn NaN into 0, so that is done only where no kernel in front of
-one is broken or so large that sums overflow: such a model must not give finite numbers. A NaN among a coupling's inputs
-stays visible in the half that the coupling passes on.
+ReLUs can be made part of oneDNN's convolutions. These turn NaN into 0, and a broken model must not give finite numbers,
+so that is done only where no kernel in front of one is broken or so large that sums overflow, and where a NaN among the
+inputs stays visible elsewhere.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowzoo.nets.kernels import Kernel, with_ones
-from flowzoo.nets.products import FEW_PIXELS, convolved_by_taps, is_product, is_thin
+from flowzoo.nets.products import FEW_PIXELS, convolved_by_taps, is_product, is_thin, multiplied
 from flowzoo.nets.relu import relu_
 
 Layer = Callable[[Tensor], Tensor]
 
 
-def settle(kernels: Sequence[Kernel]) -> Layer:
-    """Merged kernels, one after the other with ReLUs between them, as a function of ``(B, C, H, W)``."""
+def settle(kernels: Sequence[Kernel], input_is_kept: bool = False) -> Layer:
+    """Merged kernels, one after the other with ReLUs between them, as a function of ``(B, C, H, W)``.
+
+    Args:
+        kernels: What :meth:`Kernel.merged` or :meth:`Kernel.packed` gave.
+        input_is_kept: Whether a NaN in the input shows without the network, as in the half that a coupling passes on.
+    """
     layers: list[Layer] = []
     last, dtype = len(kernels) - 1, kernels[0].bias.dtype
-    small = all(kernel.small for kernel in kernels[:-1])
+    fusible = input_is_kept and all(kernel.small for kernel in kernels[:-1])
     for index, kernel in enumerate(kernels):
         edge = kernel.at_the_edge()
-        fused = index < last and small and kernel.weight.is_mkldnn and edge is None
+        fused = index < last and fusible and kernel.weight.is_mkldnn and edge is None
         if kernel.joined:
             layers.append(partial(with_ones, dtype=dtype))
         elif index == 0:
@@ -52,27 +57,18 @@ def _convolution(kernel: Kernel, rectified: bool) -> Layer:
     weight, bias, padding = kernel.weight, kernel.bias, kernel.padding
     if weight.is_mkldnn:
         pads, ones, then = [padding] * 2, [1, 1], "relu" if rectified else "none"
-        convolve = torch.ops.mkldnn._convolution_pointwise
-        return lambda x: convolve(x, weight, bias, pads, ones, ones, 1, then, [], "")
-    if not is_product(weight):
-        column = bias.view(-1, 1, 1)
+        packed = torch.ops.mkldnn._convolution_pointwise
+        return lambda x: packed(x, weight, bias, pads, ones, ones, 1, then, [], "")
+    if is_product(weight):
+        matrix, most = weight.flatten(1).t(), FEW_PIXELS * weight.shape[1]
+        return lambda x: multiplied(x, matrix, bias) if x.numel() <= most else F.conv2d(x, weight, bias)
 
-        def convolve_by_taps(x: Tensor) -> Tensor:
-            if is_thin(weight, len(x), x.shape[2:]):
-                return convolved_by_taps(x, weight).add_(column)
-            return F.conv2d(x, weight, bias, padding=padding)
+    def convolve(x: Tensor) -> Tensor:
+        if is_thin(weight, len(x), x.shape[2:]):
+            return convolved_by_taps(x, weight, bias)
+        return F.conv2d(x, weight, bias, padding=padding)
 
-        return convolve_by_taps
-    matrix, channels = weight.flatten(1).t(), len(bias)
-
-    def multiply(x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
-        if batch * height * width > FEW_PIXELS:
-            return F.conv2d(x, weight, bias)
-        rows = torch.addmm(bias, x.permute(0, 2, 3, 1).flatten(0, 2), matrix)
-        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
-
-    return multiply
+    return convolve
 
 
 def _laid_out(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -168,6 +168,7 @@ def sampling_deterministic(subject: Subject) -> str:
     first = draw(0, 6)
     assert first.dtype == torch.uint8, "samples are not uint8"
     assert first.shape == (6, *flow.image_shape), "samples have another shape than the images"
+    assert flow.sample(0).shape == (0, *flow.image_shape), "no samples at all have another shape"
     assert torch.equal(first, draw(0, 6)), "the same seed gives other images"
     assert torch.equal(first, draw(0, 4)), "the images depend on the batch size"
     assert not torch.equal(first, draw(1, 6)), "another seed gives the same images"
