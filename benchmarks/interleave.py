@@ -89,8 +89,22 @@ class Worker:
         self.process.communicate()
 
 
-def compare(specs: dict[str, Spec], repeats: int) -> dict[str, Measured]:
-    """Runs every subject ``repeats`` times, in turn."""
+def compare(specs: dict[str, Spec], repeats: int, starts: int = 1) -> dict[str, Measured]:
+    """Runs every subject ``repeats`` times, in turn, in each of so many processes one after the other.
+
+    Where the memory of a process happens to lie makes it a few percent faster or slower for as long as it lives.
+    """
+    found = [_started(specs, repeats) for _ in range(starts)]
+    return {
+        name: Measured(
+            [run for each in found for run in each[name].runs],
+            next((each[name].error for each in found if each[name].error), None),
+        )
+        for name in specs
+    }
+
+
+def _started(specs: dict[str, Spec], repeats: int) -> dict[str, Measured]:
     workers = {name: Worker(spec) for name, spec in specs.items()}
     for worker in workers.values():
         worker.wait()
