@@ -51,7 +51,7 @@ class Worker:
 
     def __init__(self, spec: Spec) -> None:
         # For peaks large blocks go back to the system when freed, so that a peak is that of live tensors. For times
-        # they stay: else the chances of the heap decide who asks for them again, a quarter of the time at worst.
+        # they stay: else the chances of the heap decide who asks for them again, up to a third of the time.
         apart, kept = (2**16, 2**16) if spec.get("memory") else (2**25, 2**31)
         allocator = {"MALLOC_MMAP_THRESHOLD_": str(apart), "MALLOC_TRIM_THRESHOLD_": str(kept)}
         threads = {"OMP_NUM_THREADS": str(spec.get("threads", 1))}

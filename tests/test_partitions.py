@@ -34,6 +34,21 @@ def test_an_odd_number_of_features_is_parted_too() -> None:
         assert torch.equal(partition.merge(a, b), x)
 
 
+@pytest.mark.parametrize("second", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("first", [torch.float64, torch.float32, torch.bfloat16])
+def test_interleaving_takes_every_dtype_and_has_the_gradient_of_its_halves(
+    first: torch.dtype, second: torch.dtype
+) -> None:
+    a, b = torch.randn(2, 3, dtype=first).requires_grad_(), torch.randn(2, 3, dtype=second).requires_grad_()
+    out = InterleavedFeatures().merge(a, b)
+    assert torch.equal(out[:, 0::2], a)
+    assert torch.equal(out[:, 1::2], b.to(first))
+    weights = torch.arange(12, dtype=first).view(2, 6)
+    grad_a, grad_b = torch.autograd.grad((out * weights).sum(), (a, b))
+    assert torch.equal(grad_a, weights[:, 0::2])
+    assert torch.equal(grad_b, weights[:, 1::2].to(second))
+
+
 def test_packed_and_masked_checkerboard_hold_the_same_pixels() -> None:
     x = torch.randn(1, 2, 4, 6)
     packed, _ = Checkerboard().split(x)

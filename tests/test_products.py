@@ -116,7 +116,8 @@ def test_a_broken_kernel_gives_no_finite_numbers_in_a_coupling(part: str) -> Non
     getattr(owner, part)[:] = torch.nan
     kernels = net.kernels(x, x.dtype)
     assert kernels is not None
-    assert all(kernel.weight.is_mkldnn for kernel in kernels[1:2])
+    # The convolution behind the broken one could take a ReLU in.
+    assert kernels[1].weight.is_mkldnn
     assert not bool(settle(kernels, input_is_kept=True)(x)[:, :, 0].isfinite().any())
 
 

@@ -69,18 +69,17 @@ class SettledMixingStep(Step):
         if self.column is None or x.ndim == 2:
             return mixed(x, self.matrix, self.bias), log_det
         # As mixed() does it, with less to do: between convolutions every call costs a multiple of itself.
-        rows = x.transpose(0, 1).reshape(self.shape[0], -1)
-        return torch.addmm(self.column, self.matrix, rows).view(self.shape).transpose(0, 1), log_det
+        product = torch.addmm(self.column, self.matrix, channel_rows(x))
+        return product.view(self.shape).transpose(0, 1), log_det
 
 
 def mixed(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """The pixels of ``(B, C, ...)`` multiplied by the matrix, and the bias added."""
     if x.ndim == 2:
         return F.linear(x, matrix, bias)
-    channels = x.transpose(0, 1)
-    rows = channels.reshape(x.shape[1], -1)
+    rows = channel_rows(x)
     product = matrix @ rows if bias is None else torch.addmm(bias[:, None], matrix, rows)
-    return product.view(channels.shape).transpose(0, 1)
+    return product.view(x.transpose(0, 1).shape).transpose(0, 1)
 
 
 def pull_mixed(

@@ -230,7 +230,7 @@ class _Kept(dict[Hashable, _Entry]):
 def _stamped(tensors: Iterable[Tensor | None], others: Iterable[int] = ()) -> _Stamps | None:
     """The stamps of tensors and other numbers; None if a tensor may change unseen."""
     known = [t for t in tensors if t is not None]
-    if [None for t in known if t.grad is not None]:
+    if any(t.grad is not None for t in known):
         return None
     try:
         versions = [t._version for t in known]

@@ -108,6 +108,12 @@ def with_ones(x: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
+def add_to_each_(rows: Tensor, x: Tensor) -> Tensor:
+    """Adds ``(H W, O)``, as :meth:`Kernel.at_the_edge` gives it, to every image of ``(B, O, H, W)``."""
+    # Laid out as the image is.
+    return x.add_(rows.view(*x.shape[2:], -1).permute(2, 0, 1))
+
+
 def _has_onednn(x: Tensor) -> bool:
     """Whether oneDNN can be called for it; the operations are torch's own and may go with another version."""
     return (

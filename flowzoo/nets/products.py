@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Pixels of a batch up to which a 1x1 convolution is faster as a product of matrices; backwards it always is.
@@ -61,6 +62,15 @@ def convolved_by_taps(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     # A tensor of its own: who keeps the result is not to keep what all taps brought.
     whole = out.clone() if bias is None else out + bias.view(-1, 1, 1, 1)
     return whole.transpose(0, 1)
+
+
+def convolved(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    """A convolution that keeps height and width, the fastest way for such a weight and batch."""
+    if x.numel() <= FEW_PIXELS * x.shape[1] and is_product(weight):
+        return multiplied(x, weight.flatten(1).t(), bias)
+    if is_thin(weight, len(x), x.shape[2:]):
+        return convolved_by_taps(x, weight, bias)
+    return F.conv2d(x, weight, bias, padding=padding)
 
 
 def summed(rows: Tensor) -> Tensor:

@@ -10,18 +10,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.nets.derivatives import first_derivative, is_batched
-from flowzoo.nets.kernels import TENSORS, Kernel, tensors_of, with_ones
+from flowzoo.nets.kernels import TENSORS, Kernel, add_to_each_, tensors_of, with_ones
 from flowzoo.nets.products import (
-    FEW_PIXELS,
+    convolved,
     convolved_by_taps,
     from_pixels,
     is_product,
     is_thin,
-    multiplied,
     pixels,
     summed,
 )
@@ -144,23 +142,9 @@ def convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
         x = relu_(x) if inputs else x
         x = with_ones(x, dtype) if kernel.joined else x.to(dtype, memory_format=torch.channels_last)
         inputs.append(x)
-        x = _convolution(x, kernel)
+        x, edge = convolved(x, kernel.weight, kernel.bias, kernel.padding), kernel.at_the_edge()
+        x = x if edge is None else add_to_each_(edge, x)
     return [*inputs, x]
-
-
-def _convolution(x: Tensor, kernel: Kernel) -> Tensor:
-    weight, bias = kernel.weight, kernel.bias
-    if x.numel() <= FEW_PIXELS * x.shape[1] and is_product(weight):
-        return multiplied(x, weight.flatten(1).t(), bias)
-    if is_thin(weight, len(x), x.shape[2:]):
-        out = convolved_by_taps(x, weight, bias)
-    else:
-        out = F.conv2d(x, weight, bias, padding=kernel.padding)
-    edge = kernel.at_the_edge()
-    if edge is not None:
-        # The same for every image, and laid out as the output is.
-        out.add_(edge.view(*x.shape[2:], -1).permute(2, 0, 1))
-    return out
 
 
 def _convolution_backward(

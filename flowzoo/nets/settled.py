@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from flowzoo.nets.kernels import Kernel, with_ones
-from flowzoo.nets.products import FEW_PIXELS, convolved_by_taps, is_product, is_thin, multiplied
+from flowzoo.nets.kernels import Kernel, add_to_each_, with_ones
+from flowzoo.nets.products import FEW_PIXELS, convolved, is_product, multiplied
 from flowzoo.nets.relu import relu_
 
 Layer = Callable[[Tensor], Tensor]
@@ -40,9 +39,9 @@ def settle(kernels: Sequence[Kernel], input_is_kept: bool = False) -> Layer:
             layers.append(partial(_laid_out, dtype=dtype))
         layers.append(_convolution(kernel, fused))
         if edge is not None:
-            layers.append(partial(_add_to_each_, edge))
+            layers.append(partial(add_to_each_, edge))
         if index < last and not fused:
-            layers.append(torch.relu_ if dtype == torch.float32 else relu_)
+            layers.append(relu_)
 
     def network(x: Tensor) -> Tensor:
         for layer in layers:
@@ -59,16 +58,11 @@ def _convolution(kernel: Kernel, rectified: bool) -> Layer:
         pads, ones, then = [padding] * 2, [1, 1], "relu" if rectified else "none"
         packed = torch.ops.mkldnn._convolution_pointwise
         return lambda x: packed(x, weight, bias, pads, ones, ones, 1, then, [], "")
-    if is_product(weight):
-        matrix, most = weight.flatten(1).t(), FEW_PIXELS * weight.shape[1]
-        return lambda x: multiplied(x, matrix, bias) if x.numel() <= most else F.conv2d(x, weight, bias)
-
-    def convolve(x: Tensor) -> Tensor:
-        if is_thin(weight, len(x), x.shape[2:]):
-            return convolved_by_taps(x, weight, bias)
-        return F.conv2d(x, weight, bias, padding=padding)
-
-    return convolve
+    if not is_product(weight):
+        return lambda x: convolved(x, weight, bias, padding)
+    # What few pixels are multiplied by is made once.
+    matrix, most = weight.flatten(1).t(), FEW_PIXELS * weight.shape[1]
+    return lambda x: multiplied(x, matrix, bias) if x.numel() <= most else convolved(x, weight, bias, padding)
 
 
 def _laid_out(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -76,9 +70,3 @@ def _laid_out(x: Tensor, dtype: torch.dtype) -> Tensor:
     # As to() does it, but sooner.
     x = x if x.dtype == dtype else x.to(dtype)
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _add_to_each_(rows: Tensor, x: Tensor) -> Tensor:
-    """Adds ``(H W, O)`` to every image of ``(B, O, H, W)``."""
-    # Laid out as the image is.
-    return x.add_(rows.view(*x.shape[2:], -1).permute(2, 0, 1))
