@@ -14,6 +14,8 @@ import flowzoo
 from flowzoo.bijectors import (
     ActNorm,
     AffineCoupling,
+    Bijector,
+    Chain,
     ChannelHalves,
     InvertibleConv1x1,
     ScaleMap,
@@ -49,28 +51,33 @@ def test_a_fused_coupling_is_the_one_by_parts(
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(index))
     x = draw(3, 5, 4, 4)
     leaves = [x, *fused.parameters()]
+    rebuilding = Chain(fused)
+    rebuilding.set_memory("invertible")
 
-    def derived() -> list[Tensor]:
-        z, log_det = fused(x)
+    def derived(bijector: Bijector) -> list[Tensor]:
+        z, log_det = bijector(x)
         loss = (z.square().sum((1, 2, 3)) * log_det).sum()
         return [z, log_det, *torch.autograd.grad(loss, leaves)]
 
-    found = derived()
+    found = derived(fused)
     with pulled_apart(net):
-        expected = derived()
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+        expected = derived(fused)
+        rebuilt_apart = derived(rebuilding)
+    for other in (expected, derived(rebuilding), rebuilt_apart):
+        for a, b in zip(found, other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
     with torch.no_grad():
         for coupling in (fused, fused.eval()):
             z, log_det = coupling(x)
             torch.testing.assert_close((z, log_det), tuple(found[:2]), rtol=1e-10, atol=1e-10)
             again, inverse_log_det = coupling.inverse(z)
             torch.testing.assert_close((again, inverse_log_det), (x, -log_det), rtol=1e-9, atol=1e-9)
-    one_by_one, at_once = (
-        torch.autograd.functional.jacobian(lambda v: fused(v)[0], x[:1], vectorize=vectorize)
-        for vectorize in (False, True)
-    )
-    torch.testing.assert_close(one_by_one, at_once)
+    for bijector in (fused, rebuilding):
+        one_by_one, at_once = (
+            torch.autograd.functional.jacobian(lambda v, f=bijector: f(v)[0], x[:1], vectorize=vectorize)
+            for vectorize in (False, True)
+        )
+        torch.testing.assert_close(one_by_one, at_once)
 
 
 def test_a_network_that_is_watched_is_called_inside_a_fused_coupling() -> None:

@@ -20,6 +20,7 @@ from flowzoo.bijectors.reversal import Pull, Reversed, fresh
 from flowzoo.bijectors.rows import Step, run_row
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.nets.caching import keeps_nothing
+from flowzoo.nets.derivatives import is_batched
 from flowzoo.nets.kernels import Kernel
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo.nets.rectified import RectifiedNetwork
@@ -161,6 +162,27 @@ class AffineCoupling(Coupling):
         # What is to be rebuilt by inversion must be what the backward pass computes again, to the last bit.
         again = not inverse and keeps_nothing()
         return CouplingStep(*plan) if recorded or again else SettledCouplingStep(*plan, inverse)
+
+    def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
+        """As one operation where the coupling is one."""
+        step = None if context is not None else self._reversible_step(z, pull)
+        if step is None:
+            return super().reverse(z, context, pull)
+        x, grad_x, gradients = step.reverse(z, pull.grad_z, pull.grad_log_det)
+        for tensor, gradient in zip(step.tensors, gradients, strict=True):
+            if tensor.requires_grad:
+                pull.sink.add(tensor, gradient)
+        return Reversed(x, grad_x, None)
+
+    def _reversible_step(self, z: Tensor, pull: Pull) -> CouplingStep | None:
+        """The coupling as one operation on parameters, or on folded tensors whose gradients are gathered."""
+        if is_batched(pull.grad_z) or is_batched(pull.grad_log_det):
+            return None
+        with torch.enable_grad():
+            step = self.step(z)
+        if isinstance(step, CouplingStep) and all(tensor.is_leaf for tensor in step.tensors):
+            return step
+        return None
 
     def settings(self) -> tuple[object, ...]:
         """Partition, order, layout, and the name of the scale map."""

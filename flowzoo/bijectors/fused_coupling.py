@@ -71,6 +71,25 @@ class CouplingStep(RecordedStep):
         grad_given = torch.add(grad_direct, grad_given, out=to_given)
         return self.partition.merge(grad_given, grad_b) if grad_x is None else grad_x, gradients
 
+    def reverse(self, z: Tensor, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The input, the gradient at it, and those at :attr:`tensors`, from the result alone."""
+        views = self.partition.views
+        kernels, weights, rest = put_together(self.kernels, self.dtype)
+        given, z_b = views(z)
+        *inputs, parameters = convolve(given, kernels)
+        x, x_b = _beside(z, given, self.partition)
+        _, _, scale = self.elementwise.invert(z_b, parameters, out=x_b)
+        grad_direct, grad_z_b = views(grad_z)
+        grad_x = torch.empty_like(z)
+        to_given, to_b = views(grad_x)
+        kept = z_b if self.elementwise.keeps_output else x_b
+        _, grad_parameters = self.elementwise.pull(kept, scale, self.dtype, grad_z_b, grad_log_det, out=to_b)
+        del parameters, scale
+        grad_given, gradients = pull_back(grad_parameters, [*inputs, *weights], rest, wanted=True)
+        assert grad_given is not None
+        torch.add(grad_direct, grad_given, out=to_given)
+        return x, grad_x, gradients
+
 
 class SettledCouplingStep(Step):
     """The same, or its inverse, without gradients and with all that can be done beforehand done."""

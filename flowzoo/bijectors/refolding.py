@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors.reversal import GradientSink
+from flowzoo.nets.derivatives import is_batched
 from flowzoo.nets.folding import Folding, fold_by_kind
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.tree import modules_of
@@ -65,8 +66,7 @@ def folded_apart(*roots: nn.Module, sink: GradientSink) -> Iterator[None]:
         for folding, stacks in zip(foldings, leaves, strict=True):
             _hand_out_leaves(folding, stacks)
         yield
-        for folding in foldings:
-            _pull_back(folding, sink)
+        _pull_back(foldings, sink)
     finally:
         for folding in foldings:
             for module in folding.modules:
@@ -83,23 +83,26 @@ def _hand_out_leaves(folding: Folding, stacks: tuple[Tensor, ...]) -> None:
         module.prepared = tuple(stack[index] for stack in prepared)
 
 
-def _pull_back(folding: Folding, sink: GradientSink) -> None:
-    outputs, gradients = [], []
-    parts = zip(*(module.together or () for module in folding.modules), strict=True)
-    for stack, leaves in zip(folding.stacks, parts, strict=True):
-        found = [sink.pop(leaf) for leaf in leaves]
-        if any(gradient is not None for gradient in found):
-            outputs.append(stack)
-            gradients.append(_stack_like(stack, found))
+def _pull_back(foldings: list[Folding], sink: GradientSink) -> None:
+    outputs, gradients, modules = [], [], []
+    for folding in foldings:
+        modules += folding.modules
+        parts = zip(*(module.together or () for module in folding.modules), strict=True)
+        for stack, leaves in zip(folding.stacks, parts, strict=True):
+            found = [sink.pop(leaf) for leaf in leaves]
+            if any(gradient is not None for gradient in found):
+                outputs.append(stack)
+                gradients.append(_stack_like(stack, found))
     if not outputs:
         return
     # A module may be there twice, its parameters may not.
-    own = (p for module in folding.modules for p in module.parameters() if p.requires_grad)
+    inside = dict.fromkeys(m for module in modules for m in modules_of(module))
+    own = (p for m in inside for p in m._parameters.values() if p is not None and p.requires_grad)
     parameters = list(dict.fromkeys(own))
     # Typed as tensors throughout, but what an output does not depend on comes back as None.
     pulled: tuple[Tensor | None, ...] = torch.autograd.grad(outputs, parameters, gradients, allow_unused=True)
     for parameter, gradient in zip(parameters, pulled, strict=True):
-        if gradient is None or gradient.stride() == parameter.stride():
+        if gradient is None or gradient.stride() == parameter.stride() or is_batched(gradient):
             sink.add(parameter, gradient)
         else:
             # Autograd would copy it too, but all of them at once and at the end.
@@ -108,6 +111,10 @@ def _pull_back(folding: Folding, sink: GradientSink) -> None:
 
 def _stack_like(stack: Tensor, parts: list[Tensor | None]) -> Tensor:
     """Stacks what is there over zeros, in the memory layout of ``stack``."""
+    if any(part is not None and is_batched(part) for part in parts):
+        # Many gradients at once, which torch cannot write in place.
+        nothing = torch.zeros_like(stack[0])
+        return torch.stack([nothing if part is None else part for part in parts])
     out = torch.empty_like(stack)
     for row, part in zip(out.unbind(), parts, strict=True):
         if part is None:
