@@ -8,8 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowzoo.nets.caching import CachesInEval, watched
+from flowzoo.nets.derivatives import is_transformed
+from flowzoo.nets.rectified_linear import multiply, rectified_linears
 
-class MLP(nn.Module):
+MANY_ROWS = 64
+"""Rows of a batch from which on products with matrices laid out beforehand are the faster ones."""
+
+
+class MLP(CachesInEval):
     """Linear layers with ReLU between them and a linear output (NICE, section 5.1)."""
 
     def __init__(
@@ -35,8 +42,39 @@ class MLP(nn.Module):
         """``(B, in_features)``, and a context ``(B, K)`` concatenated to it, to ``(B, out_features)``."""
         if context is not None:
             x = torch.cat((x, context), dim=1)
+        if self._is_plain(x):
+            return self._multiplied(x)
         *hidden, last = self.layers
         for layer in hidden:
             x = F.relu(layer(x), inplace=True)
         out: Tensor = last(x)
         return out
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """Whether this comes to products on a CPU, and nobody wants the layers to be called."""
+        if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or x.ndim != 2:
+            return False
+        if torch.compiler.is_compiling() or is_transformed() or torch.is_autocast_enabled("cpu"):
+            return False
+        linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in self.layers)
+        return (
+            linear
+            and not any("forward" in layer.__dict__ for layer in self.layers)
+            and not watched(self.layers)
+        )
+
+    def _multiplied(self, x: Tensor) -> Tensor:
+        weights: list[Tensor] = [layer.weight for layer in self.layers]  # type: ignore[misc]
+        biases: list[Tensor] = [layer.bias for layer in self.layers]  # type: ignore[misc]
+        if torch.is_grad_enabled():
+            self.forget()
+            return rectified_linears(x, weights, biases)
+        matrices = [weight.t() for weight in weights]
+        if len(x) >= MANY_ROWS:
+            matrices = self.cached(
+                "matrices",
+                lambda: weights,
+                lambda: [matrix.contiguous() for matrix in matrices],
+                lambda: matrices,
+            )
+        return multiply(x, matrices, biases)
