@@ -28,6 +28,7 @@ from flowzoo.bijectors import (
 )
 from flowzoo.bijectors.affine import AffineOrder
 from flowzoo.bijectors.passage import LONGEST, Part, through
+from flowzoo.bijectors.rows import Row
 from flowzoo.bijectors.turns import Turns
 from flowzoo.errors import InputError
 from flowzoo.nets.conv import ConvNet
@@ -236,8 +237,8 @@ def test_a_bijector_that_does_more_than_its_class_is_called(name: str, more: typ
 def joined(parts: Iterable[Part]) -> list[object]:
     """Of each part the length of a row, the number of couplings that take turns, or its class."""
     return [
-        len(part)
-        if isinstance(part, tuple)
+        len(part.steps)
+        if isinstance(part, Row)
         else f"{len(part.couplings)} turns"
         if isinstance(part, Turns)
         else type(part)
@@ -273,7 +274,7 @@ def test_a_model_joins_its_bijectors_once() -> None:
     assert isinstance(chain, Chain)
     kept = [(flow.log_prob(x, noise=noise), dict(chain._kept))[1] for _ in range(2)]
     (first,), (second,) = (entries.values() for entries in kept)
-    assert any(isinstance(part, tuple) for part in first.value.parts)
+    assert any(isinstance(part, Row) for part in first.value.parts)
     assert first.value is second.value
 
 

@@ -20,11 +20,12 @@ AffineOrder = Literal["shift-scale", "scale-shift"]
 ParameterLayout = Literal["halves", "interleaved"]
 
 
-def shift_and_raw(parameters: Tensor, layout: ParameterLayout) -> tuple[Tensor, Tensor]:
-    """Views of a network's output ``(B, 2 C, ...)`` as shifts and raw log-scales, both ``(B, C, ...)``."""
+def shift_and_raw(parameters: Tensor, layout: ParameterLayout, dim: int = 1) -> tuple[Tensor, Tensor]:
+    """Views of a network's output as shifts and raw log-scales: ``2 C`` channels, in this dimension, as twice ``C``."""
     if layout == "interleaved":
-        return parameters[:, 0::2], parameters[:, 1::2]
-    shift, raw = parameters.chunk(2, dim=1)
+        every = (slice(None),) * dim
+        return parameters[*every, 0::2], parameters[*every, 1::2]
+    shift, raw = parameters.chunk(2, dim=dim)
     return shift, raw
 
 
@@ -51,102 +52,101 @@ class AffineMap(NamedTuple):
     def in_bias(self, kernel: Kernel) -> tuple[AffineMap, Kernel]:
         """The same with the offset in the bias of the network's last convolution, outside of autograd."""
         bias = kernel.bias.detach().clone()
-        _, raw = shift_and_raw(bias[None], self.layout)
+        _, raw = shift_and_raw(bias, self.layout, dim=0)
         raw.add_(self.scale_map.offset)
         return self._replace(offset_added=True), kernel._replace(bias=bias)
 
-    def map(self, x: Tensor, parameters: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The mapped x, the sum of log s for each item, and s.
+    def map(
+        self, x: Tensor, shift: Tensor, raw: Tensor, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The mapped x, log s, and s.
 
         Args:
-            x: ``(B, C, ...)``.
-            parameters: ``(B, 2 C, ...)`` in the dtype of ``x`` or a narrower one.
+            x: Of any shape.
+            shift: t, of the shape of ``x`` and its dtype or a narrower one.
+            raw: Raw log-scales, of the same.
             out: Where the mapped x goes, which may be ``x``; a new tensor if not given.
         """
-        out = torch.empty_like(x) if out is None else out
-        shift, raw = shift_and_raw(parameters, self.layout)
         scale, log_scale = self.scale_map.scale_into(torch.empty_like(x), raw, self.offset_added)
+        out = torch.empty_like(x) if out is None else out
         if self.order == "shift-scale":
             torch.add(x, shift, out=out).mul_(scale)
         else:
             torch.mul(x, scale, out=out).add_(shift)
-        return out, sum_per_item(log_scale), scale
+        return out, log_scale, scale
 
     def invert(
-        self, z: Tensor, parameters: Tensor, out: Tensor | None = None
+        self, z: Tensor, shift: Tensor, raw: Tensor, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The x that is mapped to z, the sum of -log s for each item, and s."""
-        out = torch.empty_like(z) if out is None else out
-        shift, raw = shift_and_raw(parameters, self.layout)
+        """The x that is mapped to z, log s, and s."""
         scale, log_scale = self.scale_map.scale_into(torch.empty_like(z), raw, self.offset_added)
+        out = torch.empty_like(z) if out is None else out
         if self.order == "shift-scale":
             torch.div(z, scale, out=out).sub_(shift)
         else:
             torch.sub(z, shift, out=out).div_(scale)
-        return out, sum_per_item(log_scale).neg_(), scale
+        return out, log_scale, scale
 
     def pull(
         self,
         kept: Tensor,
         scale: Tensor,
-        dtype: torch.dtype,
         grad_z: Tensor,
-        grad_log_det: Tensor,
+        grad_log_scale: Tensor,
+        to_parameters: tuple[Tensor, Tensor],
         out: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The gradients at x and at the parameters.
+    ) -> Tensor:
+        """The gradient at x; those at shifts and raw log-scales are written where they are wanted.
 
         Args:
             kept: z or, in scale-shift order, x.
             scale: s.
-            dtype: That of the parameters.
             grad_z: The gradient at z.
-            grad_log_det: The gradient at the sum of log s, ``(B,)``.
+            grad_log_scale: What comes from elsewhere to the gradient at log s, to be broadcast.
+            to_parameters: Where the gradients at shifts and raw log-scales go.
             out: Where the gradient at x goes, which may be ``grad_z``; a new tensor if not given.
         """
-        grad_log_det = grad_log_det.view(-1, *(1,) * (grad_z.ndim - 1))
-        # Made for the network, which has the channels of a pixel side by side.
-        batch, channels, *size = grad_z.shape
-        # Of many gradients at once that at log s alone may be one.
-        like = grad_log_det if is_batched(grad_log_det) else grad_z
-        grad = like.new_empty((batch, *size, 2 * channels), dtype=dtype).movedim(-1, 1)
-        to_shift, to_raw = shift_and_raw(grad, self.layout)
+        to_shift, to_raw = to_parameters
         if self.order == "shift-scale":
             # dz / d log s = (x + t) s = z
-            grad_log_scale = torch.addcmul(grad_log_det, grad_z, kept)
+            grad_log_scale = torch.addcmul(grad_log_scale, grad_z, kept)
             grad_x = torch.mul(grad_z, scale, out=out)
             to_shift.copy_(grad_x)
         else:
             # dz / d log s = x s
             to_shift.copy_(grad_z)
             grad_x = torch.mul(grad_z, scale, out=out)
-            grad_log_scale = torch.addcmul(grad_log_det, grad_x, kept)
+            grad_log_scale = torch.addcmul(grad_log_scale, grad_x, kept)
         to_raw.copy_(self.scale_map.pull(grad_log_scale, scale))
-        return grad_x, grad
+        return grad_x
 
 
 def affine(x: Tensor, parameters: Tensor, elementwise: AffineMap) -> tuple[Tensor, Tensor]:
-    """:meth:`AffineMap.map` with gradients: the mapped x, in the memory layout of ``x``, and sums of log s ``(B,)``."""
+    """:meth:`AffineMap.map` with gradients, by a network's output.
+
+    Returns:
+        The mapped x, in the memory layout of ``x``, and sums of log s ``(B,)``.
+    """
     if not torch.is_grad_enabled():
-        z, log_det, _ = elementwise.map(x, parameters)
-    else:
-        z, log_det = _Affine.apply(x, parameters, elementwise)
+        z, log_scale, _ = elementwise.map(x, *shift_and_raw(parameters, elementwise.layout))
+        return z, sum_per_item(log_scale)
+    z, log_det = _Affine.apply(x, parameters, elementwise)
     return z, log_det
 
 
 class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, parameters: Tensor, elementwise: AffineMap) -> tuple[Tensor, Tensor]:
-        z, log_det, scale = elementwise.map(x, parameters)
+        z, log_scale, scale = elementwise.map(x, *shift_and_raw(parameters, elementwise.layout))
         ctx.save_for_backward(z if elementwise.keeps_output else x, scale)
         ctx.elementwise, ctx.dtype = elementwise, parameters.dtype
-        return z, log_det
+        return z, sum_per_item(log_scale)
 
     @staticmethod
     @first_derivative
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         kept, scale = ctx.saved_tensors
-        return *ctx.elementwise.pull(kept, scale, ctx.dtype, grad_z, grad_log_det), None
+        return *_pull(ctx.elementwise, kept, scale, ctx.dtype, grad_z, grad_log_det), None
 
 
 class AffinePull(NamedTuple):
@@ -161,6 +161,25 @@ def affine_reverse(
     z: Tensor, parameters: Tensor, grad_z: Tensor, grad_log_det: Tensor, elementwise: AffineMap
 ) -> AffinePull:
     """The inverse and the gradients of :func:`affine` from its output alone; outside of autograd."""
-    x, _, scale = elementwise.invert(z, parameters)
+    x, _, scale = elementwise.invert(z, *shift_and_raw(parameters, elementwise.layout))
     kept = z if elementwise.keeps_output else x
-    return AffinePull(x, *elementwise.pull(kept, scale, parameters.dtype, grad_z, grad_log_det))
+    return AffinePull(x, *_pull(elementwise, kept, scale, parameters.dtype, grad_z, grad_log_det))
+
+
+def _pull(
+    elementwise: AffineMap,
+    kept: Tensor,
+    scale: Tensor,
+    dtype: torch.dtype,
+    grad_z: Tensor,
+    grad_log_det: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The gradients at x and at the parameters, which are in this dtype."""
+    grad_log_det = grad_log_det.view(-1, *(1,) * (grad_z.ndim - 1))
+    # Made for the network, which has the channels of a pixel side by side.
+    batch, channels, *size = grad_z.shape
+    # Of many gradients at once that at log s alone may be one.
+    like = grad_log_det if is_batched(grad_log_det) else grad_z
+    grad = like.new_empty((batch, *size, 2 * channels), dtype=dtype).movedim(-1, 1)
+    to_parameters = shift_and_raw(grad, elementwise.layout)
+    return elementwise.pull(kept, scale, grad_z, grad_log_det, to_parameters), grad

@@ -14,6 +14,7 @@ from flowzoo.bijectors.base import Bijector, sum_terms, zero_log_det
 from flowzoo.bijectors.passage import Part, marks, through
 from flowzoo.bijectors.refolding import folded_apart, windows
 from flowzoo.bijectors.reversal import Pull, Reversed, frozen_statistics, run_by_inversion
+from flowzoo.bijectors.rows import Row
 from flowzoo.errors import ConfigError
 from flowzoo.nets.caching import CachesInEval
 from flowzoo.nets.folding import folded_together, same_folding
@@ -83,7 +84,7 @@ class Chain(Bijector, CachesInEval):
         known: _Known | None = self.known(key)
         holds = known is not None and known.holds(bijectors)
         z, terms, used = through(known.parts if known and holds else bijectors, x, context, inverse=inverse)
-        if not holds and any(isinstance(part, tuple) for part in used):
+        if not holds and any(isinstance(part, Row) for part in used):
             self.keep(key, _Known(marks(bijectors), used))
         return z, terms
 

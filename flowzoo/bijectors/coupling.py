@@ -17,7 +17,7 @@ from flowzoo.bijectors.base import Bijector, sum_per_item, zero_log_det
 from flowzoo.bijectors.fused_coupling import CouplingStep, SettledCouplingStep
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.reversal import Pull, Reversed, fresh
-from flowzoo.bijectors.rows import Step, run_row
+from flowzoo.bijectors.rows import Row, Step
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.nets.caching import keeps_nothing
 from flowzoo.nets.derivatives import is_batched
@@ -146,11 +146,11 @@ class AffineCoupling(Coupling):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         step = None if context is not None else self.step(x)
-        return super()._forward(x, context) if step is None else run_row(x, (step,))
+        return super()._forward(x, context) if step is None else Row((step,)).run(x)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         step = None if context is not None else self.step(z, inverse=True)
-        return super()._inverse(z, context) if step is None else run_row(z, (step,))
+        return super()._inverse(z, context) if step is None else Row((step,), inverse=True).run(z)
 
     def step(self, like: Tensor, inverse: bool = False) -> Step | None:
         """The whole coupling as one operation, if its network is convolutions and nobody watches them."""
@@ -158,7 +158,7 @@ class AffineCoupling(Coupling):
         kernels = None if inverse and recorded else self._kernels(like)
         if kernels is None:
             return None
-        plan = kernels, self.computed_in(like), self.partition, self._map()
+        plan = kernels, self.computed_in(like), self.partition, self._map(), like.shape[2:]
         # What is to be rebuilt by inversion must be what the backward pass computes again, to the last bit.
         again = not inverse and keeps_nothing()
         return CouplingStep(*plan) if recorded or again else SettledCouplingStep(*plan, inverse)

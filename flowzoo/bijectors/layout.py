@@ -24,6 +24,11 @@ def channel_rows(x: Tensor) -> Tensor:
     return x.transpose(0, 1).reshape(x.shape[1], -1)
 
 
+def from_channel_rows(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of :func:`channel_rows`, with B, H and W of ``like``: a view, channel-major if ``rows`` are."""
+    return rows.view(len(rows), like.shape[0], *like.shape[2:]).transpose(0, 1)
+
+
 def split_channels(x: Tensor, first: int) -> tuple[Tensor, Tensor]:
     """``(B, C, ...)`` into its ``first`` channels and the others, as views."""
     # Backwards, a split is one concatenation; two slices are two zero-filled tensors and their sum.

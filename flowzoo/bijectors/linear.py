@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
-from flowzoo.bijectors.mixing import MixingStep, PixelMap, SettledMixingStep, mixed, pixels_of, pull_mixed
+from flowzoo.bijectors.mixing import MixingStep, PixelMap, mixed, pull_mixed
 from flowzoo.bijectors.normalization import ActNorm
 from flowzoo.bijectors.refolding import folded_apart
 from flowzoo.bijectors.reversal import Pull, Reversed
-from flowzoo.bijectors.rows import Step, run_row
+from flowzoo.bijectors.rows import Row, Step
 from flowzoo.errors import InputError
 from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
@@ -103,42 +103,38 @@ class InvertibleConv1x1(Bijector, Folds):
         require_shape(self, x, (self.channels, *(-1,) * (x.ndim - 2)))
         if self.actnorm is not None and self.actnorm.wants_init():
             self.actnorm.initialize_from(x)
-        return run_row(x, (self._mixing(x),))
+        return Row((self._mixing(),)).run(x)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_shape(self, z, (self.channels, *(-1,) * (z.ndim - 2)))
-        whole = self._whole_inverse(z)
-        return whole.apply(z), whole.log_det.expand(z.shape[0])
+        return self._pixel_inverse().apply(z)
 
     def step(self, like: Tensor, inverse: bool = False) -> Step | None:
         """The map of pixels; its inverse only without gradients."""
         if like.shape[1] != self.channels or (self.actnorm is not None and self.actnorm.wants_init()):
             return None
         if inverse:
-            return None if torch.is_grad_enabled() else SettledMixingStep(self._whole_inverse(like), like)
-        return self._mixing(like)
+            return None if torch.is_grad_enabled() else MixingStep(self._pixel_inverse())
+        return self._mixing()
 
-    def _mixing(self, x: Tensor) -> Step:
+    def _mixing(self) -> MixingStep:
         if torch.is_grad_enabled():
             self.forget()
-            return MixingStep(self._folded(), x)
-        pixels = pixels_of(x)
-        whole = self.cached(("forward", pixels), self.raw, lambda: self._folded().over(pixels, x.dtype))
-        return SettledMixingStep(whole, x)
+            return MixingStep(self._folded())
+        return MixingStep(self.cached("forward", self.raw, self._folded))
 
-    def _whole_inverse(self, z: Tensor) -> PixelMap:
-        pixels = pixels_of(z)
-        return self.cached(("inverse", pixels), self.raw, lambda: self._fold_inverse().over(pixels, z.dtype))
+    def _pixel_inverse(self) -> PixelMap:
+        return self.cached("inverse", self.raw, self._fold_inverse)
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """In closed form: x = M^-1 (z - b), and the gradients at x, M and b of z = M x + b."""
         if self.together is None:
             with folded_apart(self, sink=pull.sink):
                 return self.reverse(z, context, pull)
-        log_det, matrix, *bias = self.together
+        _, matrix, *bias = self.together
         inverse, *shift = self.prepared
         x = mixed(z, inverse, *shift)
-        gradients = pull_mixed(x, bool(bias), log_det.dtype, pull.grad_z, pull.grad_log_det)
+        gradients = pull_mixed(x, bool(bias), pull.grad_z, pull.grad_log_det)
         for leaf, gradient in zip(self.together, gradients, strict=False):
             if leaf.requires_grad:
                 pull.sink.add(leaf, gradient)

@@ -48,8 +48,11 @@ class Partition(ABC):
         """Zeroes what belongs to the conditioner in a tensor shaped like the transformed half."""
         return elementwise
 
-    def views(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`split`, of a partition that :attr:`has_views`: two views of ``x``, which may be written to."""
+    def views(self, x: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
+        """As :meth:`split`, of a partition that :attr:`has_views`: two views of ``x``, which may be written to.
+
+        Such a partition parts channels, and ``x`` has them in ``dim``.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no views")
 
     def complement(self) -> Self:
@@ -72,10 +75,10 @@ class ChannelHalves(Partition):
 
     has_views: ClassVar[bool] = True
 
-    def views(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def views(self, x: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
         """Two runs of channels."""
-        middle = _middle(x)
-        first, second = x[:, :middle], x[:, middle:]
+        middle = _middle(x, dim)
+        first, second = torch.split_with_sizes(x, [middle, x.shape[dim] - middle], dim)
         return (second, first) if self.swap else (first, second)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,12 +88,12 @@ class ChannelHalves(Partition):
         return join_channels(first, second)
 
 
-def _middle(x: Tensor) -> int:
-    if x.shape[1] < 2:
+def _middle(x: Tensor, dim: int = 1) -> int:
+    if x.shape[dim] < 2:
         raise InputError(
             f"ChannelHalves needs at least 2 channels; got shape {tuple(x.shape)}. Squeeze first."
         )
-    return (x.shape[1] + 1) // 2
+    return (x.shape[dim] + 1) // 2
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flowzoo.bijectors.base import Bijector
 from flowzoo.bijectors.coupling import AffineCoupling, Coupling
-from flowzoo.bijectors.rows import Step, run_row
+from flowzoo.bijectors.rows import Row, Step
 from flowzoo.bijectors.turns import Turns, take_turns
 from flowzoo.nets.caching import is_watched, watched
 from flowzoo.nets.rectified import computed_in
@@ -20,7 +20,7 @@ from flowzoo.nets.rectified import computed_in
 LONGEST = 8
 """Steps of a row whose activations are stored: they are let go together, behind the gradients of all its weights."""
 
-Part = Bijector | Turns | tuple[Step, ...]
+Part = Bijector | Turns | Row
 
 
 def through(
@@ -52,7 +52,7 @@ def through(
             x, found = part.run(x, inverse=inverse)
             terms += found
         else:
-            x, term = run_row(x, part)
+            x, term = part.run(x)
             terms.append(term)
         used.append(part)
     return x, terms, used
@@ -81,7 +81,7 @@ def _joined(first: Bijector, left: deque[Part], like: Tensor, inverse: bool) -> 
         if step is not None:
             left.popleft()
     if row:
-        return tuple(row)
+        return Row(row, inverse)
     turns: list[Coupling] = []
     behind = first
     while isinstance(behind, Coupling) and _is_by_halves(behind):

@@ -1,12 +1,16 @@
 """Bijectors one after the other as one operation with a backward pass of its own.
 
 In a deep flow of narrow layers, what every operation costs beside its arithmetic adds up to as much as the arithmetic:
-nodes of the graph, checks, tensors made to be read once. In a row these are paid once, and what nothing else holds is
-written over.
+nodes of the graph, checks, views, tensors made to be read once. In a row these are paid once, and what nothing else
+holds is written over.
+
+Within a row a batch ``(B, C, H, W)`` is a matrix ``(C, N)``, one channel a line, of the N = B H W pixels of all images
+one after the other.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors.base import sum_terms
+from flowzoo.bijectors.layout import channel_rows, from_channel_rows
 from flowzoo.nets.derivatives import first_derivative, is_batched
 
 
@@ -22,32 +26,35 @@ class Mapped(NamedTuple):
     """What a step made of a batch.
 
     Attributes:
-        z: The result.
-        log_det: Its log-determinant ``(B,)``.
+        z: The result, ``(C, N)``.
+        log_derivatives: Tensor held by nothing else of which the sum over an item is its log-determinant, ``(K, N)``,
+            less :attr:`Step.log_det`; None for nothing.
         saved: Tensors for the backward pass.
         rest: What else it needs.
         free: Whether nothing else holds ``z``, so that the next step may write over it.
     """
 
     z: Tensor
-    log_det: Tensor
+    log_derivatives: Tensor | None
     saved: Sequence[Tensor]
     rest: Any = None
     free: bool = False
 
 
 class Incoming(NamedTuple):
-    """The gradients at a step's result.
+    """The gradients at a step's results.
 
     Attributes:
-        z: That at z.
-        log_det: That at the log-determinant, ``(B,)``.
+        z: That at z, ``(C, N)``.
+        log_derivatives: That at each line of the log-derivatives, ``(N,)``.
+        log_det: That at :attr:`Step.log_det`, a float64 scalar.
         free: Whether nothing else holds ``z``, so that the step may write over it.
         batched: Whether these are many gradients at once, which torch cannot write in place.
         wanted: Whether the gradient at the step's input is wanted.
     """
 
     z: Tensor
+    log_derivatives: Tensor
     log_det: Tensor
     free: bool
     batched: bool
@@ -55,11 +62,21 @@ class Incoming(NamedTuple):
 
 
 class Step(ABC):
-    """What a bijector comes to for now: a map that keeps a batch's shape, outside of autograd."""
+    """What a bijector comes to for now: a map of matrices ``(C, N)``, outside of autograd.
+
+    Attributes:
+        log_det: The log-determinant that every pixel has, whatever its values: a float64 scalar, or None for 0.
+    """
+
+    log_det: Tensor | None = None
 
     @abstractmethod
-    def apply(self, x: Tensor, free: bool) -> tuple[Tensor, Tensor]:
-        """Maps a batch, which may be written over if it is ``free``: z, held by nothing else, and log-determinants."""
+    def apply(self, x: Tensor, free: bool) -> tuple[Tensor, Tensor | None]:
+        """Maps a batch, which may be written over if it is ``free``, to what nothing else holds.
+
+        Returns:
+            z, and the log-derivatives as in :class:`Mapped`; of a step that inverts a map, those of that map.
+        """
 
 
 class RecordedStep(Step):
@@ -81,59 +98,95 @@ class RecordedStep(Step):
     ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
         """The gradients at the input, held by nothing else, and at :attr:`tensors`, from what :meth:`map` saved."""
 
-    def apply(self, x: Tensor, free: bool) -> tuple[Tensor, Tensor]:
+    def apply(self, x: Tensor, free: bool) -> tuple[Tensor, Tensor | None]:
         """See :class:`Step`."""
         mapped = self.map(x, free)
-        return mapped.z, mapped.log_det
+        return mapped.z, mapped.log_derivatives
 
 
-def run_row(x: Tensor, steps: Sequence[Step]) -> tuple[Tensor, Tensor]:
-    """The steps one after the other, recorded ones if gradients are: the result and the log-determinant ``(B,)``."""
-    if torch.is_grad_enabled():
-        recorded = [step for step in steps if isinstance(step, RecordedStep)]
-        assert len(recorded) == len(steps), "a step without a backward pass among gradients"
-        z, log_det = _Row.apply(x, recorded, *[tensor for step in recorded for tensor in step.tensors])
-        return z, log_det
-    terms, free = [], False
-    for step in steps:
-        x, term = step.apply(x, free)
-        terms.append(term)
-        free = True
-    return x, sum_terms(terms)
+class Row:
+    """Steps one after the other; all of them map, or all of them invert what they are of."""
+
+    def __init__(self, steps: Sequence[Step], inverse: bool = False) -> None:
+        self.steps = steps
+        self.inverse = inverse
+        with torch.no_grad():
+            constants = [step.log_det for step in steps if step.log_det is not None]
+            self.log_det = torch.stack(constants).sum() if constants else None
+
+    def run(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``(B, C, ...)``, with gradients if they are recorded: the result and the log-determinant ``(B,)``."""
+        if torch.is_grad_enabled():
+            recorded = [step for step in self.steps if isinstance(step, RecordedStep)]
+            assert len(recorded) == len(self.steps), "a step without a backward pass among gradients"
+            z, log_det = _Row.apply(x, self, *[tensor for step in recorded for tensor in step.tensors])
+            return z, log_det
+        sums: list[Tensor] = []
+        z, free = channel_rows(x), False
+        for step in self.steps:
+            z, term = step.apply(z, free)
+            add_term(sums, term)
+            free = True
+        return from_channel_rows(z, like=x), self.sum(sums, x)
+
+    def sum(self, terms: Sequence[Tensor], x: Tensor) -> Tensor:
+        """The log-determinant ``(B,)`` of what these log-derivatives and the steps' own ones add up to."""
+        pixels = math.prod(x.shape[2:])
+        own = None if self.log_det is None else (self.log_det * pixels).to(x.dtype)
+        total: Tensor | None = None
+        for term in terms:
+            of_items = term.view(len(term), x.shape[0], pixels).sum((0, 2))
+            total = of_items if total is None else total.add_(of_items)
+        if total is None:
+            return x.new_zeros(x.shape[0]) if own is None else own.expand(x.shape[0])
+        total = total.neg_() if self.inverse else total
+        return total if own is None else total.add_(own)
+
+
+def add_term(sums: list[Tensor], term: Tensor | None) -> None:
+    """Adds log-derivatives to the last of the sums, if they are of one shape; else they are a sum of their own."""
+    if term is not None and sums and sums[-1].shape == term.shape:
+        sums[-1].add_(term)
+    elif term is not None:
+        sums.append(term)
 
 
 class _Row(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, steps: Sequence[RecordedStep], *tensors: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, row: Row, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         saved: list[Tensor] = []
-        terms, free = [], False
-        ctx.steps, ctx.kept = steps, []
-        for step in steps:
-            x, term, own, rest, free = step.map(x, free)
-            terms.append(term)
+        sums: list[Tensor] = []
+        ctx.row, ctx.kept, ctx.pixels = row, [], math.prod(x.shape[2:])
+        z, free = channel_rows(x), False
+        for step in row.steps:
+            assert isinstance(step, RecordedStep)
+            z, term, own, rest, free = step.map(z, free)
+            add_term(sums, term)
             saved += own
             ctx.kept.append((len(own), rest))
         ctx.save_for_backward(*saved)
-        return x, sum_terms(terms)
+        return from_channel_rows(z, like=x), row.sum(sums, x)
 
     @staticmethod
     @first_derivative
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         saved = list(ctx.saved_tensors)
         batched = is_batched(grad_z) or is_batched(grad_log_det)
-        grad: Tensor | None = grad_z
+        # What the steps have in common.
+        for_pixels = grad_log_det[:, None].expand(-1, ctx.pixels).reshape(-1)
+        for_constants = grad_log_det.double().sum() * ctx.pixels
+        given = channel_rows(grad_z)
+        grad: Tensor | None = given
         found: list[Tensor | None] = []
-        for index in reversed(range(len(ctx.steps))):
+        for index in reversed(range(len(ctx.row.steps))):
             assert grad is not None
             count, rest = ctx.kept[index]
             own = saved[len(saved) - count :]
             del saved[len(saved) - count :]
             wanted = index > 0 or ctx.needs_input_grad[0]
             # What a step gave, nothing else holds.
-            free = grad is not grad_z and not batched
-            incoming = Incoming(grad, grad_log_det, free, batched, wanted)
-            grad, gradients = ctx.steps[index].pull(own, rest, incoming)
+            free = grad is not given and not batched
+            incoming = Incoming(grad, for_pixels, for_constants, free, batched, wanted)
+            grad, gradients = ctx.row.steps[index].pull(own, rest, incoming)
             found[:0] = gradients
-        return grad, None, *found
+        return None if grad is None else from_channel_rows(grad, like=grad_z), None, *found
