@@ -155,10 +155,11 @@ class AffineCoupling(Coupling):
     def step(self, like: Tensor, inverse: bool = False) -> Step | None:
         """The whole coupling as one operation, if its network is convolutions and nobody watches them."""
         recorded = torch.is_grad_enabled()
-        kernels = None if inverse and recorded else self._kernels(like)
+        dtype = self.computed_in(like)
+        kernels = None if inverse and recorded else self._kernels(like, dtype)
         if kernels is None:
             return None
-        plan = kernels, self.computed_in(like), self.partition, self._map(), like.shape[2:]
+        plan = kernels, dtype, self.partition, self._map(), like.shape[2:]
         # What is to be rebuilt by inversion must be what the backward pass computes again, to the last bit.
         again = not inverse and keeps_nothing()
         return CouplingStep(*plan) if recorded or again else SettledCouplingStep(*plan, inverse)
@@ -188,14 +189,14 @@ class AffineCoupling(Coupling):
         """Partition, order, layout, and the name of the scale map."""
         return self.partition, self.order, self.layout, self.scale_map.name
 
-    def _kernels(self, x: Tensor) -> list[Kernel] | None:
-        """The network's kernels, if the whole coupling may be one operation."""
+    def _kernels(self, x: Tensor, dtype: torch.dtype) -> list[Kernel] | None:
+        """The network's kernels for halves of ``x``, if the whole coupling may be one operation."""
         net = self.net
         if not isinstance(net, RectifiedNetwork) or x.ndim != 4:
             return None
         if not (self.partition.has_views and self._is_fused) or self.random_states is not None:
             return None
-        return net.kernels(self.partition.views(x)[0], self.computed_in(x))
+        return net.kernels(x, dtype)
 
     def _map(self) -> AffineMap:
         return AffineMap(self.scale_map, self.order, self.layout)

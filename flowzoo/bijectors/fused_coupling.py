@@ -72,8 +72,12 @@ class CouplingStep(RecordedStep):
             grad_x = torch.empty_like(kept)
             to_given, to_b = views(grad_x, dim=0)
         _, b = views(kept, dim=0)
-        grad_b, grad_parameters = self._pull_map(b, scale, grad_b_out, incoming.log_derivatives, to_b)
-        grad_given, gradients = pull_back(grad_parameters, saved, rest, wanted=wanted)
+        grad_b, grad_parameters = self._pull_map(
+            b, scale, grad_b_out, incoming.log_derivatives, to_b, incoming.batched
+        )
+        grad_given, gradients = pull_back(
+            grad_parameters, saved, rest, wanted=wanted, batched=incoming.batched
+        )
         if grad_given is None:
             return None, gradients
         grad_given = torch.add(grad_direct, channel_rows(grad_given), out=to_given)
@@ -94,21 +98,29 @@ class CouplingStep(RecordedStep):
         to_given, to_b = views(grad_x, dim=0)
         kept = z_b if self.elementwise.keeps_output else x_b
         for_pixels = grad_log_det[:, None].expand(-1, self.size.numel()).reshape(-1)
-        _, grad_parameters = self._pull_map(kept, scale, grad_z_b, for_pixels, to_b)
+        _, grad_parameters = self._pull_map(kept, scale, grad_z_b, for_pixels, to_b, False)
         del parameters, scale
-        grad_given, gradients = pull_back(grad_parameters, [*inputs, *weights], rest, wanted=True)
+        grad_given, gradients = pull_back(
+            grad_parameters, [*inputs, *weights], rest, wanted=True, batched=False
+        )
         assert grad_given is not None
         torch.add(grad_direct, channel_rows(grad_given), out=to_given)
         return from_channel_rows(x, like=z), from_channel_rows(grad_x, like=z), gradients
 
     def _pull_map(
-        self, kept: Tensor, scale: Tensor, grad_z: Tensor, grad_log_scale: Tensor, out: Tensor | None
+        self,
+        kept: Tensor,
+        scale: Tensor,
+        grad_z: Tensor,
+        grad_log_scale: Tensor,
+        out: Tensor | None,
+        batched: bool,
     ) -> tuple[Tensor, Tensor]:
         """The gradients at the transformed half and at the network's output ``(B, O, H, W)``."""
         # Of many gradients at once that at log s alone may be one.
-        like = grad_log_scale if is_batched(grad_log_scale) else grad_z
+        like = grad_log_scale if batched and is_batched(grad_log_scale) else grad_z
         # Made for the network, which has the channels of a pixel side by side.
-        grad = like.new_empty((grad_z.shape[1], 2 * len(grad_z)), dtype=self.dtype)
+        grad = like.new_empty((grad_z.shape[1], 2 * grad_z.shape[0]), dtype=self.dtype)
         to_parameters = self._parted(grad.t())
         grad_x = self.elementwise.pull(kept, scale, grad_z, grad_log_scale, to_parameters, out)
         return grad_x, as_images(grad.t(), self.size)
@@ -151,7 +163,7 @@ class SettledCouplingStep(Step):
 
 def as_images(rows: Tensor, size: torch.Size) -> Tensor:
     """``(C, B H W)`` as ``(B, C, H, W)``: a view."""
-    return rows.view(len(rows), rows.shape[1] // size.numel(), *size).transpose(0, 1)
+    return rows.view(rows.shape[0], rows.shape[1] // size.numel(), *size).transpose(0, 1)
 
 
 def _beside(x: Tensor, given: Tensor, partition: Partition) -> tuple[Tensor, Tensor]:

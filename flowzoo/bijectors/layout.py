@@ -26,7 +26,7 @@ def channel_rows(x: Tensor) -> Tensor:
 
 def from_channel_rows(rows: Tensor, like: Tensor) -> Tensor:
     """The inverse of :func:`channel_rows`, with B, H and W of ``like``: a view, channel-major if ``rows`` are."""
-    return rows.view(len(rows), like.shape[0], *like.shape[2:]).transpose(0, 1)
+    return rows.view(rows.shape[0], like.shape[0], *like.shape[2:]).transpose(0, 1)
 
 
 def split_channels(x: Tensor, first: int) -> tuple[Tensor, Tensor]:

@@ -31,8 +31,8 @@ class MixingStep(RecordedStep):
 
     def __init__(self, pixel: PixelMap) -> None:
         self.tensors = [t for t in pixel if t is not None]
-        self.log_det, self.matrix = pixel.log_det.detach(), pixel.matrix.detach()
-        self.column = None if pixel.bias is None else pixel.bias.detach()[:, None]
+        self.log_det, self.matrix, bias = pixel
+        self.column = None if bias is None else bias[:, None]
 
     def apply(self, x: Tensor, free: bool) -> tuple[Tensor, None]:
         """See :class:`Step`."""

@@ -135,7 +135,7 @@ class Row:
         own = None if self.log_det is None else (self.log_det * pixels).to(x.dtype)
         total: Tensor | None = None
         for term in terms:
-            of_items = term.view(len(term), x.shape[0], pixels).sum((0, 2))
+            of_items = term.view(term.shape[0], x.shape[0], pixels).sum((0, 2))
             total = of_items if total is None else total.add_(of_items)
         if total is None:
             return x.new_zeros(x.shape[0]) if own is None else own.expand(x.shape[0])

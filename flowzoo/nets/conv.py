@@ -95,7 +95,8 @@ class FoldedConv2d(Folds):
 
     def constants(self) -> Hashable:
         """What tells apart layers of the same shapes."""
-        return self.conv.edge_weight is None, self.conv.indicator_channel, self.log_scale_factor
+        conv = self.conv
+        return conv.edge_weight is None, conv.indicator_channel, self.log_scale_factor
 
     def fold(self, *raw: Tensor) -> tuple[Tensor, ...]:
         """Stacks of parameters to stacks of bias ``(K, O)``, scale ``(K, O)``, and what the edge weight came to.
@@ -132,11 +133,13 @@ class FoldedConv2d(Folds):
 
     def _kernel(self, size: torch.Size, bias: Tensor, *others: Tensor) -> Kernel:
         conv = self.conv
-        scale, *edges = others if self.log_scale is not None else (None, *others)
-        edge = edges[0] if edges else None
-        ones, edge = (edge, None) if conv.indicator_channel else (None, edge)
-        outside = None if edge is None else conv.outside(size)
-        return Kernel(conv.weight, bias, scale, edge, ones, outside, conv.padding)
+        weight = conv.weight
+        scale, *edges = others if self.log_scale_factor is not None else (None, *others)
+        if not edges:
+            return Kernel(weight, bias, scale, padding=conv.padding)
+        if conv.indicator_channel:
+            return Kernel(weight, bias, scale, ones=edges[0], padding=conv.padding)
+        return Kernel(weight, bias, scale, edges[0], None, conv.outside(size), conv.padding)
 
 
 class ActNormConv2d(FoldedConv2d, DataDependentInit):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -86,12 +86,14 @@ def fold_by_kind(*roots: nn.Module) -> list[Folding]:
     for module in (module for root in roots for module in modules_of(root)):
         if isinstance(module, Folds):
             raw = module.raw()
-            shapes = tuple((t.shape, t.dtype, t.device) for t in raw)
-            kinds.setdefault((type(module), module.constants(), shapes), []).append((module, raw))
+            kind: list[Any] = [type(module), module.constants()]
+            for tensor in raw:
+                kind += tensor.shape, tensor.dtype, tensor.device
+            kinds.setdefault(tuple(kind), []).append((module, raw))
     found = []
-    for kind in kinds.values():
-        modules = [module for module, _ in kind]
-        stacks = [torch.stack(tensors) for tensors in zip(*(raw for _, raw in kind), strict=True)]
+    for members in kinds.values():
+        modules = [module for module, _ in members]
+        stacks = [torch.stack(tensors) for tensors in zip(*(raw for _, raw in members), strict=True)]
         found.append(Folding(modules, modules[0].fold(*stacks)))
     return found
 

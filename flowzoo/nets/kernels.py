@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -95,8 +95,8 @@ TENSORS = 5
 
 def tensors_of(kernels: Sequence[Kernel]) -> list[Tensor]:
     """All of kernels that has gradients."""
-    fields = (field for kernel in kernels for field in kernel[:TENSORS])
-    return [field for field in fields if isinstance(field, Tensor)]
+    fields: list[Any] = [field for kernel in kernels for field in kernel[:TENSORS]]
+    return [field for field in fields if field is not None]
 
 
 def with_ones(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -68,7 +68,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
     """A convolution that keeps height and width, the fastest way for such a weight and batch."""
     if x.numel() <= FEW_PIXELS * x.shape[1] and is_product(weight):
         return multiplied(x, weight.flatten(1).t(), bias)
-    if is_thin(weight, len(x), x.shape[2:]):
+    if is_thin(weight, x.shape[0], x.shape[2:]):
         return convolved_by_taps(x, weight, bias)
     return F.conv2d(x, weight, bias, padding=padding)
 

@@ -31,7 +31,7 @@ class RectifiedNetwork(nn.Module):
     """Base of networks ``(B, C, H, W)`` to ``(B, O, H, W)`` that may be convolutions with ReLUs between them alone."""
 
     def kernels(self, x: Tensor, dtype: torch.dtype) -> list[Kernel] | None:
-        """The convolutions for such an input and dtype, or None if the network has to be called this time."""
+        """The convolutions for inputs like ``x`` but for their channels, or None if it has to be called this time."""
         return None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -43,8 +43,10 @@ class RectifiedNetwork(nn.Module):
 
 def computed_in(x: Tensor) -> torch.dtype:
     """The dtype in which networks convolve this: its own, or autocast's."""
+    if x.dtype == torch.float64 or not torch._C._is_any_autocast_enabled():
+        return x.dtype
     device = x.device.type
-    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+    if not torch.amp.is_autocast_available(device):
         return x.dtype
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
@@ -89,12 +91,13 @@ class _RectifiedConvolutions(torch.autograd.Function):
     @staticmethod
     @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        found, gradients = pull_back(grad, ctx.saved_tensors, ctx.kept, wanted=ctx.needs_input_grad[0])
+        wanted, batched = ctx.needs_input_grad[0], is_batched(grad)
+        found, gradients = pull_back(grad, ctx.saved_tensors, ctx.kept, wanted=wanted, batched=batched)
         return None if found is None else found.to(ctx.dtype), None, None, *gradients
 
 
 def pull_back(
-    grad: Tensor, saved: Sequence[Tensor], kept: Kept, *, wanted: bool
+    grad: Tensor, saved: Sequence[Tensor], kept: Kept, *, wanted: bool, batched: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     """The gradients at the input, if wanted, and at all of :func:`tensors_of`.
 
@@ -103,6 +106,7 @@ def pull_back(
         saved: What went into each convolution, and the tensors that :func:`put_together` gave.
         kept: What else it gave.
         wanted: Whether the gradient at the input is.
+        batched: Whether these are many gradients at once, which torch cannot write in place.
     """
     count = len(kept.constants)
     inputs, weights, originals = saved[:count], saved[count : 2 * count], list(saved[2 * count :])
@@ -117,7 +121,9 @@ def pull_back(
             grad_edge = rows.to(kept.dtype).t() @ outside
         further = i > 0 or wanted
         rectified = inputs[i]
-        found, grad_weight, grad_bias = _convolution_backward(grad, rectified, weights[i], padding, further)
+        found, grad_weight, grad_bias = _convolution_backward(
+            grad, rectified, weights[i], padding, further, batched
+        )
         if grad_bias.dtype != kept.dtype:
             grad_weight, grad_bias = grad_weight.to(kept.dtype), grad_bias.to(kept.dtype)
         if joined:
@@ -130,7 +136,7 @@ def pull_back(
         own = (grad_weight, grad_bias, grad_scale, grad_edge, grad_ones)
         gradients[:0] = [gradient for gradient in own if gradient is not None]
         if i > 0 and found is not None:
-            grad = before_relu_(found, rectified)
+            grad = before_relu_(found, rectified, batched)
     return found, gradients
 
 
@@ -148,18 +154,18 @@ def convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
 
 
 def _convolution_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: bool
+    grad: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: bool, batched: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """The gradients at the input, if wanted, at the weight and at the bias."""
-    if is_product(weight) and not is_batched(grad):
+    if is_product(weight) and not batched:
         rows = pixels(grad)
         grad_weight = (rows.t() @ pixels(x)).view(weight.shape)
         grad_x = from_pixels(rows @ weight.flatten(1), like=x) if wanted else None
         return grad_x, grad_weight, summed(rows)
     # oneDNN's own sum for the bias is the slower one in float32.
-    apart = x.device.type == "cpu" and x.dtype == torch.float32 and not is_batched(grad)
+    apart = x.dtype == torch.float32 and x.device.type == "cpu" and not batched
     backwards = weight.transpose(0, 1)
-    by_taps = wanted and not is_batched(grad) and is_thin(backwards, len(x), x.shape[2:])
+    by_taps = wanted and not batched and is_thin(backwards, x.shape[0], x.shape[2:])
     found, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad,
         x,

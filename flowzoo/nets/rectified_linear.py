@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowzoo.nets.derivatives import exact
+from flowzoo.nets.derivatives import exact, is_batched
 from flowzoo.nets.products import summed
 from flowzoo.nets.relu import before_relu_
 
@@ -55,13 +55,14 @@ class _RectifiedLinears(torch.autograd.Function):
             return _differentiable(inputs[0], parameters, grad, ctx.needs_input_grad)
         wanted, for_weights, for_biases = ctx.needs_input_grad[0], *_halves(ctx.needs_input_grad[1:])
         weights, _ = _halves(parameters)
+        batched = is_batched(grad)
         grad_weights: list[Tensor | None] = [None] * count
         grad_biases: list[Tensor | None] = [None] * count
         for i in reversed(range(count)):
             grad_weights[i] = grad.t() @ inputs[i] if for_weights[i] else None
             grad_biases[i] = summed(grad) if for_biases[i] else None
             if i > 0:
-                grad = before_relu_(grad @ weights[i], inputs[i])
+                grad = before_relu_(grad @ weights[i], inputs[i], batched)
         return grad @ weights[0] if wanted else None, *grad_weights, *grad_biases
 
 

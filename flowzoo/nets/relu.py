@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowzoo.nets.derivatives import first_derivative, is_batched
+from flowzoo.nets.derivatives import first_derivative
 
 MINUS_INFINITY = -128
 """What bfloat16's minus infinity is as a 16-bit integer."""
@@ -32,10 +32,12 @@ def relu_(x: Tensor) -> Tensor:
     return x
 
 
-def before_relu_(grad: Tensor, rectified: Tensor) -> Tensor:
-    """The gradient before a ReLU from the one behind it, which it overwrites, and the ReLU's output."""
-    if is_batched(grad):
-        # Torch cannot do that in place.
+def before_relu_(grad: Tensor, rectified: Tensor, batched: bool) -> Tensor:
+    """The gradient before a ReLU from the one behind it, which it overwrites, and the ReLU's output.
+
+    If these are many gradients at once (``batched``) it is a new tensor: torch cannot write them in place.
+    """
+    if batched:
         return grad * (rectified > 0)
     if _is_slow(grad):
         bits = grad.view(torch.int16)
