@@ -16,6 +16,7 @@ from flowzoo.bijectors import (
     Bijector,
     Chain,
     ChannelHalves,
+    Coupling,
     Inverse,
     InvertibleConv1x1,
     InvertibleConv1x1LU,
@@ -23,7 +24,7 @@ from flowzoo.bijectors import (
 )
 from flowzoo.bijectors.chain import MemoryMode
 from flowzoo.flow import Flow
-from flowzoo.nets.conv import BiasConv2d
+from flowzoo.nets.conv import BiasConv2d, ConvNet
 from flowzoo.nets.folding import Folds
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo.testing import random_images, randomize
@@ -118,7 +119,21 @@ class Reflected(AffineCoupling):
         return super()._invert(-z, parameters)
 
 
+class Turned(AffineCoupling):
+    """A coupling that does more than its class knows of."""
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return super()._forward(x.flip(1), context)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, log_det = super()._inverse(z, context)
+        return x.flip(1), log_det
+
+
 PARTS: dict[str, Callable[[], Bijector]] = {
+    "a coupling with maps of its own": lambda: Turned(
+        ChannelHalves(), ConvNet(2, 4, 3), ScaleMap("clamp2", 2)
+    ),
     "a layer used twice": lambda: AffineCoupling(ChannelHalves(), SharedNet(), ScaleMap("clamp2", 2)),
     "an overridden coupling": lambda: Reflected(ChannelHalves(), BiasConv2d(2, 4, 3), ScaleMap("clamp2", 2)),
     "an inverted convolution": lambda: Inverse(InvertibleConv1x1(4, ActNorm((4,)))),
@@ -151,6 +166,42 @@ def test_any_part_of_a_chain_has_the_stored_gradients(part: str, memory: MemoryM
     assert found[memory].keys() == found["store"].keys()
     for name, gradient in found["store"].items():
         torch.testing.assert_close(found[memory][name], gradient, rtol=1e-8, atol=1e-9)
+
+
+def test_many_gradients_of_parameters_at_once_are_those_one_by_one() -> None:
+    torch.manual_seed(0)
+    flow = randomize(flowzoo.create("glow-tiny").double(), seed=1)
+    flow.set_memory("invertible")
+    x = random_images(flow, 3, seed=2)
+    log_prob = flow.log_prob(x, noise=flow.draw_noise(3))
+    parameters, rows = list(flow.parameters()), torch.eye(3, dtype=torch.float64)
+    at_once = torch.autograd.grad(log_prob, parameters, rows, is_grads_batched=True, retain_graph=True)
+    for index, row in enumerate(rows):
+        one = torch.autograd.grad(log_prob, parameters, row, retain_graph=True)
+        torch.testing.assert_close([gradient[index] for gradient in at_once], list(one), rtol=1e-9, atol=1e-9)
+
+
+def test_an_empty_batch_has_no_gradients() -> None:
+    chain = Chain(
+        InvertibleConv1x1(4), AffineCoupling(ChannelHalves(), ConvNet(2, 4, 3), ScaleMap("clamp2", 2))
+    )
+    chain.set_memory("invertible")
+    z, log_det = chain(torch.randn(0, 4, 2, 2))
+    (z.sum() + log_det.sum()).backward()
+    assert all(not p.grad.any() for p in chain.parameters() if p.grad is not None)
+
+
+def test_an_affine_coupling_of_convolutions_is_reversed_as_one_operation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without it everything else here would hold as well."""
+    flow = randomize(flowzoo.create("glow-tiny"), seed=1)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a coupling was reversed by its parts")
+
+    monkeypatch.setattr(Coupling, "reverse", refuse)
+    assert gradients(flow, "invertible", random_images(flow, 2, seed=2))
 
 
 def test_an_interrupted_pass_leaves_the_generator_alone(monkeypatch: pytest.MonkeyPatch) -> None:

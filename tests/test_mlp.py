@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from flowzoo.nets.mlp import MANY_ROWS, MLP
+from flowzoo.nets.mlp import MLP
 
 
 def drawn(rows: int = 3, dtype: torch.dtype = torch.float64) -> tuple[MLP, Tensor]:
@@ -39,7 +39,7 @@ def assert_alike(found: object, expected: object) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("rows", [0, 1, 3, MANY_ROWS, MANY_ROWS + 1])
+@pytest.mark.parametrize("rows", [0, 1, 3, 65])
 def test_result_and_gradients_are_those_of_the_layers(rows: int) -> None:
     net, x = drawn(rows)
     inputs = [x, *net.parameters()]
@@ -105,7 +105,7 @@ def test_gradients_taken_many_at_a_time_forwards_and_by_functions() -> None:
 
 def test_evaluation_follows_every_change_of_a_weight() -> None:
     net, _ = drawn()
-    x = torch.randn(MANY_ROWS, 5, dtype=torch.float64)
+    x = torch.randn(65, 5, dtype=torch.float64)
     net.eval()
     with torch.no_grad():
         net(x)
@@ -122,7 +122,7 @@ def test_evaluation_follows_every_change_of_a_weight() -> None:
         assert_alike(net(x), one_by_one(net, x))
 
 
-@pytest.mark.parametrize("rows", [2, MANY_ROWS])
+@pytest.mark.parametrize("rows", [2, 65])
 def test_layers_that_someone_watches_or_exchanged_are_called(rows: int) -> None:
     class Doubled(nn.Linear):
         def forward(self, given: Tensor) -> Tensor:
@@ -142,10 +142,47 @@ def test_layers_that_someone_watches_or_exchanged_are_called(rows: int) -> None:
     assert_alike(net(x), 2 * plain)
     net.layers[-1] = nn.Linear(7, 4, bias=False).double()
     assert_alike(net(x), one_by_one(net, x))
+    net.layers[-1] = last
+    net.layers[0].forward = lambda given: F.linear(given, net.layers[0].weight)  # type: ignore[method-assign]
+    bare, net.layers[0].bias = net.layers[0].bias, None
+    expected = one_by_one(net, x)
+    net.layers[0].bias = bare
+    assert_alike(net(x), expected)
+
+
+def test_what_is_not_a_batch_of_vectors_is_torchs_own() -> None:
+    net, x = drawn(4)
+    deeper = x.view(2, 2, 5)
+    assert_alike(net(deeper), one_by_one(net, x).view(2, 2, 4))
+    assert_alike(net(x[0]), one_by_one(net, x[:1])[0])
+
+
+def test_a_weight_frozen_since_has_no_second_derivatives() -> None:
+    net, x = drawn()
+    out = net(x)
+    net.layers[0].weight.requires_grad_(False)
+    (found,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+    (expected,) = torch.autograd.grad(one_by_one(net, x).square().sum(), x)
+    assert_alike(found, expected)
+
+
+def test_compiled_and_traced_layers_are_called() -> None:
+    net, x = drawn()
+    calls = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        calls.append(graph)
+        return graph.forward
+
+    net.layers[1].compile(backend=backend)
+    assert_alike(net(x), one_by_one(net, x))
+    assert calls
+    graph = torch.fx.experimental.proxy_tensor.make_fx(drawn()[0])(x.detach())
+    assert_alike(graph(x.detach()), one_by_one(drawn()[0], x))
 
 
 def test_nan_stays_visible() -> None:
-    net, x = drawn(MANY_ROWS, torch.float32)
+    net, x = drawn(3, torch.float32)
     x = x.detach()
     x[0, 0] = torch.nan
     with torch.no_grad():
@@ -166,7 +203,7 @@ def test_gradients_taken_inside_of_autocast_are_exact() -> None:
 
 
 def test_narrower_dtypes_are_torchs_own() -> None:
-    net, x = drawn(MANY_ROWS, torch.float32)
+    net, x = drawn(3, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         out = net(x)
         assert out.dtype == torch.bfloat16

@@ -6,6 +6,7 @@ keeps most of what it computes. This one keeps two tensors, from which every der
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -166,6 +167,17 @@ def affine_reverse(
     return AffinePull(x, *_pull(elementwise, kept, scale, parameters.dtype, grad_z, grad_log_det))
 
 
+def empty_gradient(
+    shape: Sequence[int], dtype: torch.dtype, grad_z: Tensor, grad_log_scale: Tensor
+) -> Tensor:
+    """Where gradients at parameters go: made for the network, channels come last.
+
+    If one of the gradients that come in is many at once, as that at log s alone may be, so is this.
+    """
+    like = grad_log_scale if is_batched(grad_log_scale) else grad_z
+    return like.new_empty(shape, dtype=dtype)
+
+
 def _pull(
     elementwise: AffineMap,
     kept: Tensor,
@@ -176,10 +188,7 @@ def _pull(
 ) -> tuple[Tensor, Tensor]:
     """The gradients at x and at the parameters, which are in this dtype."""
     grad_log_det = grad_log_det.view(-1, *(1,) * (grad_z.ndim - 1))
-    # Made for the network, which has the channels of a pixel side by side.
     batch, channels, *size = grad_z.shape
-    # Of many gradients at once that at log s alone may be one.
-    like = grad_log_det if is_batched(grad_log_det) else grad_z
-    grad = like.new_empty((batch, *size, 2 * channels), dtype=dtype).movedim(-1, 1)
+    grad = empty_gradient((batch, *size, 2 * channels), dtype, grad_z, grad_log_det).movedim(-1, 1)
     to_parameters = shift_and_raw(grad, elementwise.layout)
     return elementwise.pull(kept, scale, grad_z, grad_log_det, to_parameters), grad

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from flowzoo.bijectors.affine import (
 )
 from flowzoo.bijectors.base import Bijector, sum_per_item, zero_log_det
 from flowzoo.bijectors.fused_coupling import CouplingStep, SettledCouplingStep
+from flowzoo.bijectors.overrides import is_called, maps_are
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.reversal import Pull, Reversed, fresh
 from flowzoo.bijectors.rows import Row, Step
@@ -82,6 +85,8 @@ class Coupling(Bijector, RunsNetwork):
 
     def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
         """One evaluation of the network serves the inversion and the gradient."""
+        if not is_by_halves(self):
+            return super().reverse(z, context, pull)
         conditioner, b_out = (half.detach() for half in self.partition.split(z))
         # A split is the transpose of its merge, so gradients are parted and joined as what they belong to.
         grad_direct, grad_b_out = self.partition.split(pull.grad_z)
@@ -177,7 +182,7 @@ class AffineCoupling(Coupling):
 
     def _reversible_step(self, z: Tensor, pull: Pull) -> CouplingStep | None:
         """The coupling as one operation on parameters, or on folded tensors whose gradients are gathered."""
-        if is_batched(pull.grad_z) or is_batched(pull.grad_log_det):
+        if not is_by_halves(self) or is_batched(pull.grad_z) or is_batched(pull.grad_log_det):
             return None
         with torch.enable_grad():
             step = self.step(z)
@@ -236,3 +241,10 @@ class AffineCoupling(Coupling):
         """Shift, scale and log-scale."""
         shift, raw = shift_and_raw(parameters, self.layout)
         return shift, *self.scale_map.scale(raw)
+
+
+def is_by_halves(coupling: Coupling) -> bool:
+    """Whether this is :meth:`Coupling.map_half` between a split and a merge, or a step that comes to the same."""
+    kind: Any = type(coupling)
+    owners: tuple[Any, ...] = (Coupling, AffineCoupling)
+    return not is_called(coupling) and any(maps_are(kind, owner) for owner in owners)

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors.affine import AffineMap, shift_and_raw
+from flowzoo.bijectors.affine import AffineMap, empty_gradient, shift_and_raw
 from flowzoo.bijectors.layout import channel_rows, from_channel_rows
 from flowzoo.bijectors.partitions import Partition
-from flowzoo.bijectors.rows import Incoming, Mapped, RecordedStep, Step
-from flowzoo.nets.derivatives import is_batched
+from flowzoo.bijectors.rows import Incoming, Mapped, RecordedStep, Step, at_pixels
 from flowzoo.nets.kernels import Kernel, tensors_of
 from flowzoo.nets.rectified import convolve, pull_back, put_together
 from flowzoo.nets.settled import settle
@@ -72,9 +71,7 @@ class CouplingStep(RecordedStep):
             grad_x = torch.empty_like(kept)
             to_given, to_b = views(grad_x, dim=0)
         _, b = views(kept, dim=0)
-        grad_b, grad_parameters = self._pull_map(
-            b, scale, grad_b_out, incoming.log_derivatives, to_b, incoming.batched
-        )
+        grad_b, grad_parameters = self._pull_map(b, scale, grad_b_out, incoming.log_derivatives, to_b)
         grad_given, gradients = pull_back(
             grad_parameters, saved, rest, wanted=wanted, batched=incoming.batched
         )
@@ -97,8 +94,8 @@ class CouplingStep(RecordedStep):
         grad_x = torch.empty_like(x)
         to_given, to_b = views(grad_x, dim=0)
         kept = z_b if self.elementwise.keeps_output else x_b
-        for_pixels = grad_log_det[:, None].expand(-1, self.size.numel()).reshape(-1)
-        _, grad_parameters = self._pull_map(kept, scale, grad_z_b, for_pixels, to_b, False)
+        for_pixels = at_pixels(grad_log_det, self.size.numel())
+        _, grad_parameters = self._pull_map(kept, scale, grad_z_b, for_pixels, to_b)
         del parameters, scale
         grad_given, gradients = pull_back(
             grad_parameters, [*inputs, *weights], rest, wanted=True, batched=False
@@ -108,19 +105,11 @@ class CouplingStep(RecordedStep):
         return from_channel_rows(x, like=z), from_channel_rows(grad_x, like=z), gradients
 
     def _pull_map(
-        self,
-        kept: Tensor,
-        scale: Tensor,
-        grad_z: Tensor,
-        grad_log_scale: Tensor,
-        out: Tensor | None,
-        batched: bool,
+        self, kept: Tensor, scale: Tensor, grad_z: Tensor, grad_log_scale: Tensor, out: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The gradients at the transformed half and at the network's output ``(B, O, H, W)``."""
-        # Of many gradients at once that at log s alone may be one.
-        like = grad_log_scale if batched and is_batched(grad_log_scale) else grad_z
-        # Made for the network, which has the channels of a pixel side by side.
-        grad = like.new_empty((grad_z.shape[1], 2 * grad_z.shape[0]), dtype=self.dtype)
+        channels, pixels = grad_z.shape
+        grad = empty_gradient((pixels, 2 * channels), self.dtype, grad_z, grad_log_scale)
         to_parameters = self._parted(grad.t())
         grad_x = self.elementwise.pull(kept, scale, grad_z, grad_log_scale, to_parameters, out)
         return grad_x, as_images(grad.t(), self.size)
@@ -163,7 +152,7 @@ class SettledCouplingStep(Step):
 
 def as_images(rows: Tensor, size: torch.Size) -> Tensor:
     """``(C, B H W)`` as ``(B, C, H, W)``: a view."""
-    return rows.view(rows.shape[0], rows.shape[1] // size.numel(), *size).transpose(0, 1)
+    return rows.view(rows.shape[0], rows.shape[1] // max(size.numel(), 1), *size).transpose(0, 1)
 
 
 def _beside(x: Tensor, given: Tensor, partition: Partition) -> tuple[Tensor, Tensor]:

@@ -20,13 +20,14 @@ def channel_major(x: Tensor) -> Tensor:
 
 
 def channel_rows(x: Tensor) -> Tensor:
-    """``(B, C, H, W)`` as the matrix ``(C, B H W)``: a view of a channel-major batch, a copy of any other."""
+    """``(B, C, ...)`` as a matrix ``(C, N)`` of N pixels: a view of vectors or a channel-major batch, else a copy."""
     return x.transpose(0, 1).reshape(x.shape[1], -1)
 
 
 def from_channel_rows(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of :func:`channel_rows`, with B, H and W of ``like``: a view, channel-major if ``rows`` are."""
-    return rows.view(rows.shape[0], like.shape[0], *like.shape[2:]).transpose(0, 1)
+    """The inverse of :func:`channel_rows`, with B and all behind C of ``like``: a view, but for vectors a copy."""
+    x = rows.view(rows.shape[0], like.shape[0], *like.shape[2:]).transpose(0, 1)
+    return x.contiguous() if x.ndim == 2 else x
 
 
 def split_channels(x: Tensor, first: int) -> tuple[Tensor, Tensor]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
-from flowzoo.bijectors.mixing import MixingStep, PixelMap, mixed, pull_mixed
+from flowzoo.bijectors.layout import channel_rows
+from flowzoo.bijectors.mixing import MixingStep, PixelMap, mixed, pull_rows
 from flowzoo.bijectors.normalization import ActNorm
 from flowzoo.bijectors.refolding import folded_apart
 from flowzoo.bijectors.reversal import Pull, Reversed
-from flowzoo.bijectors.rows import Row, Step
+from flowzoo.bijectors.rows import Row, Step, at_constants
 from flowzoo.errors import InputError
 from flowzoo.nets.folding import Folds
 from flowzoo.nets.initialization import DataDependentInit
@@ -134,7 +136,8 @@ class InvertibleConv1x1(Bijector, Folds):
         _, matrix, *bias = self.together
         inverse, *shift = self.prepared
         x = mixed(z, inverse, *shift)
-        gradients = pull_mixed(x, bool(bias), pull.grad_z, pull.grad_log_det)
+        for_constant = at_constants(pull.grad_log_det, math.prod(x.shape[2:]))
+        gradients = [for_constant, *pull_rows(channel_rows(x), channel_rows(pull.grad_z), bool(bias))]
         for leaf, gradient in zip(self.together, gradients, strict=False):
             if leaf.requires_grad:
                 pull.sink.add(leaf, gradient)

@@ -48,8 +48,7 @@ class MixingStep(RecordedStep):
         """See :class:`RecordedStep`."""
         x, matrix = saved
         grad_x = matrix.t() @ incoming.z if incoming.wanted else None
-        gradients = [incoming.log_det, incoming.z @ x.t()]
-        return grad_x, gradients if self.column is None else [*gradients, incoming.z.sum(1)]
+        return grad_x, [incoming.log_det, *pull_rows(x, incoming.z, biased=self.column is not None)]
 
 
 def mixed(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -58,11 +57,10 @@ def mixed(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     return from_channel_rows(product, like=x)
 
 
-def pull_mixed(x: Tensor, biased: bool, grad_z: Tensor, grad_log_det: Tensor) -> list[Tensor]:
-    """The gradients at a pixel's log-determinant, the matrix, and the bias if there is one."""
-    rows, grad_rows = channel_rows(x), channel_rows(grad_z)
-    gradients = [grad_log_det.double().sum() * math.prod(x.shape[2:]), grad_rows @ rows.t()]
-    return [*gradients, grad_rows.sum(1)] if biased else gradients
+def pull_rows(x: Tensor, grad_z: Tensor, biased: bool) -> list[Tensor]:
+    """The gradients at the matrix, and at the bias if there is one, of a map of pixels ``(C, N)``."""
+    grad_matrix = grad_z @ x.t()
+    return [grad_matrix, grad_z.sum(1)] if biased else [grad_matrix]
 
 
 def _product(matrix: Tensor, rows: Tensor, column: Tensor | None) -> Tensor:

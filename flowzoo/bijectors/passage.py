@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from flowzoo.bijectors.base import Bijector
-from flowzoo.bijectors.coupling import AffineCoupling, Coupling
+from flowzoo.bijectors.coupling import Coupling, is_by_halves
+from flowzoo.bijectors.overrides import is_called, maps_are
 from flowzoo.bijectors.rows import Row, Step
 from flowzoo.bijectors.turns import Turns, take_turns
-from flowzoo.nets.caching import is_watched, watched
+from flowzoo.nets.caching import watched
 from flowzoo.nets.rectified import computed_in
 
 LONGEST = 8
@@ -65,7 +66,7 @@ def marks(bijectors: Iterable[Bijector]) -> list[object]:
     """
     found: list[object] = []
     for bijector in bijectors:
-        found += (_is_called(bijector), *bijector.settings())
+        found += (is_called(bijector), *bijector.settings())
     return found
 
 
@@ -84,7 +85,7 @@ def _joined(first: Bijector, left: deque[Part], like: Tensor, inverse: bool) -> 
         return Row(row, inverse)
     turns: list[Coupling] = []
     behind = first
-    while isinstance(behind, Coupling) and _is_by_halves(behind):
+    while isinstance(behind, Coupling) and is_by_halves(behind):
         if turns and not (take_turns(turns[-1], behind) and _step(behind, like, inverse) is None):
             break
         turns.append(behind)
@@ -99,35 +100,12 @@ def _joined(first: Bijector, left: deque[Part], like: Tensor, inverse: bool) -> 
 def _step(bijector: Bijector, like: Tensor, inverse: bool) -> Step | None:
     kind: Any = type(bijector)
     owner = _owner_of_step(kind)
-    if owner is Bijector or _is_called(bijector) or not _maps_are(kind, owner):
+    if owner is Bijector or is_called(bijector) or not maps_are(kind, owner):
         return None
     return bijector.step(like, inverse)
-
-
-def _is_by_halves(coupling: Coupling) -> bool:
-    """Whether this is :meth:`Coupling.map_half` between a split and a merge, as it is where there is no step."""
-    kind: Any = type(coupling)
-    owners: tuple[Any, ...] = (Coupling, AffineCoupling)
-    return not _is_called(coupling) and any(_maps_are(kind, owner) for owner in owners)
-
-
-def _is_called(bijector: Bijector) -> bool:
-    """Whether someone wants every call of this one."""
-    own = bijector.__dict__
-    patched = "forward" in own or "inverse" in own or "_forward" in own or "_inverse" in own
-    return patched or "_compiled_call_impl" in own or is_watched(bijector)
 
 
 @cache
 def _owner_of_step(kind: Any) -> Any:
     """The class whose step a class has."""
     return next(base for base in kind.__mro__ if "step" in vars(base))
-
-
-@cache
-def _maps_are(kind: Any, owner: Any) -> bool:
-    """Whether a class maps as this other one does."""
-    return all(
-        getattr(kind, name) is getattr(owner, name, None)
-        for name in ("__call__", "forward", "inverse", "_forward", "_inverse")
-    )

@@ -177,7 +177,7 @@ def _has_dropout(module: object) -> bool:
 def _warn_of_drift(chain: Any, x: Tensor, reconstruction: Tensor) -> None:
     # One comparison in a hundred: it makes the host wait for the device.
     chain.reversals += 1
-    if chain.reversals % 100 != 1:
+    if chain.reversals % 100 != 1 or x.numel() == 0:
         return
     drift = float((reconstruction - x).abs().max() / x.square().mean().sqrt().clamp_min(1e-12))
     if not drift <= DRIFT_BOUND:

@@ -65,7 +65,8 @@ class Step(ABC):
     """What a bijector comes to for now: a map of matrices ``(C, N)``, outside of autograd.
 
     Attributes:
-        log_det: The log-determinant that every pixel has, whatever its values: a float64 scalar, or None for 0.
+        log_det: The log-determinant that every pixel has, whatever its values: a float64 scalar, or None for 0. Of
+            a step that inverts a map it is the inverse's.
     """
 
     log_det: Tensor | None = None
@@ -105,9 +106,15 @@ class RecordedStep(Step):
 
 
 class Row:
-    """Steps one after the other; all of them map, or all of them invert what they are of."""
+    """Steps one after the other."""
 
     def __init__(self, steps: Sequence[Step], inverse: bool = False) -> None:
+        """Makes the row.
+
+        Args:
+            steps: The steps, all of them with gradients (:class:`RecordedStep`) where gradients are wanted.
+            inverse: Whether all of them invert maps, so that their log-derivatives count negatively.
+        """
         self.steps = steps
         self.inverse = inverse
         with torch.no_grad():
@@ -151,6 +158,16 @@ def add_term(sums: list[Tensor], term: Tensor | None) -> None:
         sums.append(term)
 
 
+def at_pixels(grad_log_det: Tensor, pixels: int) -> Tensor:
+    """The gradient at log-derivatives, ``(N,)``, from that at the log-determinants ``(B,)`` of so many pixels each."""
+    return grad_log_det[:, None].expand(-1, pixels).reshape(-1)
+
+
+def at_constants(grad_log_det: Tensor, pixels: int) -> Tensor:
+    """The gradient at a log-determinant that every pixel has, a float64 scalar, from the same."""
+    return grad_log_det.double().sum() * pixels
+
+
 class _Row(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, row: Row, *tensors: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,8 +190,10 @@ class _Row(torch.autograd.Function):
         saved = list(ctx.saved_tensors)
         batched = is_batched(grad_z) or is_batched(grad_log_det)
         # What the steps have in common.
-        for_pixels = grad_log_det[:, None].expand(-1, ctx.pixels).reshape(-1)
-        for_constants = grad_log_det.double().sum() * ctx.pixels
+        for_pixels, for_constants = (
+            at_pixels(grad_log_det, ctx.pixels),
+            at_constants(grad_log_det, ctx.pixels),
+        )
         given = channel_rows(grad_z)
         grad: Tensor | None = given
         found: list[Tensor | None] = []

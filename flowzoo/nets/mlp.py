@@ -8,15 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.nets.caching import CachesInEval, watched
+from flowzoo.nets.caching import watched
 from flowzoo.nets.derivatives import is_transformed
 from flowzoo.nets.rectified_linear import multiply, rectified_linears
 
-MANY_ROWS = 64
-"""Rows of a batch from which on products with matrices laid out beforehand are the faster ones."""
 
-
-class MLP(CachesInEval):
+class MLP(nn.Module):
     """Linear layers with ReLU between them and a linear output (NICE, section 5.1)."""
 
     def __init__(
@@ -54,27 +51,21 @@ class MLP(CachesInEval):
         """Whether this comes to products on a CPU, and nobody wants the layers to be called."""
         if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or x.ndim != 2:
             return False
-        if torch.compiler.is_compiling() or is_transformed() or torch.is_autocast_enabled("cpu"):
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or is_transformed():
             return False
-        linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in self.layers)
         return (
-            linear
-            and not any("forward" in layer.__dict__ for layer in self.layers)
+            not torch.is_autocast_enabled("cpu")
+            and all(map(_is_linear, self.layers))
             and not watched(self.layers)
         )
 
     def _multiplied(self, x: Tensor) -> Tensor:
         weights: list[Tensor] = [layer.weight for layer in self.layers]  # type: ignore[misc]
         biases: list[Tensor] = [layer.bias for layer in self.layers]  # type: ignore[misc]
-        if torch.is_grad_enabled():
-            self.forget()
-            return rectified_linears(x, weights, biases)
-        matrices = [weight.t() for weight in weights]
-        if len(x) >= MANY_ROWS:
-            matrices = self.cached(
-                "matrices",
-                lambda: weights,
-                lambda: [matrix.contiguous() for matrix in matrices],
-                lambda: matrices,
-            )
-        return multiply(x, matrices, biases)
+        return (rectified_linears if torch.is_grad_enabled() else multiply)(x, weights, biases)
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    """Whether this is torch's own linear layer, with a bias, as it comes."""
+    patched = "forward" in layer.__dict__ or "_compiled_call_impl" in layer.__dict__
+    return type(layer) is nn.Linear and layer._parameters.get("bias") is not None and not patched

@@ -25,14 +25,14 @@ def rectified_linears(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Ten
 
 
 def multiply(
-    x: Tensor, matrices: Sequence[Tensor], biases: Sequence[Tensor], inputs: list[Tensor] | None = None
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: list[Tensor] | None = None
 ) -> Tensor:
-    """The same outside of autograd, by matrices ``(I_i, O_i)``; what goes into each layer is added to ``inputs``."""
-    for i, (matrix, bias) in enumerate(zip(matrices, biases, strict=True)):
+    """The same outside of autograd; what goes into each layer is added to ``inputs``."""
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         x = x.relu_() if i > 0 else x
         if inputs is not None:
             inputs.append(x)
-        x = torch.mm(x, matrix).add_(bias)
+        x = torch.mm(x, weight.t()).add_(bias)
     return x
 
 
@@ -41,7 +41,7 @@ class _RectifiedLinears(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
         weights, biases = _halves(parameters)
         inputs: list[Tensor] = []
-        out = multiply(x, [weight.t() for weight in weights], biases, inputs)
+        out = multiply(x, weights, biases, inputs)
         ctx.save_for_backward(*parameters, *inputs)
         return out
 
@@ -75,9 +75,11 @@ def _differentiable(
     out = x
     for i, (weight, bias) in enumerate(zip(*_halves(aliases), strict=True)):
         out = F.linear(out if i == 0 else out.relu(), weight, bias)
-    tensors = [tensor for tensor, want in zip((x, *aliases), wanted, strict=True) if want]
+    # Whoever froze one since then does not want its gradient any more.
+    asked = [want and t.requires_grad for t, want in zip((x, *aliases), wanted, strict=True)]
+    tensors = [tensor for tensor, ask in zip((x, *aliases), asked, strict=True) if ask]
     found = iter(torch.autograd.grad(out, tensors, grad, create_graph=True))
-    return tuple(next(found) if want else None for want in wanted)
+    return tuple(next(found) if ask else None for ask in asked)
 
 
 def _halves(both: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
