@@ -289,6 +289,22 @@ def test_masked_couplings_part_for_themselves() -> None:
     torch.testing.assert_close(chain(x), one_by_one(chain, x), rtol=1e-11, atol=1e-11)
 
 
+def test_what_a_row_gives_in_evaluation_is_an_ordinary_tensor() -> None:
+    bijectors, shape = CHAINS["a row"]()
+    chain, x = drawn(Chain(*bijectors)).eval(), draw(3, *shape)
+    with torch.no_grad():
+        z, log_det = chain(x)
+        before, versions = z.clone(), (x._version, z._version)
+        z.mul_(2)
+    assert (x._version, z._version - 1) == versions
+    torch.testing.assert_close(z, 2 * before)
+    for tensor in (z, log_det):
+        assert tensor.is_leaf
+        assert not tensor.requires_grad
+        (gradient,) = torch.autograd.grad(tensor.requires_grad_().square().sum(), tensor)
+        torch.testing.assert_close(gradient, 2 * tensor.detach())
+
+
 CHANGES = [
     *("the networks' dtype", "the scale map", "the scale map's name", "a setting", "the halves", "a method"),
     "the order of bijectors",

@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from flowzoo.bijectors.layout import channel_rows, from_channel_rows
-from flowzoo.nets.derivatives import first_derivative, is_batched
+from flowzoo.nets.derivatives import first_derivative, is_batched, is_transformed
 
 
 class Mapped(NamedTuple):
@@ -130,10 +131,12 @@ class Row:
             return z, log_det
         sums: list[Tensor] = []
         z, free = channel_rows(x), False
-        for step in self.steps:
-            z, term = step.apply(z, free)
-            add_term(sums, term)
-            free = True
+        # There is nothing to record, and a look at whether there is, is part of what every call costs.
+        with nullcontext() if is_transformed() else torch._C._AutoDispatchBelowAutograd():
+            for step in self.steps:
+                z, term = step.apply(z, free)
+                add_term(sums, term)
+                free = True
         return from_channel_rows(z, like=x), self.sum(sums, x)
 
     def sum(self, terms: Sequence[Tensor], x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Pixels of a batch up to which a 1x1 convolution is faster as a product of matrices; backwards it always is.
-FEW_PIXELS = 2**11
+FEW_PIXELS = 2**10
 
 # Outputs up to which a 3x3 convolution of many more channels is faster as a product: oneDNN computes 16 at a time.
 FEW_OUTPUTS = 8
