@@ -48,10 +48,11 @@ def memory(settings: Settings) -> Result:
     sizes = (8, 16) if settings.smallest else (32, 64, 128, 256)
     size, hidden, levels = (8, 8, 2) if settings.smallest else (64, 32, 3)
     by_depth = {
-        str(k): _memory(glow(k, hidden, size, levels=levels, batch=4, device=settings.device)) for k in depths
+        str(k): _memory(glow(k, hidden, size, levels=levels, batch=4, device=settings.device), settings)
+        for k in depths
     }
     by_size = {
-        str(s): _memory(glow(4, hidden, s, levels=levels, batch=4, device=settings.device), repeats=3)
+        str(s): _memory(glow(4, hidden, s, levels=levels, batch=4, device=settings.device), settings)
         for s in sizes
     }
     first, last = by_depth[str(depths[0])]["invertible"], by_depth[str(depths[-1])]["invertible"]
@@ -63,11 +64,12 @@ def memory(settings: Settings) -> Result:
     }
 
 
-def _memory(workload: Workload, repeats: int = 7) -> Result:
+def _memory(workload: Workload, settings: Settings) -> Result:
     modes = {m: Workload(**(workload.to_json() | {"memory": m})) for m in MEMORY_MODES}
     measured = compare({m: spec("flowzoo", w, "train", memory=True) for m, w in modes.items()}, 1)
     # In processes of their own, which do not give back and ask for every tensor's memory.
-    timed = compare({m: spec("flowzoo", w, "train") for m, w in modes.items()}, repeats)
+    subjects = {m: spec("flowzoo", w, "train") for m, w in modes.items()}
+    timed = compare(subjects, settings.repeats, settings.starts)
     return {
         name: {
             "step_mib": m.extra_bytes / 2**20,
