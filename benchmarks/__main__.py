@@ -49,7 +49,8 @@ def main(names: tuple[str, ...], out: Path, repeats: int, smallest: bool, device
     results: dict[str, Any] = json.loads(data.read_text()) if data.exists() else {}
     if not page:
         results["machine"] = report.machine()
-        settings = Settings(repeats=repeats, smallest=smallest, device=device)
+        starts = 1 if smallest else Settings.starts
+        settings = Settings(repeats=repeats, starts=starts, smallest=smallest, device=device)
         for name in names or SECTIONS:
             print(f"{name} ...", file=sys.stderr, flush=True)  # noqa: T201
             others = watch()

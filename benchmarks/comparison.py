@@ -82,9 +82,7 @@ def _against_floor(workloads: Mapping[str, Workload], settings: Settings) -> Res
     rows: Result = {}
     for name, workload in workloads.items():
         specs: dict[str, Spec] = {s: spec(s, workload, *TASKS) for s in _subjects(workload)}
-        measured: dict[str, Measured] = compare(
-            specs, settings.repeats, 1 if settings.smallest else settings.starts
-        )
+        measured: dict[str, Measured] = compare(specs, settings.repeats, settings.starts)
         for task in TASKS:
             rows[f"{name}: {task}"] = row({s: m.of(task) for s, m in measured.items()}, "floor")
     return rows

@@ -18,6 +18,7 @@ from flowzoo.bijectors import (
     Chain,
     ChannelHalves,
     InvertibleConv1x1,
+    Partition,
     ScaleMap,
     ScaleMapName,
 )
@@ -78,6 +79,45 @@ def test_a_fused_coupling_is_the_one_by_parts(
             for vectorize in (False, True)
         )
         torch.testing.assert_close(one_by_one, at_once)
+
+
+class EverySecondChannel(Partition):
+    """Halves that are views, but no runs of channels."""
+
+    has_views = True
+
+    def views(self, x: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
+        x = x.movedim(dim, 0)
+        first, second = x[0::2].movedim(0, dim), x[1::2].movedim(0, dim)
+        return (second, first) if self.swap else (first, second)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, 0::2], x[:, 1::2]
+
+    def _merge(self, first: Tensor, second: Tensor) -> Tensor:
+        pairs = torch.stack((first, second), dim=2)
+        return pairs.reshape(first.shape[0], -1, *first.shape[2:])
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_a_fused_coupling_parts_as_its_partition_does(swap: bool) -> None:
+    net = ConvNet(2, 4, 3, normalization="none")
+    coupling = AffineCoupling(EverySecondChannel(swap), net, ScaleMap("sigmoid2", 2)).double()
+    for parameter in coupling.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = draw(1, 4, 2, 2)
+    with pulled_apart(net):
+        expected = torch.autograd.functional.jacobian(lambda v: coupling(v)[0], x)
+    for bijector, memory in (
+        (coupling, "store"),
+        (Chain(coupling), "store"),
+        (Chain(coupling), "invertible"),
+    ):
+        if isinstance(bijector, Chain):
+            bijector.set_memory(memory)  # type: ignore[arg-type]
+        for vectorize in (False, True):
+            found = torch.autograd.functional.jacobian(lambda v, f=bijector: f(v)[0], x, vectorize=vectorize)
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_network_that_is_watched_is_called_inside_a_fused_coupling() -> None:

@@ -79,7 +79,8 @@ class CouplingStep(RecordedStep):
             return None, gradients
         grad_given = torch.add(grad_direct, channel_rows(grad_given), out=to_given)
         if grad_x is None:
-            grad_x = torch.cat((grad_b, grad_given) if self.partition.swap else (grad_given, grad_b))
+            halves = as_images(grad_given, self.size), as_images(grad_b, self.size)
+            grad_x = channel_rows(self.partition.merge(*halves))
         return grad_x, gradients
 
     def reverse(self, z: Tensor, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:

@@ -34,10 +34,6 @@ class MixingStep(RecordedStep):
         self.log_det, self.matrix, bias = pixel
         self.column = None if bias is None else bias[:, None]
 
-    def apply(self, x: Tensor, free: bool) -> tuple[Tensor, None]:
-        """See :class:`Step`."""
-        return _product(self.matrix, x, self.column), None
-
     def map(self, x: Tensor, free: bool) -> Mapped:
         """See :class:`RecordedStep`."""
         return Mapped(_product(self.matrix, x, self.column), None, [x, self.matrix], free=True)

@@ -18,12 +18,13 @@ T = TypeVar("T")
 
 
 def first_derivative(backward: Callable[P, T]) -> Callable[P, T]:
-    """Marks the backward pass of an autograd function that cannot itself be differentiated; see :func:`exact` too.
+    """Marks the backward pass of an autograd function that cannot itself be differentiated.
 
+    It runs in the dtypes of its forward pass (:func:`in_forward_dtypes`).
     Torch's own ``once_differentiable`` gives constants in place of derivatives where no gradient that comes in wants
     one, as behind a sum; this refuses.
     """
-    exactly = exact(backward)
+    exact = in_forward_dtypes(backward)
 
     @wraps(backward)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -32,12 +33,12 @@ def first_derivative(backward: Callable[P, T]) -> Callable[P, T]:
                 "second derivatives of a flow were asked for (create_graph=True), which its fused operations do not "
                 "have; take first derivatives and finite differences of them."
             )
-        return exactly(*args, **kwargs)
+        return exact(*args, **kwargs)
 
     return guarded
 
 
-def exact(backward: Callable[P, T]) -> Callable[P, T]:
+def in_forward_dtypes(backward: Callable[P, T]) -> Callable[P, T]:
     """Has a backward pass run in the dtypes of its forward pass, also where it is called inside of autocast."""
 
     @wraps(backward)

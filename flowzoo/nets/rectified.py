@@ -166,7 +166,7 @@ def _convolution_backward(
     apart = x.dtype == torch.float32 and x.device.type == "cpu" and not batched
     backwards = weight.transpose(0, 1)
     by_taps = wanted and not batched and is_thin(backwards, x.shape[0], x.shape[2:])
-    found, grad_weight, grad_bias = torch.ops.aten.convolution_backward.default(
+    found, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad,
         x,
         weight,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowzoo.nets.derivatives import exact, is_batched
+from flowzoo.nets.derivatives import in_forward_dtypes, is_batched
 from flowzoo.nets.products import summed
 from flowzoo.nets.relu import before_relu_
 
@@ -46,7 +46,7 @@ class _RectifiedLinears(torch.autograd.Function):
         return out
 
     @staticmethod
-    @exact
+    @in_forward_dtypes
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         count = len(saved) // 3

@@ -56,7 +56,7 @@ def _convolution(kernel: Kernel, rectified: bool) -> Layer:
     weight, bias, padding = kernel.weight, kernel.bias, kernel.padding
     if weight.is_mkldnn:
         pads, ones, then = [padding] * 2, [1, 1], "relu" if rectified else "none"
-        packed = torch.ops.mkldnn._convolution_pointwise.default
+        packed = torch.ops.mkldnn._convolution_pointwise
         return lambda x: packed(x, weight, bias, pads, ones, ones, 1, then, [], "")
     if not is_product(weight):
         return lambda x: convolved(x, weight, bias, padding)
