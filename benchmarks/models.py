@@ -15,10 +15,10 @@ from torch import distributed
 
 import flowzoo
 from benchmarks.workloads import Workload, build, void
-from flowzoo.hub import hub_settings
-from flowzoo.loading import prepare
-from flowzoo.manifest import load_manifests
-from flowzoo.undrawn import build_to_load
+from flowzoo.manifest.read import load_manifests
+from flowzoo.weights.hub import hub_settings
+from flowzoo.weights.load import prepare
+from flowzoo.weights.skip_init import build_to_load
 
 
 def largest_bundled() -> tuple[str, Path] | None:

@@ -11,7 +11,7 @@ import flowzoo
 from benchmarks.interleave import Spec, compare
 from benchmarks.sections import Result, Settings, fitted_exponent
 from benchmarks.workloads import glow
-from flowzoo.harness.training import find_recipe
+from flowzoo.training.train import find_recipe
 
 GPU = "one H100 SXM"
 PEAK_TFLOPS = {"TF32": 495.0, "bf16": 989.0}

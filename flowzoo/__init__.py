@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowzoo.evaluation.measure import evaluate as evaluate
     from flowzoo.factory import create as create
-    from flowzoo.harness import evaluate as evaluate
-    from flowzoo.harness import train as train
-    from flowzoo.loading import load as load
-    from flowzoo.manifest import list_models as list_models
+    from flowzoo.manifest.read import list_models as list_models
     from flowzoo.registry import list_architectures as list_architectures
+    from flowzoo.training.train import train as train
+    from flowzoo.weights.load import load as load
 
 __version__ = "0.1.0"
 
@@ -22,11 +22,11 @@ __all__ = ["__version__", "create", "evaluate", "list_architectures", "list_mode
 
 _HOME = {
     "create": "flowzoo.factory",
-    "evaluate": "flowzoo.harness",
+    "evaluate": "flowzoo.evaluation.measure",
     "list_architectures": "flowzoo.registry",
-    "list_models": "flowzoo.manifest",
-    "load": "flowzoo.loading",
-    "train": "flowzoo.harness",
+    "list_models": "flowzoo.manifest.read",
+    "load": "flowzoo.weights.load",
+    "train": "flowzoo.training.train",
 }
 
 

@@ -1,74 +1,11 @@
-"""Base densities: standard, factorised, over the flattened latent ``(B, D)``."""
+"""The former place of what is now in :mod:`flowzoo.densities`; goes with version 0.3."""
 
-from __future__ import annotations
+import warnings
 
-import math
+from flowzoo.densities import *  # noqa: F403
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-_TINY = 2.0**-25
-
-
-class BaseDensity(nn.Module):
-    """A standard factorised density on R^D; it has no parameters."""
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density in nats: ``(B, D)`` to ``(B,)``."""
-        raise NotImplementedError
-
-    def sample(
-        self,
-        n: int,
-        dims: int,
-        *,
-        generator: torch.Generator | None,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        """Draws ``(n, dims)``; a CPU generator gives the same numbers for every device."""
-        raise NotImplementedError
-
-
-class StandardNormal(BaseDensity):
-    """log p(z) = -(z^2 + log 2 pi) / 2 per dimension."""
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density in nats: ``(B, D)`` to ``(B,)``."""
-        return -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi))
-
-    def sample(
-        self,
-        n: int,
-        dims: int,
-        *,
-        generator: torch.Generator | None,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        """Draws ``(n, dims)`` from N(0, 1)."""
-        source = device if generator is None else generator.device
-        return torch.randn(n, dims, generator=generator, device=source, dtype=dtype).to(device)
-
-
-class StandardLogistic(BaseDensity):
-    """log p(z) = -softplus(z) - softplus(-z) per dimension (NICE, section 3.4)."""
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density in nats: ``(B, D)`` to ``(B,)``."""
-        return -(F.softplus(z) + F.softplus(-z)).sum(dim=1)
-
-    def sample(
-        self,
-        n: int,
-        dims: int,
-        *,
-        generator: torch.Generator | None,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        """Draws ``(n, dims)`` from the standard logistic."""
-        source = device if generator is None else generator.device
-        uniform = torch.rand(n, dims, generator=generator, device=source, dtype=dtype).to(device)
-        return torch.logit(uniform.clamp(_TINY, 1 - _TINY))
+warnings.warn(
+    "flowzoo.distributions is flowzoo.densities now; the old name goes with version 0.3.",
+    DeprecationWarning,
+    stacklevel=2,
+)

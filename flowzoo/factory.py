@@ -9,7 +9,6 @@ from flowzoo.api import Architecture, Preset
 from flowzoo.config import parse_config
 from flowzoo.devices import find_device
 from flowzoo.errors import ConfigError, FlowzooError, PluginError, UnknownArchitecture, did_you_mean
-from flowzoo.foreign import describe
 from flowzoo.registry import (
     PluginState,
     builder,
@@ -19,6 +18,7 @@ from flowzoo.registry import (
     get_plugin,
     plugin_names,
 )
+from flowzoo.registry.isolation import describe
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,7 @@ def build_flow(architecture_name: str, config: Any, *, device: str | torch.devic
     import torch
 
     from flowzoo.flow import Flow
-    from flowzoo.undrawn import on_meta
+    from flowzoo.weights.skip_init import on_meta
 
     build = builder(architecture_name)
     target = find_device("cpu" if device is None else device)

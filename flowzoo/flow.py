@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector
 from flowzoo.bijectors.chain import Chain, MemoryMode
-from flowzoo.dequantization import Dequantization, NoiseKind, UniformDequantization
-from flowzoo.distributions import BaseDensity, StandardNormal
+from flowzoo.densities.base import BaseDensity, StandardNormal
+from flowzoo.densities.dequantization import Dequantization, NoiseKind, UniformDequantization
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.nets.caching import Snapshot, unkept
 from flowzoo.nets.folding import folded_together
@@ -24,8 +24,8 @@ from flowzoo.nets.tree import modules_of
 from flowzoo.summary import summarize
 
 if TYPE_CHECKING:
-    from flowzoo.entries import Entry
-    from flowzoo.unlisted import Unlisted
+    from flowzoo.manifest.schema import Entry
+    from flowzoo.weights.external import Unlisted
 
 
 class Flow(nn.Module):

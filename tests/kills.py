@@ -19,17 +19,17 @@ import torch
 
 import flowzoo.atomic
 from flowzoo.analysis.curves import save_curve
-from flowzoo.harness.optim import build_optimizer
-from flowzoo.harness.run_dir import RunDir
-from flowzoo.harness.state import list_checkpoints
-from flowzoo.harness.training import build_model, load_data, train
-from flowzoo.harness.validation import validate
+from flowzoo.training.optim import build_optimizer
+from flowzoo.training.run_dir import RunDir
+from flowzoo.training.state import list_checkpoints
+from flowzoo.training.train import build_model, load_data, train
+from flowzoo.training.validation import validate
 from tests.trainings import CPU, save_images, tiny_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowzoo.recipe import Recipe
+    from flowzoo.training.recipe import Recipe
 
 STEPS = 40
 

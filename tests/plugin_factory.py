@@ -23,7 +23,7 @@ MODEL = """
     import math
 
     from flowzoo.bijectors import AdditiveCoupling, Chain, DiagonalScaling, Flatten, InterleavedFeatures
-    from flowzoo.distributions import StandardNormal
+    from flowzoo.densities import StandardNormal
     from flowzoo.flow import Flow
     from flowzoo.nets.mlp import MLP
 

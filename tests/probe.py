@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.config import config_hash
-from flowzoo.entries import Data, Entry, Fingerprint, Weights
-from flowzoo.manifest import Manifest, dump
+from flowzoo.manifest.read import Manifest, dump
+from flowzoo.manifest.schema import Data, Entry, Fingerprint, Weights
 from flowzoo.registry import reset_registry
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def trained(seed: int = 0, **config: Any) -> Flow:
 
 def save(flow: Flow, path: Path) -> Weights:
     """Writes a flow's weights; returns what a manifest says of them."""
-    from flowzoo.checkpoint import save_weights
+    from flowzoo.weights.checkpoint import save_weights
 
     sha256, size = save_weights(flow, path, {})
     return Weights(filename=FILENAME, sha256=sha256, size=size, dtype="float32")
@@ -161,7 +161,7 @@ def entry(flow: Flow, weights: Weights | None, name: str = "probe-tiny", **chang
 
 def fingerprinted(flow: Flow, weights: Weights) -> Entry:
     """An entry with the flow's true fingerprint."""
-    from flowzoo.fingerprint import take_fingerprint
+    from flowzoo.weights.fingerprint import take_fingerprint
 
     fingerprint: Fingerprint = take_fingerprint(flow)
     return entry(flow, weights, fingerprint=fingerprint)

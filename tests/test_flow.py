@@ -10,8 +10,8 @@ from torch import Tensor
 
 import flowzoo
 from flowzoo.bijectors import Chain, DiagonalScaling, FixedAffine, Flatten
-from flowzoo.dequantization import VariationalDequantization
-from flowzoo.distributions import StandardLogistic, StandardNormal
+from flowzoo.densities.base import StandardLogistic, StandardNormal
+from flowzoo.densities.dequantization import VariationalDequantization
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.flow import Flow
 from flowzoo.testing import random_images, randomize

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from flowzoo.entries import Entry, Weights
 from flowzoo.errors import FlowzooError, IntegrityError, UnknownModel
 from flowzoo.flow import Flow
-from flowzoo.loading import load
-from flowzoo.safetensors_header import MAX_HEADER_BYTES, parse_header, read_header
+from flowzoo.manifest.schema import Entry, Weights
+from flowzoo.weights.load import load
+from flowzoo.weights.safetensors_header import MAX_HEADER_BYTES, parse_header, read_header
 from tests.probe import FILENAME, REPO, Probe, entry, fingerprinted, save, trained, write_directory
 
 Json = dict[str, Any]
@@ -328,7 +328,7 @@ def test_an_entry_with_another_entrys_hash_is_refused_or_fails_verification(
     with pytest.raises(IntegrityError, match="the model's is"):
         load("probe-tiny")
     # The same shapes: the file is sound and the wrong one, which only the fingerprint can tell.
-    from flowzoo.fingerprint import compare
+    from flowzoo.weights.fingerprint import compare
 
     swapped = fingerprinted(trained(1), vouched(sound))
     probe.list(swapped)

@@ -18,7 +18,9 @@ HEAVY = ("torch", "torchvision", "numpy", "huggingface_hub", "safetensors", "PIL
 LIGHT = [
     "import flowzoo",
     "import flowzoo; flowzoo.list_models(); flowzoo.list_architectures(); dir(flowzoo)",
-    "from flowzoo import api, config, errors, registry, manifest, hub, recipe, loading, factory",
+    "from flowzoo import api, config, errors, registry, manifest, factory",
+    "from flowzoo.weights import hub, load",
+    "from flowzoo.training import recipe",
     "main(['--help'])",
     "main(['--version'])",
     "main(['list'])",
@@ -55,8 +57,9 @@ def test_listing_models_imports_only_what_it_shows() -> None:
     """Each of these takes a tenth of the time of ``import click`` or more; together they took twice that time."""
     slow = {
         "difflib", "email", "hashlib", "importlib.metadata", "importlib.resources", "pathlib", "socket", "urllib.parse",
-        "zipfile", "flowzoo.config", "flowzoo.entries", "flowzoo.factory", "flowzoo.hub", "flowzoo.manifest",
-        "flowzoo.strict", *(f"{name}.config" for name in PLUGINS),
+        "zipfile", "flowzoo.config", "flowzoo.manifest.schema", "flowzoo.factory", "flowzoo.weights.hub",
+        "flowzoo.manifest.read",
+        "flowzoo.manifest.typed_json", *(f"{name}.config" for name in PLUGINS),
     }  # fmt: skip
     for arguments in (["list"], ["list", "--json"], ["list", "--all"]):
         # Whatever click needs, or a .pth file of this environment has imported, is not the list's.
@@ -136,28 +139,31 @@ def offences(paths: list[Path], *forbidden: str, everywhere: bool) -> list[str]:
 
 
 def part(*names: str) -> list[Path]:
-    """The files of modules and packages of the core."""
-    found = [path for path in CORE if path.relative_to(ROOT / "flowzoo").with_suffix("").parts[0] in names]
+    """The files of modules and packages of the core, such as ``weights.hub``."""
+    found = [
+        path
+        for path in CORE
+        if belongs(".".join(path.relative_to(ROOT / "flowzoo").with_suffix("").parts), *names)
+    ]
     assert found, f"no such part: {names}"
     return found
 
 
 def test_torch_free_parts_import_no_torch_at_module_level() -> None:
     free = part(
-        "__init__", "admission", "api", "cli", "config", "entries", "entry_points", "errors", "factory", "foreign",
-        "hub", "loading", "locating", "manifest", "manifest_check", "manifest_text", "plugin", "recipe", "registry",
-        "strict", "unlisted",
+        "__init__", "api", "cli", "config", "errors", "factory", "manifest", "registry", "training.recipe",
+        "weights.__init__", "weights.external", "weights.hub", "weights.load", "weights.resolve",
     )  # fmt: skip
     assert offences(free, *HEAVY, everywhere=False) == []
 
 
 def test_the_mathematics_knows_no_plugins_data_or_hub() -> None:
-    mathematics = part("bijectors", "nets", "distributions", "dequantization")
+    mathematics = part("bijectors", "nets", "densities")
     above = [
         f"flowzoo.{name}"
         for name in (
-            "registry", "factory", "manifest", "entries", "hub", "loading", "locating", "data", "harness",
-            "analysis", "testing", "cli", "publishing", "checkpoint", "recipe", "flow", "api",
+            "registry", "factory", "manifest", "weights", "data", "training", "evaluation", "analysis", "testing",
+            "cli", "publishing", "flow", "api", "engine",
         )
     ]  # fmt: skip
     assert offences(mathematics, *above, "huggingface_hub", *PLUGINS, everywhere=True) == []
@@ -189,7 +195,14 @@ def test_plugins_use_public_names_only_and_never_each_other(plugin: str) -> None
     ]
     assert private == []
     assert (
-        offences(files, "flowzoo.cli", "flowzoo.registry", "flowzoo.manifest", "flowzoo.hub", everywhere=True)
+        offences(
+            files,
+            "flowzoo.cli",
+            "flowzoo.registry",
+            "flowzoo.manifest",
+            "flowzoo.weights.hub",
+            everywhere=True,
+        )
         == []
     )
 

@@ -15,7 +15,7 @@ import pytest
 from flowzoo import errors
 from flowzoo.api import Architecture, Citation, Preset, Published
 from flowzoo.cli.main import cli
-from flowzoo.manifest import Data, Entry, Manifest, Measured, Training, Weights
+from flowzoo.manifest.read import Data, Entry, Manifest, Measured, Training, Weights
 from tools.cards import differences, render
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,9 +12,9 @@ import pytest
 from flowzoo.data import list_datasets
 from flowzoo.errors import ConfigError
 from flowzoo.factory import create, preset_names, resolve
-from flowzoo.harness.schedules import lr_factor
-from flowzoo.harness.training import find_recipe
-from flowzoo.recipe import Recipe, Segment, parse_recipe, read_recipe
+from flowzoo.training.recipe import Recipe, Segment, parse_recipe, read_recipe
+from flowzoo.training.schedules import lr_factor
+from flowzoo.training.train import find_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from flowzoo.data import TrainBatches
-from flowzoo.harness.distributed import broadcast_state, world
-from flowzoo.harness.evaluation import evaluate
-from flowzoo.harness.step import GradientStep
-from flowzoo.harness.training import build_model, load_data, train
+from flowzoo.distributed import broadcast_state, world
+from flowzoo.evaluation.measure import evaluate
+from flowzoo.training.step import GradientStep
+from flowzoo.training.train import build_model, load_data, train
 from tests.trainings import tiny_recipe
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from flowzoo.data import ImageSet
-from flowzoo.harness.distributed import World
-from flowzoo.recipe import Recipe, parse_recipe
+from flowzoo.distributed import World
+from flowzoo.training.recipe import Recipe, parse_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from flowzoo.api import Architecture
-from flowzoo.manifest import Entry
+from flowzoo.manifest.read import Entry
 from tools.cells import count, measured, megabytes, published, shape, table, versions
 
 GENERATED = "<!-- generated from weights_manifest.json by `make docs`; edit that, not this -->"

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from flowzoo.api import Architecture
-from flowzoo.manifest import Entry, Manifest, parse
+from flowzoo.manifest.read import Entry, Manifest, parse
 from flowzoo.registry import get_architecture
 from tools.card import GENERATED, card
 from tools.cells import count, measured, published, shape, table

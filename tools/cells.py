@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from flowzoo.manifest import Entry
+from flowzoo.manifest.read import Entry
 
 NOTHING = "-"
 

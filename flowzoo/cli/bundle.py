@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from flowzoo.cli.output import json_option, print_json, table
-from flowzoo.manifest import core_manifest_path
+from flowzoo.manifest.read import core_manifest_path
 
 
 @click.command()

@@ -13,7 +13,7 @@ from flowzoo.cli.output import fields, json_option, note, print_json, print_line
 from flowzoo.errors import DataUnavailable, FlowzooError, WeightsUnavailable
 
 if TYPE_CHECKING:
-    from flowzoo.harness.evaluation import Evaluation, Protocol
+    from flowzoo.evaluation.measure import Evaluation, Protocol
 
 HEADERS = ("model", "images", "measured here", "in the manifest", "published", "verdict")
 RIGHT = ("images", "measured here", "in the manifest", "published")
@@ -71,11 +71,11 @@ def evaluate(
     if explain:
         print_line(_explanation(name, options))
         return 0
-    from flowzoo.harness.distributed import is_main_process
-    from flowzoo.harness.evaluation import evaluate as run_evaluation
+    from flowzoo.distributed import is_main_process
+    from flowzoo.evaluation.measure import evaluate as run_evaluation
 
     if record:
-        from flowzoo.loading import find_entry
+        from flowzoo.weights.load import find_entry
 
         find_entry(name)  # Known before the measurement rather than after it.
     found = run_evaluation(name, **options)
@@ -94,9 +94,9 @@ def evaluate(
 
 
 def _explanation(name: str, options: dict[str, Any]) -> str:
-    from flowzoo.harness.evaluation import protocol_of
-    from flowzoo.harness.explain import explain
-    from flowzoo.harness.targets import find_target
+    from flowzoo.evaluation.explain import explain
+    from flowzoo.evaluation.measure import protocol_of
+    from flowzoo.evaluation.trained_model import find_target
 
     target = find_target(name)
     protocol = protocol_of(target, options["samples"], options["seed"], options["dtype"])
@@ -105,9 +105,9 @@ def _explanation(name: str, options: dict[str, Any]) -> str:
 
 
 def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:
-    from flowzoo.harness.distributed import is_main_process
-    from flowzoo.harness.evaluation import evaluate as run_evaluation
-    from flowzoo.manifest import load_manifests
+    from flowzoo.distributed import is_main_process
+    from flowzoo.evaluation.measure import evaluate as run_evaluation
+    from flowzoo.manifest.read import load_manifests
 
     rows: list[tuple[Any, ...]] = []
     results: list[dict[str, Any]] = []
@@ -196,7 +196,7 @@ def _as_dict(found: Evaluation) -> dict[str, Any]:
 def _write_csv(found: Evaluation, path: Path) -> None:
     """One row an image: its position in the split, log-likelihood in nats, bits per dimension."""
     from flowzoo.atomic import write_text
-    from flowzoo.harness.metrics import nats_to_bpd
+    from flowzoo.evaluation.metrics import nats_to_bpd
 
     bpd = nats_to_bpd(found.per_image.log_prob, found.dims).tolist()
     rows = zip(found.per_image.indices.tolist(), found.per_image.log_prob.tolist(), bpd, strict=True)
@@ -206,8 +206,8 @@ def _write_csv(found: Evaluation, path: Path) -> None:
 
 
 def _record(found: Evaluation, name: str) -> Path:
-    from flowzoo.fingerprint import take_fingerprint
-    from flowzoo.harness.record import record
-    from flowzoo.loading import find_entry, load
+    from flowzoo.evaluation.record import record
+    from flowzoo.weights.fingerprint import take_fingerprint
+    from flowzoo.weights.load import find_entry, load
 
     return record(found, find_entry(name), take_fingerprint(load(name)))

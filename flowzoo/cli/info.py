@@ -13,7 +13,7 @@ from flowzoo.cli.output import fields, json_option, print_json, print_line
 from flowzoo.config import config_hash, config_to_dict
 from flowzoo.errors import FlowzooError, UnknownModel, did_you_mean
 from flowzoo.factory import preset_names, resolve
-from flowzoo.manifest import Entry, Manifest, load_manifests
+from flowzoo.manifest.read import Entry, Manifest, load_manifests
 from flowzoo.registry import get_architecture, get_plugin, plugin_names
 
 _COUNTS = ("num_params", "size", "num_images", "reconstruction_exact", "steps", "count")

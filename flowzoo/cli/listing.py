@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from flowzoo.cli.output import json_option, note, print_json, table
-from flowzoo.manifest_text import CORE, core_text, load_json, precedence
+from flowzoo.manifest.raw import CORE, core_text, load_json, precedence
 from flowzoo.registry import Plugin, PluginState, discover, survey
 
 _MODEL_COLUMNS = ("model", "version", "architecture", "data", "measured", "published", "status")
@@ -68,7 +68,7 @@ def _model_rows(plugins: Mapping[str, Plugin], every: bool) -> tuple[list[dict[s
             for row in rows:
                 _cells(row, _MODEL_COLUMNS)  # what cannot be shown is left to the strict reader's error
             return rows, ()
-    from flowzoo.manifest import load_manifests
+    from flowzoo.manifest.read import load_manifests
 
     manifest = load_manifests()
     conflicts = [

@@ -10,8 +10,15 @@ import click
 
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.errors import ManifestError, PluginError
-from flowzoo.manifest import Manifest, check_append_only, core_manifest_path, load_manifests, parse, schema
-from flowzoo.manifest_check import Finding, check_entry, check_online
+from flowzoo.manifest.check import Finding, check_entry, check_online
+from flowzoo.manifest.read import (
+    Manifest,
+    check_append_only,
+    core_manifest_path,
+    load_manifests,
+    parse,
+    schema,
+)
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -48,7 +55,7 @@ def check(file: Path | None, online: bool, endpoint: str | None, against: Path |
         new = found if file else _read(core_manifest_path())
         findings += _growth(_read(against), new, against)
     if online:
-        from flowzoo.hub import hub_settings
+        from flowzoo.weights.hub import hub_settings
 
         settings = hub_settings(endpoint=endpoint, offline=False)
         findings += [finding for entry in found.entries for finding in check_online(entry, settings)]

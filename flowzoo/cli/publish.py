@@ -10,8 +10,8 @@ import click
 
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.errors import IntegrityError
-from flowzoo.hub import HubSettings, hub_settings
-from flowzoo.manifest import core_manifest_path
+from flowzoo.manifest.read import core_manifest_path
+from flowzoo.weights.hub import HubSettings, hub_settings
 
 if TYPE_CHECKING:
     from flowzoo.publishing import Staged

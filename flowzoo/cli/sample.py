@@ -48,7 +48,7 @@ def sample(
 
     from flowzoo.analysis.grids import save_grid
     from flowzoo.devices import find_device
-    from flowzoo.harness.targets import find_target
+    from flowzoo.evaluation.trained_model import find_target
 
     target = find_device(device)
     flow = find_target(name).flow.to(target)

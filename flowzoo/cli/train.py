@@ -53,9 +53,9 @@ def train(
         raise click.UsageError("Give --out DIR, the run's directory.")
     import torch
 
-    from flowzoo.harness.distributed import is_main_process
-    from flowzoo.harness.training import find_recipe
-    from flowzoo.harness.training import train as run_training
+    from flowzoo.distributed import is_main_process
+    from flowzoo.training.train import find_recipe
+    from flowzoo.training.train import train as run_training
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -63,7 +63,7 @@ def train(
         sets = (*sets, f"train.on_nan={on_nan}")
     recipe = find_recipe(name, sets) if name is not None else _own_recipe(out, sets)
     if dry_run:
-        from flowzoo.harness.dry_run import dry_run as plan
+        from flowzoo.training.dry_run import dry_run as plan
 
         _show_plan(plan(recipe, data_root=options["data_root"], device=options["device"]), as_json)
         return 0
@@ -92,8 +92,8 @@ def train(
 
 
 def _own_recipe(out: Path | None, sets: tuple[str, ...]) -> Any:
-    from flowzoo.harness.run_dir import RunDir
-    from flowzoo.recipe import parse_recipe
+    from flowzoo.training.recipe import parse_recipe
+    from flowzoo.training.run_dir import RunDir
 
     assert out is not None
     return parse_recipe(RunDir(out).recipe().to_dict(), str(out), sets)
@@ -126,7 +126,7 @@ def export(run: Path, out: Path, which: Any, dtype: str) -> None:
     """Write the averaged weights of RUN as a directory that flowzoo.load("path:DIR") reads."""
     import torch
 
-    from flowzoo.harness.export import export_weights
+    from flowzoo.training.export import export_weights
 
     stored = None if dtype == "float32" else getattr(torch, dtype)
     print_line(str(export_weights(run, out, which=which, dtype=stored)))
@@ -137,7 +137,7 @@ def export(run: Path, out: Path, which: Any, dtype: str) -> None:
 @json_option
 def runs(directory: Path, as_json: bool) -> None:
     """Compare the training runs in DIRECTORY, best first."""
-    from flowzoo.harness.runs import list_runs
+    from flowzoo.training.runs import list_runs
 
     found = list_runs(directory)
     if as_json:

@@ -10,12 +10,12 @@ import click
 
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.errors import FlowzooError, InputError
-from flowzoo.hub import HubSettings, hub_settings
-from flowzoo.manifest import load_manifests
+from flowzoo.manifest.read import load_manifests
+from flowzoo.weights.hub import HubSettings, hub_settings
 
 if TYPE_CHECKING:
-    from flowzoo.entries import Entry
-    from flowzoo.local_weights import Copy
+    from flowzoo.manifest.schema import Entry
+    from flowzoo.weights.cache import Copy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,9 +68,9 @@ def _note_how_to_load(to: Path, rows: Sequence[tuple[str, str, int, str]]) -> No
 
 
 def _pull(name: str, to: Path | None, hub: HubSettings) -> tuple[str, str, int, str]:
-    from flowzoo.loading import prepare
-    from flowzoo.local_weights import copy_into
-    from flowzoo.safetensors_header import read_header
+    from flowzoo.weights.cache import copy_into
+    from flowzoo.weights.load import prepare
+    from flowzoo.weights.safetensors_header import read_header
 
     card, path = prepare(name, hub)
     assert card.weights is not None
@@ -122,7 +122,7 @@ def verify_copies(names: tuple[str, ...], cache_dir: Path | None, as_json: bool)
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="The Hub's cache [HF_HUB_CACHE].")
 def remove_copies(names: tuple[str, ...], everything: bool, cache_dir: Path | None) -> None:
     """Remove the models NAMES from the Hub's cache; weights inside plugins and overlays stay."""
-    from flowzoo.local_weights import remove_from_cache
+    from flowzoo.weights.cache import remove_from_cache
 
     entries = _chosen(names, everything)
     hub = hub_settings(cache_dir=cache_dir)
@@ -170,11 +170,11 @@ def verify(
 
 
 def _verify(name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    from flowzoo.entries import Fingerprint
-    from flowzoo.fingerprint import compare
-    from flowzoo.loading import load
-    from flowzoo.strict import read
-    from flowzoo.unlisted import Unlisted
+    from flowzoo.manifest.schema import Fingerprint
+    from flowzoo.manifest.typed_json import read
+    from flowzoo.weights.external import Unlisted
+    from flowzoo.weights.fingerprint import compare
+    from flowzoo.weights.load import load
 
     flow = load(name, **hub)
     expected = getattr(flow.card, "fingerprint", None)
@@ -212,7 +212,7 @@ def _chosen(names: Sequence[str], everything: bool) -> list[Entry]:
 
 
 def _copies(entries: Iterable[Entry], cache_dir: Path | None) -> list[Copy]:
-    from flowzoo.local_weights import copies_of
+    from flowzoo.weights.cache import copies_of
 
     hub = hub_settings(cache_dir=cache_dir)
     return [copy for entry in entries for copy in copies_of(entry, hub)]

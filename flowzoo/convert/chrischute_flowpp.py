@@ -21,7 +21,7 @@ from flowzoo.convert.logits import logit_alpha
 from flowzoo.convert.target import Target
 from flowzoo.convert.tensors import Tensors
 from flowzoo.convert.weight_norm import take_factors
-from flowzoo.dequantization import VariationalDequantization
+from flowzoo.densities.dequantization import VariationalDequantization
 from flowzoo.errors import InputError
 
 NAME = "chrischute/flowplusplus"

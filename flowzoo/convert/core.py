@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor
 
 from flowzoo.atomic import sha256_file, write_text
-from flowzoo.checkpoint import load_weights, save_weights
 from flowzoo.config import config_hash, config_to_dict, parse_config
 from flowzoo.convert import LAYOUTS
 from flowzoo.convert.layout import Converted, Layout, Options
@@ -21,7 +20,8 @@ from flowzoo.convert.tensors import Tensors
 from flowzoo.errors import InputError, did_you_mean
 from flowzoo.factory import build_flow
 from flowzoo.registry import config_class
-from flowzoo.unlisted import CARD_FILENAME, WEIGHTS_FILENAME
+from flowzoo.weights.checkpoint import load_weights, save_weights
+from flowzoo.weights.external import CARD_FILENAME, WEIGHTS_FILENAME
 
 __all__ = ["Result", "convert_checkpoint", "convert_tensors", "find_layout"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flowzoo.errors import InputError
-from flowzoo.foreign import describe
+from flowzoo.registry.isolation import describe
 
 WRAPPERS = ("net", "model", "state_dict", "model_state_dict", "ema")
 """Under which names training scripts put the state dict beside epoch and optimizer."""

@@ -1,4 +1,4 @@
-"""Drawing parameters, by the one kind of call that loading can leave out (flowzoo.undrawn)."""
+"""Drawing parameters, by the one kind of call that loading can leave out (flowzoo.weights.skip_init)."""
 
 from __future__ import annotations
 

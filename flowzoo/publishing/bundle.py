@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowzoo.atomic import write_chunks, write_text
-from flowzoo.entries import Entry
 from flowzoo.errors import InputError, PluginError
-from flowzoo.locating import package_directory
-from flowzoo.manifest import dump
+from flowzoo.manifest.read import dump
+from flowzoo.manifest.schema import Entry
 from flowzoo.publishing.describe import describe
 from flowzoo.publishing.manifest_file import read_manifest
-from flowzoo.unlisted import CARD_FILENAME, read_card
+from flowzoo.weights.external import CARD_FILENAME, read_card
+from flowzoo.weights.resolve import package_directory
 
 if TYPE_CHECKING:
     import torch
@@ -55,11 +55,11 @@ def bundle_run(
         PluginError: The plugin is not installed from a checkout that can be written to.
         FlowzooError: The run is not whole, or the data set is not to be had.
     """
-    from flowzoo.fingerprint import take_fingerprint
-    from flowzoo.harness.evaluation import evaluate
-    from flowzoo.harness.export import export_weights
-    from flowzoo.harness.record import measured_of
-    from flowzoo.loading import load
+    from flowzoo.evaluation.measure import evaluate
+    from flowzoo.evaluation.record import measured_of
+    from flowzoo.training.export import export_weights
+    from flowzoo.weights.fingerprint import take_fingerprint
+    from flowzoo.weights.load import load
 
     known = read_manifest(manifest).entries
     with tempfile.TemporaryDirectory() as folder:

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from flowzoo.api import Citation
-from flowzoo.entries import Entry, Measured
 from flowzoo.errors import InputError
+from flowzoo.manifest.schema import Entry, Measured
 from flowzoo.registry import get_architecture, get_plugin
 
 __all__ = ["SAMPLES_FILENAME", "check_model_card", "model_card"]

@@ -12,7 +12,7 @@ from flowzoo.errors import FlowzooError, InputError, IntegrityError
 from flowzoo.publishing.card import SAMPLES_FILENAME, check_model_card
 from flowzoo.publishing.manifest_file import plan_entry
 from flowzoo.publishing.stage import Staged
-from flowzoo.unlisted import CARD_FILENAME
+from flowzoo.weights.external import CARD_FILENAME
 
 __all__ = ["Check", "check_before_upload"]
 
@@ -72,8 +72,8 @@ def _check_files(staged: Staged) -> None:
 
 def _check_weights(staged: Staged) -> None:
     """Loads what will be uploaded the way everyone else will, and compares its fingerprint."""
-    from flowzoo.fingerprint import compare
-    from flowzoo.loading import load
+    from flowzoo.weights.fingerprint import compare
+    from flowzoo.weights.load import load
 
     weights, card = staged.entry.weights, staged.entry.fingerprint
     if weights is None or card is None:

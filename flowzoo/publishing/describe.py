@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from flowzoo.api import Architecture, Preset
 from flowzoo.config import config_to_dict, parse_config
-from flowzoo.entries import Data, Entry, Training, Weights
 from flowzoo.errors import InputError
+from flowzoo.manifest.schema import Data, Entry, Training, Weights
 from flowzoo.registry import config_class, get_architecture
 
 if TYPE_CHECKING:
-    from flowzoo.unlisted import Unlisted
+    from flowzoo.weights.external import Unlisted
 
 __all__ = ["describe", "version_for"]
 

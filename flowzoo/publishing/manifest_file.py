@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from flowzoo.atomic import write_text
-from flowzoo.entries import Entry
 from flowzoo.errors import ManifestError
-from flowzoo.manifest import Manifest, check_append_only, dump, parse
+from flowzoo.manifest.read import Manifest, check_append_only, dump, parse
+from flowzoo.manifest.schema import Entry
 
 __all__ = ["plan_entry", "read_manifest", "write_entry"]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.atomic import write_text
-from flowzoo.entries import Entry, Measured
 from flowzoo.errors import InputError, ManifestError
-from flowzoo.hub import HubSettings
+from flowzoo.manifest.schema import Entry, Measured
+from flowzoo.manifest.typed_json import read
 from flowzoo.publishing.card import SAMPLES_FILENAME, model_card
 from flowzoo.publishing.describe import describe
 from flowzoo.publishing.manifest_file import read_manifest
-from flowzoo.strict import read
-from flowzoo.unlisted import CARD_FILENAME, WEIGHTS_FILENAME, Unlisted, read_card
+from flowzoo.weights.external import CARD_FILENAME, WEIGHTS_FILENAME, Unlisted, read_card
+from flowzoo.weights.hub import HubSettings
 
 if TYPE_CHECKING:
     from flowzoo.flow import Flow
@@ -73,8 +73,8 @@ def stage_run(
     Raises:
         FlowzooError: The run is not whole, or the data set is not to be had.
     """
-    from flowzoo.fingerprint import take_fingerprint
-    from flowzoo.loading import load
+    from flowzoo.weights.fingerprint import take_fingerprint
+    from flowzoo.weights.load import load
 
     before = _clear(directory)
     card = _export(run, directory)
@@ -117,8 +117,8 @@ def stage_entry(entry: Entry, directory: Path, hub: HubSettings, *, repo_id: str
         InputError: The entry has no measured figure or no fingerprint yet.
         WeightsUnavailable: The weights are not on this machine.
     """
-    from flowzoo.loading import load
-    from flowzoo.locating import locate
+    from flowzoo.weights.load import load
+    from flowzoo.weights.resolve import locate
 
     if entry.weights is None or entry.measured is None or entry.fingerprint is None:
         raise InputError(
@@ -134,7 +134,7 @@ def stage_entry(entry: Entry, directory: Path, hub: HubSettings, *, repo_id: str
 def _export(run: Path, directory: Path) -> Unlisted:
     """Puts weights and ``flowzoo.json`` of a run into the directory."""
     if (run / "run.json").is_file():
-        from flowzoo.harness.export import export_weights
+        from flowzoo.training.export import export_weights
 
         export_weights(run, directory)
         return read_card(directory / CARD_FILENAME)
@@ -175,8 +175,8 @@ def _kept(before: Unlisted | None, card: Unlisted) -> Measured | None:
 
 
 def _measure(entry: Entry, directory: Path, data_root: Path | None) -> Measured:
-    from flowzoo.harness.evaluation import evaluate
-    from flowzoo.harness.record import measured_of
+    from flowzoo.evaluation.measure import evaluate
+    from flowzoo.evaluation.record import measured_of
 
     found = evaluate(f"path:{directory}", dataset=entry.data.id, split=entry.data.split, data_root=data_root)
     return measured_of(found, entry)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from flowzoo.entries import Entry
 from flowzoo.errors import FlowzooError, InputError, IntegrityError, WeightsUnavailable
-from flowzoo.hub import HubSettings
-from flowzoo.hub.client import one_line
+from flowzoo.manifest.schema import Entry
 from flowzoo.publishing.stage import Staged
+from flowzoo.weights.hub import HubSettings
+from flowzoo.weights.hub.client import one_line
 
 __all__ = ["upload"]
 

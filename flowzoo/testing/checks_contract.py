@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 
 from flowzoo.api import API_VERSION
-from flowzoo.checkpoint import load_weights, save_weights
 from flowzoo.config import config_hash, config_to_dict, parse_config
 from flowzoo.errors import ConfigError
 from flowzoo.factory import build_flow, resolve
 from flowzoo.registry import get_plugin
 from flowzoo.testing.randomize import random_images
 from flowzoo.testing.subject import Subject
-from flowzoo.undrawn import build_to_load
+from flowzoo.weights.checkpoint import load_weights, save_weights
+from flowzoo.weights.skip_init import build_to_load
 
 MAX_TINY_PARAMETERS = 50_000
 

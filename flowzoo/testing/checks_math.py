@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from flowzoo.dequantization import UniformDequantization
+from flowzoo.densities.dequantization import UniformDequantization
 from flowzoo.flow import Flow
 from flowzoo.testing.randomize import random_images
 from flowzoo.testing.subject import Subject

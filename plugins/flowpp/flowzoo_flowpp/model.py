@@ -24,7 +24,7 @@ from flowzoo.bijectors import (
     Partition,
     Squeeze,
 )
-from flowzoo.dequantization import Dequantization, UniformDequantization, VariationalDequantization
+from flowzoo.densities import Dequantization, UniformDequantization, VariationalDequantization
 from flowzoo.flow import Flow
 from flowzoo_flowpp.config import FlowppConfig, Group
 from flowzoo_flowpp.networks import ContextNetwork, ConvNetwork, GatedNetwork, PriorNetwork

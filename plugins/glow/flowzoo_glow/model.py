@@ -21,7 +21,11 @@ from flowzoo.bijectors import (
     ScaleMap,
     Squeeze,
 )
-from flowzoo.dequantization import Dequantization, UniformDequantization, convolutional_dequantization
+from flowzoo.densities import (
+    Dequantization,
+    UniformDequantization,
+    convolutional_dequantization,
+)
 from flowzoo.flow import Flow
 from flowzoo.nets.conv import ConvNet, ZeroConv2d
 from flowzoo_glow.config import GlowConfig

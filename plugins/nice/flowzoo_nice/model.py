@@ -14,7 +14,7 @@ from flowzoo.bijectors import (
     InterleavedFeatures,
     Whitening,
 )
-from flowzoo.distributions import StandardLogistic, StandardNormal
+from flowzoo.densities import StandardLogistic, StandardNormal
 from flowzoo.flow import Flow
 from flowzoo.nets.mlp import MLP
 from flowzoo_nice.config import NICEConfig

@@ -22,7 +22,7 @@ from flowzoo.bijectors import (
     ScaleMap,
     Squeeze,
 )
-from flowzoo.dequantization import Dequantization, UniformDequantization, VariationalDequantization
+from flowzoo.densities import Dequantization, UniformDequantization, VariationalDequantization
 from flowzoo.flow import Flow
 from flowzoo_realnvp.config import RealNVPConfig, Scale
 from flowzoo_realnvp.networks import CouplingNetwork, ImageContext

@@ -1,0 +1,21 @@
+"""What surrounds a bijector: base densities, and dequantization from integers to reals."""
+
+from flowzoo.densities.base import BaseDensity, StandardLogistic, StandardNormal
+from flowzoo.densities.dequantization import (
+    Dequantization,
+    NoiseKind,
+    UniformDequantization,
+    VariationalDequantization,
+    convolutional_dequantization,
+)
+
+__all__ = [
+    "BaseDensity",
+    "Dequantization",
+    "NoiseKind",
+    "StandardLogistic",
+    "StandardNormal",
+    "UniformDequantization",
+    "VariationalDequantization",
+    "convolutional_dequantization",
+]

@@ -1,0 +1,129 @@
+"""From integers to reals: noise within the bin of each grey level, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowzoo.bijectors.base import Bijector, Inverse, sum_per_item
+from flowzoo.bijectors.chain import Chain
+from flowzoo.bijectors.coupling import AffineCoupling
+from flowzoo.bijectors.linear import InvertibleConv1x1
+from flowzoo.bijectors.partitions import ChannelHalves
+from flowzoo.bijectors.reshape import Squeeze
+from flowzoo.bijectors.scale_maps import ScaleMap
+from flowzoo.densities.base import StandardNormal
+from flowzoo.nets.conv import ConvNet, SqueezedContextNet
+from flowzoo.nets.precision import RunsNetwork
+
+NoiseKind = Literal["uniform", "normal"]
+
+MEDIAN: dict[NoiseKind, float] = {"uniform": 0.5, "normal": 0.0}
+
+CENTRAL_MARGIN = 1 / 16
+"""How far :meth:`Dequantization.central` stays from a bin's edges, so that no rounding error crosses them."""
+
+
+class Dequantization(nn.Module):
+    """x, an integer, becomes (x + u) / 2^n with u in [0, 1] of density q(u|x).
+
+    Attributes:
+        noise: What :meth:`forward` makes u of: uniform numbers in [0, 1) or standard normal ones.
+        is_lower_bound: True if E log p(x + u) / q(u|x) is a bound by a learned q rather than the uniform average.
+    """
+
+    noise: NoiseKind = "uniform"
+    is_lower_bound = False
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Dequantizes.
+
+        Args:
+            x: Grey levels 0 .. 2^n - 1 as floats, ``(B, C, H, W)``.
+            noise: Noise of kind :attr:`noise`, the shape of ``x``.
+
+        Returns:
+            u in [0, 1], the shape of ``x``, and log q(u|x) ``(B,)`` in nats.
+        """
+        raise NotImplementedError
+
+    def central(self, x: Tensor) -> Tensor:
+        """The u that the median noise gives: one point of each bin, where the model expects its data.
+
+        A bin's middle is not such a point once q(u|x) is learned: there a flow may be hundreds of nats off what it
+        has seen, and too steep to be inverted in float32.
+
+        Args:
+            x: Grey levels as in :meth:`forward`.
+
+        Returns:
+            u in (0, 1), at least 1/16 from either end, the shape of ``x``.
+        """
+        u: Tensor = self(x, torch.full_like(x, MEDIAN[self.noise]))[0]
+        return u.clamp(CENTRAL_MARGIN, 1 - CENTRAL_MARGIN)
+
+
+class UniformDequantization(Dequantization):
+    """u uniform in [0, 1): log q = 0 (Theis et al., 2016, section 3.1)."""
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the noise itself and zeros ``(B,)``."""
+        return noise, x.new_zeros(x.shape[0])
+
+
+class VariationalDequantization(Dequantization, RunsNetwork):
+    """u = sigmoid(f(e; h(x))), e standard normal, f a conditional flow (Flow++, section 3.1).
+
+    log q(u|x) = log N(e) - log|det df/de| + sum softplus(w) + softplus(-w) with w = f(e).
+    """
+
+    noise: NoiseKind = "normal"
+    is_lower_bound = True
+
+    def __init__(self, bijector: Bijector, context_net: nn.Module, n_bits: int) -> None:
+        """Makes the dequantizer.
+
+        Args:
+            bijector: Conditional flow f on ``(B, C, H, W)``, noise to logits of u.
+            context_net: ``context_net(x, None)`` for x scaled to [-1/2, 1/2], ``(B, C, H, W)``, to the context of f.
+            n_bits: Bits per grey level.
+        """
+        super().__init__()
+        self.bijector = bijector
+        self.context_net = context_net
+        self.n_bits = n_bits
+        self.base = StandardNormal()
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Dequantizes with learned noise; see :class:`Dequantization`."""
+        scaled = x / (2**self.n_bits - 1) - 0.5
+        context = self.run_network(self.context_net, scaled, None)
+        w, log_det = self.bijector(noise, context)
+        log_sigmoid_det = -sum_per_item(F.softplus(w) + F.softplus(-w))
+        log_q = self.base.log_prob(noise.flatten(1)) - log_det - log_sigmoid_det
+        return torch.sigmoid(w), log_q
+
+
+def convolutional_dequantization(
+    image_shape: tuple[int, int, int], n_bits: int, depth: int, hidden_channels: int
+) -> VariationalDequantization:
+    """A small variational dequantizer: affine couplings and 1x1 convolutions on the squeezed noise.
+
+    Args:
+        image_shape: ``(C, H, W)`` with even H and W.
+        n_bits: Bits per grey level.
+        depth: Number of couplings.
+        hidden_channels: Width of their networks and of the context.
+    """
+    channels = 4 * image_shape[0]
+    steps: list[Bijector] = []
+    for _ in range(depth):
+        net = ConvNet(channels // 2, channels, hidden_channels, context_channels=hidden_channels)
+        coupling = AffineCoupling(ChannelHalves(), net, ScaleMap("soft-tanh", channels // 2))
+        steps += [InvertibleConv1x1(channels), coupling]
+    context_net = SqueezedContextNet(image_shape[0], hidden_channels)
+    bijector = Chain(Squeeze(), *steps, Inverse(Squeeze()))
+    return VariationalDequantization(bijector, context_net, n_bits)

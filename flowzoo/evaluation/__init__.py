@@ -1,0 +1,1 @@
+"""Likelihood, protocol, verdict and audit of a trained flow."""

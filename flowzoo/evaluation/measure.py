@@ -1,0 +1,258 @@
+"""``evaluate``: bits per dimension of a model over a split, and whether that is what the manifest says."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from flowzoo.data import get_dataset
+from flowzoo.distributed import World, world
+from flowzoo.errors import InputError
+from flowzoo.evaluation.audit import Reconstruction, ReconstructionAudit
+from flowzoo.evaluation.environment import environment, versions
+from flowzoo.evaluation.likelihood import Likelihoods, likelihoods
+from flowzoo.evaluation.metrics import mean_and_stderr, nats_to_bpd
+from flowzoo.evaluation.progress import Bar
+from flowzoo.evaluation.trained_model import Target, find_target
+from flowzoo.evaluation.verdict import Verdict, judge
+
+if TYPE_CHECKING:
+    import os
+
+    from torch import Tensor
+
+    from flowzoo.data.images import ImageSet
+    from flowzoo.flow import Flow
+
+Dtype = Literal["float32", "float64"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How a figure is measured; part of the figure.
+
+    Attributes:
+        samples: Noise samples an image, combined by importance weighting.
+        seed: Key of the noise.
+        dtype: Type that the likelihood is computed in.
+    """
+
+    samples: int = 1
+    seed: int = 0
+    dtype: Dtype = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A measurement.
+
+    Attributes:
+        name: The model, as it was asked for.
+        bpd: Mean bits per dimension.
+        stderr: Standard error of that mean.
+        num_images: Images measured.
+        partial: Whether that is less than the split.
+        dataset: Data set id.
+        split: Its split.
+        dequantization: ``uniform`` or ``variational``.
+        is_lower_bound: Whether learned noise makes the likelihood a bound.
+        protocol: How it was measured.
+        reconstruction: The audit, if there was one.
+        seconds: Wall-clock time of the measurement.
+        versions: Versions of what it ran with.
+        hardware: What it ran on.
+        verdict: Comparison with the manifest.
+        per_image: Log-likelihood of each image.
+        dims: D, the number of values in an image.
+    """
+
+    name: str
+    bpd: float
+    stderr: float
+    num_images: int
+    partial: bool
+    dataset: str
+    split: str
+    dequantization: str
+    is_lower_bound: bool
+    protocol: Protocol
+    reconstruction: Reconstruction | None
+    seconds: float
+    versions: dict[str, str]
+    hardware: str
+    verdict: Verdict
+    per_image: Likelihoods
+    dims: int
+
+    @property
+    def images_per_s(self) -> float:
+        """Images measured a second, all passes and samples included."""
+        return self.num_images / max(self.seconds, 1e-9)
+
+
+def evaluate(
+    name: str,
+    *,
+    samples: int | None = None,
+    seed: int | None = None,
+    dtype: Dtype | None = None,
+    batch_size: int = 100,
+    device: str | torch.device | None = None,
+    limit: int | None = None,
+    dataset: str | None = None,
+    split: str | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+    audit: bool = True,
+    progress: bool = True,
+) -> Evaluation:
+    """Measures a model's bits per dimension.
+
+    Args:
+        name: A manifest's name, a run's directory, or a path; see :func:`find_target`.
+        samples: Noise samples an image; None for the manifest's protocol, 1 without one.
+        seed: Key of the noise; None for the manifest's, 0 without one.
+        dtype: ``"float32"`` or, for an audit of rounding, ``"float64"``; None for the manifest's.
+        batch_size: Images computed at a time; does not change the result.
+        device: Such as ``"cuda"``; None takes a GPU if there is one.
+        limit: Only the first images; the result is marked partial.
+        dataset: Another data set than the model's own.
+        split: Another split than ``test``.
+        data_root: Where data sets are.
+        audit: Whether to check that images are reconstructed, in the same pass.
+        progress: Whether a terminal gets a bar.
+
+    Returns:
+        The measurement with its verdict.
+
+    Raises:
+        FlowzooError: Model or data are not to be had, or not sound.
+    """
+    with world(device) as where:
+        target = find_target(name)
+        images, total = _images(target, dataset, split, data_root, limit)
+        protocol = protocol_of(target, samples, seed, dtype)
+        return measure(
+            target,
+            images,
+            where,
+            protocol,
+            total=total,
+            batch_size=batch_size,
+            audit=audit,
+            progress=progress,
+        )
+
+
+def _images(
+    target: Target,
+    dataset: str | None,
+    split: str | None,
+    root: str | os.PathLike[str] | None,
+    limit: int | None,
+) -> tuple[ImageSet, int]:
+    identifier = dataset or target.dataset
+    if not identifier:
+        raise InputError(f"{target.name}: nothing says what data it is for; give --data ID (flowzoo data).")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; expected at least 1 image.")
+    images = get_dataset(identifier).load(split or target.split, root)
+    return (images if limit is None else images.take(limit)), len(images)
+
+
+def protocol_of(target: Target, samples: int | None, seed: int | None, dtype: Dtype | None) -> Protocol:
+    """What is asked for; where nothing is, the manifest entry's protocol.
+
+    Raises:
+        InputError: A value is impossible.
+    """
+    base, defaults = Protocol(), target.entry.measured if target.entry else None
+    if defaults is not None:
+        base = Protocol(samples=defaults.samples, seed=defaults.seed, dtype=defaults.dtype)
+    found = Protocol(
+        samples=base.samples if samples is None else samples,
+        seed=base.seed if seed is None else seed,
+        dtype=base.dtype if dtype is None else dtype,
+    )
+    if found.samples < 1 or found.seed < 0:
+        raise InputError(f"samples is {found.samples} and seed {found.seed}; expected >= 1 and >= 0.")
+    return found
+
+
+def measure(
+    target: Target,
+    images: ImageSet,
+    where: World,
+    protocol: Protocol,
+    *,
+    total: int | None = None,
+    batch_size: int = 100,
+    order: Tensor | None = None,
+    audit: bool = True,
+    progress: bool = False,
+) -> Evaluation:
+    """Measures a flow on images; :func:`evaluate` without the finding.
+
+    Args:
+        target: The flow, which is moved to the device and the protocol's dtype.
+        images: The images.
+        where: This process.
+        protocol: How to measure.
+        total: Images of the whole split, if these are fewer.
+        batch_size: Images computed at a time.
+        order: Order to go through the images in; does not change the result.
+        audit: Whether to check reconstructions.
+        progress: Whether a terminal gets a bar.
+    """
+    flow = _ready(target.flow, where, protocol)
+    bar = Bar(len(images), unit="image", shown=progress and where.main)
+    checker = ReconstructionAudit(flow) if audit else None
+
+    def on_batch(indices: Tensor, x: Tensor) -> None:
+        if checker is not None:
+            checker.add(indices, x)
+        bar.advance(len(indices) * where.size)
+
+    began = time.monotonic()
+    try:
+        found = likelihoods(
+            flow,
+            images,
+            where,
+            samples=protocol.samples,
+            seed=protocol.seed,
+            batch_size=batch_size,
+            order=order,
+            on_batch=on_batch,
+        )
+        reconstruction = checker.result(where) if checker is not None else None
+    finally:
+        bar.close()
+    mean = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
+    partial = total is not None and len(images) < total
+    return Evaluation(
+        name=target.name,
+        bpd=mean.value,
+        stderr=mean.stderr,
+        num_images=mean.count,
+        partial=partial,
+        dataset=images.id,
+        split=images.split,
+        dequantization="variational" if flow.is_lower_bound else "uniform",
+        is_lower_bound=flow.is_lower_bound,
+        protocol=protocol,
+        reconstruction=reconstruction,
+        seconds=time.monotonic() - began,
+        versions=versions(target.flow.architecture),
+        hardware=str(environment(where.device)["hardware"]),
+        verdict=judge(target.entry, mean, protocol, images, partial=partial),
+        per_image=found,
+        dims=flow.dims,
+    )
+
+
+def _ready(flow: Flow, where: World, protocol: Protocol) -> Flow:
+    dtype = torch.float64 if protocol.dtype == "float64" else torch.float32
+    return flow.to(device=where.device, dtype=dtype).eval()

@@ -1,0 +1,78 @@
+"""What ``eval`` and ``sample`` take: a manifest's name, a run's directory, or a path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowzoo.errors import InputError
+
+if TYPE_CHECKING:
+    from flowzoo.flow import Flow
+    from flowzoo.manifest.schema import Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A trained flow and what it is to be measured on.
+
+    Attributes:
+        name: As it was given.
+        flow: The flow, in eval mode on the CPU.
+        entry: Its manifest entry, if it has one.
+        dataset: Data set id; empty if nothing says it.
+        split: The split that figures are measured on.
+    """
+
+    name: str
+    flow: Flow
+    entry: Entry | None
+    dataset: str
+    split: str = "test"
+
+
+def find_target(name: str) -> Target:
+    """Loads a model for measuring or sampling.
+
+    Args:
+        name: A manifest's name such as ``"glow-mnist"``, a run's directory (its best weights), an
+            exported directory with ``flowzoo.json``, or ``"path:DIR"`` or ``"hf:..."``.
+
+    Raises:
+        FlowzooError: It is nowhere, or not sound.
+    """
+    path = Path(name.removeprefix("path:"))
+    if (path / "run.json").is_file():
+        return _run_target(name, path)
+    if (path / "flowzoo.json").is_file() and not name.startswith("path:"):
+        name = f"path:{name}"
+    elif name.startswith(("/", ".", "~")):
+        raise InputError(
+            f"{name} holds neither a run nor an exported model; give a directory that `flowzoo train --out` or "
+            "`flowzoo export -o` wrote, or a model of `flowzoo list`."
+        )
+    from flowzoo.manifest.schema import Entry
+    from flowzoo.weights.load import load
+
+    flow = load(name)
+    if isinstance(flow.card, Entry):
+        return Target(
+            name=flow.card.name,
+            flow=flow,
+            entry=flow.card,
+            dataset=flow.card.data.id,
+            split=flow.card.data.split,
+        )
+    details = getattr(flow.card, "details", {})
+    return Target(name=name, flow=flow, entry=None, dataset=str(details.get("dataset", "")))
+
+
+def _run_target(name: str, path: Path) -> Target:
+    from flowzoo.training.export import load_run
+    from flowzoo.training.run_dir import RunDir
+
+    recipe = RunDir(path).recipe()
+    if not recipe.data.dataset:
+        raise InputError(f"{path}: its recipe names no data set; give --data.")
+    return Target(name=name, flow=load_run(path), entry=None, dataset=recipe.data.dataset)

@@ -1,0 +1,243 @@
+"""What a weights manifest says about one model: a tree of frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from flowzoo.api import Published
+from flowzoo.manifest.typed_json import Rule
+
+__all__ = ["Data", "Entry", "Fingerprint", "Measured", "Training", "Weights"]
+
+Name = Annotated[
+    str,
+    Rule(pattern=r"[a-z0-9]+([-_.][a-z0-9]+)*", words="lower-case letters and digits, joined by - _ or ."),
+]
+Text = Annotated[str, Rule(pattern=r"[\s\S]*\S[\s\S]*", words="a text that is not empty")]
+Digest = Annotated[str, Rule(pattern=r"[0-9a-f]{64}", words="64 lower-case hexadecimal digits (SHA-256)")]
+Revision = Annotated[str, Rule(pattern=r"[0-9a-f]{40}", words="40 lower-case hexadecimal digits (a commit)")]
+RepoId = Annotated[
+    str,
+    Rule(
+        pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*",
+        words="a repository as 'organisation/name'",
+    ),
+]
+Filename = Annotated[
+    str,
+    Rule(
+        pattern=r"[A-Za-z0-9_]([A-Za-z0-9_-]|\.(?!\.))*\.safetensors",
+        words="a bare file name of letters, digits, - _ and . that ends in .safetensors, without directories",
+    ),
+]
+Count = Annotated[int, Rule(least=1, words="an integer of at least 1")]
+Seed = Annotated[int, Rule(least=0, words="an integer of at least 0")]
+Positive = Annotated[float, Rule(above=0, words="a number above 0")]
+NotNegative = Annotated[float, Rule(least=0, words="a number of at least 0")]
+StoredDtype = Literal["float64", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """The weights file.
+
+    Attributes:
+        filename: Its name, in the repository and in a plugin's ``weights`` directory.
+        sha256: SHA-256 of its content.
+        size: Length in bytes.
+        dtype: How floating-point tensors are stored.
+        repo_id: Repository on the Hugging Face Hub, or None before it is published.
+        revision: Commit in that repository, or None until the file is on the Hub.
+    """
+
+    filename: Filename
+    sha256: Digest
+    size: Count
+    dtype: StoredDtype
+    repo_id: RepoId | None = None
+    revision: Revision | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """The images that the figure is measured on.
+
+    Attributes:
+        id: The data set's id.
+        preprocessing: Id of the exact preprocessing.
+        split: The split, ``"test"`` unless the data set has none.
+        num_images: Images in that split.
+        terms: License or terms of use of the data, in words.
+        release: Which release of the data set.
+        digest: SHA-256 of the split's images after preprocessing.
+    """
+
+    id: Text
+    preprocessing: Text
+    split: Text
+    num_images: Count
+    terms: Text
+    release: Text | None = None
+    digest: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A measurement of these weights, and everything needed to repeat it.
+
+    Attributes:
+        bpd: Bits per dimension: the mean over the images.
+        stderr: Standard error of that mean.
+        dequantization: ``"uniform"`` or ``"variational"``.
+        samples: Dequantization samples an image; more than one means importance weighting.
+        seed: Seed of the evaluation noise.
+        dtype: Precision of the evaluation.
+        num_images: Images measured.
+        tolerance: Largest difference in bits per dimension at which a new measurement still agrees.
+        versions: Versions of flowzoo, the plugin, torch and whatever else matters, by name.
+        command: The command that measures it again.
+        reconstruction_exact: Images for which ``decode(encode(x)) == x`` held exactly, if it was tried.
+        seconds: Wall-clock time of the measurement.
+        hardware: What it was measured on.
+    """
+
+    bpd: NotNegative
+    stderr: NotNegative
+    dequantization: Text
+    samples: Count
+    seed: Seed
+    dtype: Literal["float32", "float64"]
+    num_images: Count
+    tolerance: Positive
+    versions: Mapping[str, str]
+    command: Text
+    reconstruction_exact: Seed | None = None
+    seconds: NotNegative | None = None
+    hardware: Text | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """Proof of code and weights without data: bits per dimension of four integer-generated images.
+
+    Attributes:
+        bpd: Bits per dimension of each image.
+        tolerance: Largest difference in bits per dimension.
+    """
+
+    bpd: tuple[NotNegative, NotNegative, NotNegative, NotNegative]
+    tolerance: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How the weights came to be, and what it cost.
+
+    Attributes:
+        recipe: The training recipe as ``"package:path/inside/it.toml"``.
+        command: The command that repeats it.
+        steps: Optimizer steps.
+        hours: Wall-clock time.
+        hardware: What it ran on.
+        seed: Seed of the run.
+        versions: Versions of what it ran with, by name.
+        images: Training images seen, repetitions counted.
+    """
+
+    recipe: Text
+    command: Text
+    steps: Count
+    hours: NotNegative
+    hardware: Text
+    seed: Seed
+    versions: Mapping[str, str] = field(default_factory=dict)
+    images: Count | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One version of one model.
+
+    Attributes:
+        name: The model's name, such as ``"glow-mnist"``.
+        version: 1, 2, ...; ``name@version`` never changes once it is released.
+        status: ``released``; ``unpublished`` (described, and there are no weights yet); ``deprecated``
+            (still loads, with a warning, and is never the default while a released version exists).
+        architecture: Name of the architecture.
+        config: The architecture's full config as JSON values, not a preset's name.
+        config_hash: :func:`flowzoo.config.config_hash` of the two.
+        num_params: Number of trainable parameters.
+        data: The images that the figure is measured on.
+        license: License of the weights, as an SPDX identifier.
+        citations: BibTeX keys among the architecture's citations.
+        weights: The file, unless the entry is unpublished.
+        published: The figure that the paper gives for this configuration.
+        published_reason: Why there is none, if there is none.
+        measured: What these weights give, written by a flowzoo command only.
+        fingerprint: What these weights give on four generated images, written by a flowzoo command only.
+        training: Recipe and cost.
+        note: What a user should know before using it, such as what its figure must not be compared with.
+    """
+
+    name: Name
+    version: Count
+    status: Literal["released", "unpublished", "deprecated"]
+    architecture: Name
+    config: Mapping[str, Any]
+    config_hash: Digest
+    num_params: Count
+    data: Data
+    license: Text
+    citations: tuple[Text, ...]
+    weights: Weights | None = None
+    published: Published | None = None
+    published_reason: Text | None = None
+    measured: Measured | None = None
+    fingerprint: Fingerprint | None = None
+    training: Training | None = None
+    note: Text | None = None
+
+    @property
+    def key(self) -> str:
+        """``"name@version"``, which identifies the entry for good."""
+        return f"{self.name}@{self.version}"
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong between its fields, in words; nothing if the entry is consistent."""
+        if self.status == "unpublished":
+            for name in ("weights", "measured", "fingerprint"):
+                if getattr(self, name) is not None:
+                    yield f"status is 'unpublished' and {name} is given; release it or set {name} to null"
+        elif self.weights is None:
+            yield f"status is {self.status!r} and weights is null; give them or set it to 'unpublished'"
+        if self.weights and self.weights.revision is not None and self.weights.repo_id is None:
+            yield "weights.revision is given and weights.repo_id is null; name the repository"
+        if (self.published is None) == (self.published_reason is None):
+            yield "give exactly one of published and published_reason: a figure, or why there is none"
+
+
+ENTRY_RULES: list[dict[str, Any]] = [
+    {
+        "if": {"properties": {"status": {"const": "unpublished"}}},
+        "then": {
+            "properties": {name: {"type": "null"} for name in ("weights", "measured", "fingerprint")},
+        },
+        "else": {"properties": {"weights": {"type": "object"}}, "required": ["weights"]},
+    },
+    {
+        "if": {"properties": {"published": {"type": "object"}}, "required": ["published"]},
+        "then": {"properties": {"published_reason": {"type": "null"}}},
+        "else": {"properties": {"published_reason": {"type": "string"}}, "required": ["published_reason"]},
+    },
+    {
+        "properties": {
+            "weights": {
+                "if": {"properties": {"revision": {"type": "string"}}, "required": ["revision"]},
+                "then": {"properties": {"repo_id": {"type": "string"}}, "required": ["repo_id"]},
+            }
+        }
+    },
+]
+"""The rules of :meth:`Entry.faults` as JSON Schema."""

@@ -1,0 +1,152 @@
+"""Who is let in: loads what an entry point names and judges whether this core can use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flowzoo.api import API_VERSION, Architecture, Citation, Preset
+from flowzoo.registry.isolation import ForeignFailure, foreign_code, import_reference
+from flowzoo.registry.plugin import Plugin, PluginState
+
+__all__ = ["Rejected", "check_code", "load_architecture", "mend_import"]
+
+_NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+_REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+class Rejected(Exception):
+    """Loading a plugin failed; the arguments are its state, the cause and the mending command."""
+
+    def __init__(self, state: PluginState, cause: str, mend: str) -> None:
+        super().__init__(cause)
+        self.state, self.cause, self.mend = state, cause, mend
+
+
+def load_architecture(plugin: Plugin) -> Architecture:
+    """Imports what an entry point names and judges it, without a look at the code that it refers to.
+
+    Imports no torch unless the plugin does.
+
+    Raises:
+        Rejected: It cannot be used.
+    """
+    if not _REFERENCE.fullmatch(plugin.entry_point):
+        cause = f"the entry point's value {plugin.entry_point!r} is not of the form 'module:ATTRIBUTE'"
+        raise Rejected(PluginState.BROKEN, cause, plugin.upgrade)
+    try:
+        found = import_reference(plugin.entry_point)
+    except ForeignFailure as failure:
+        declared = _declared_api_version(plugin.entry_point)
+        if declared is not None and declared != API_VERSION:
+            raise _version_mismatch(declared, plugin) from failure
+        mend = mend_import(failure.error, plugin)
+        raise Rejected(PluginState.BROKEN, str(failure), mend) from failure
+    _judge(found, plugin)
+    return found  # type: ignore[no-any-return]
+
+
+def _judge(found: Any, plugin: Plugin) -> None:
+    """Raises :class:`Rejected` unless ``found`` is an Architecture that this core can use."""
+    version = getattr(found, "api_version", None)
+    if type(version) is int and version != API_VERSION:
+        raise _version_mismatch(version, plugin)
+    for fault in _faults(found, plugin.name):
+        raise Rejected(PluginState.BROKEN, fault, plugin.upgrade)
+
+
+def _faults(found: Any, name: str) -> Iterator[str]:
+    if not isinstance(found, Architecture):
+        kind = type(found)
+        yield f"the entry point is a {kind.__module__}.{kind.__qualname__}, not a flowzoo.api.Architecture"
+        return
+    fields: dict[str, Any] = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
+    if type(fields["api_version"]) is not int:
+        yield f"api_version is {fields['api_version']!r}; it must be the integer {API_VERSION}"
+    if fields["name"] != name:
+        yield f"the entry point is named {name!r} and its Architecture {fields['name']!r}; they must be equal"
+    if not _NAME.fullmatch(name):
+        yield f"the name {name!r} is not made of lower-case letters, digits and single - or _"
+    for key in ("config", "build"):
+        if not isinstance(fields[key], str) or not _REFERENCE.fullmatch(fields[key]):
+            yield f"{key} is {fields[key]!r}; it must be of the form 'module:name'"
+    yield from _preset_faults(fields["presets"])
+    citations = fields["citations"]
+    if not isinstance(citations, tuple) or not all(isinstance(c, Citation) for c in citations):
+        yield "citations must be a tuple of flowzoo.api.Citation"
+
+
+def _preset_faults(presets: Any) -> Iterator[str]:
+    if not isinstance(presets, Mapping) or "tiny" not in presets:
+        yield "it has no preset 'tiny', which is mandatory (8x8 images, at most 50,000 parameters)"
+        return
+    for key, preset in presets.items():
+        if not isinstance(key, str) or not isinstance(preset, Preset):
+            yield f"preset {key!r} is not a flowzoo.api.Preset"
+
+
+def check_code(architecture: Architecture, plugin: Plugin) -> None:
+    """Imports the config class and looks for the model's module, which is not imported: it imports torch.
+
+    Raises:
+        Rejected: One of them is not there, or the config class is no dataclass.
+    """
+    try:
+        config = import_reference(architecture.config)
+        with foreign_code():
+            model = importlib.util.find_spec(architecture.build.partition(":")[0])
+    except ForeignFailure as failure:
+        cause = f"its config class {architecture.config} cannot be imported: {failure}"
+        raise Rejected(PluginState.BROKEN, cause, mend_import(failure.error, plugin)) from failure
+    if not isinstance(config, type) or not dataclasses.is_dataclass(config):
+        cause = f"its config class {architecture.config} is not a dataclass"
+        raise Rejected(PluginState.BROKEN, cause, plugin.upgrade)
+    if model is None:
+        cause = f"its build function {architecture.build} is in a module that does not exist"
+        raise Rejected(PluginState.BROKEN, cause, plugin.reinstall)
+
+
+def _version_mismatch(declared: int, plugin: Plugin) -> Rejected:
+    cause = f"it was written for plugin API {declared}; this flowzoo speaks {API_VERSION}"
+    mend = "pip install --upgrade flowzoo" if declared > API_VERSION else plugin.upgrade
+    return Rejected(PluginState.INCOMPATIBLE, cause, mend)
+
+
+def _declared_api_version(entry_point: str) -> int | None:
+    """The literal ``api_version`` in a module's source that could not be imported.
+
+    A plugin for a newer core may use names that this core lacks, and then fails on import with an
+    ImportError or TypeError; its literal still tells that it is the core that is too old.
+    """
+    import ast
+
+    try:
+        with foreign_code():
+            spec = importlib.util.find_spec(entry_point.partition(":")[0])
+            source = spec.loader.get_source(spec.name)  # type: ignore[union-attr]
+            tree = ast.parse(source)
+    except ForeignFailure:
+        return None
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.keyword)
+            and node.arg == "api_version"
+            and isinstance(node.value, ast.Constant)
+        ):
+            return node.value.value if type(node.value.value) is int else None
+    return None
+
+
+def mend_import(error: BaseException, plugin: Plugin) -> str:
+    """The command for a failed import: files that are gone are restored, anything else is upgraded.
+
+    Upgrading also installs declared dependencies that are missing. The missing module's name is no
+    distribution's name, so no command is made of it.
+    """
+    own = plugin.entry_point.split(":")[0].split(".")[0]
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == own:
+        return plugin.reinstall
+    return plugin.upgrade

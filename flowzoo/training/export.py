@@ -1,0 +1,156 @@
+"""From a run to weights that ``load`` reads: ``model.safetensors`` and ``flowzoo.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowzoo.atomic import write_text
+from flowzoo.config import config_hash, config_to_dict
+from flowzoo.errors import CheckpointError
+from flowzoo.training.run_dir import RunDir
+from flowzoo.weights.checkpoint import load_weights, read_metadata, save_weights
+from flowzoo.weights.safetensors_header import read_header
+
+if TYPE_CHECKING:
+    import torch
+
+    from flowzoo.flow import Flow
+
+CARD, WEIGHTS = "flowzoo.json", "model.safetensors"
+
+
+def weights_metadata(flow: Flow, name: str, dataset: str, **facts: Any) -> dict[str, Any]:
+    """What a weights file says about itself: nothing that two equal trainings would write differently."""
+    config = config_to_dict(flow.config) if flow.config is not None else {}
+    architecture = flow.architecture or ""
+    return {
+        "schema": 1,
+        "name": name,
+        "architecture": architecture,
+        "config": config,
+        "config_hash": config_hash(architecture, config),
+        "num_params": sum(p.numel() for p in flow.parameters()),
+        "dataset": dataset,
+        **facts,
+    }
+
+
+def run_weights(run: str | Path, which: Literal["best", "last"] = "best") -> Path:
+    """The weights file of a run.
+
+    Raises:
+        CheckpointError: The run has not written it yet.
+    """
+    directory = RunDir(run)
+    path = directory.best if which == "best" else directory.last
+    if not path.is_file():
+        directory.header()
+        raise CheckpointError(
+            f"{directory.path} has no {which} weights yet: the best are written at the first validation, "
+            "the last at the end. Let flowzoo train go on."
+        )
+    return path
+
+
+def load_run(run: str | Path, which: Literal["best", "last"] = "best") -> Flow:
+    """Builds a run's flow with its averaged weights, in eval mode.
+
+    Raises:
+        CheckpointError: The run has no such weights yet.
+        FlowzooError: The architecture cannot be built, or the file is damaged.
+    """
+    return built_from(run_weights(run, which)).eval()
+
+
+def built_from(path: Path) -> Flow:
+    """Builds the model that a weights file describes, with its weights.
+
+    Raises:
+        FlowzooError: The architecture cannot be built, or the file is damaged.
+    """
+    from flowzoo.config import parse_config
+    from flowzoo.factory import build_flow
+    from flowzoo.registry import config_class
+
+    metadata = read_metadata(path)
+    architecture = str(metadata.get("architecture", ""))
+    config = parse_config(config_class(architecture), metadata.get("config", {}), str(path))
+    flow = build_flow(architecture, config)
+    load_weights(flow, path)
+    return flow
+
+
+def export_weights(
+    run: str | Path,
+    out: str | Path,
+    *,
+    which: Literal["best", "last"] = "best",
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Writes a run's averaged weights as a directory that ``flowzoo.load("path:DIR")`` reads.
+
+    Args:
+        run: The run's directory.
+        out: The directory to write.
+        which: The weights of the best validation, or of the end.
+        dtype: Stored type, such as ``torch.float16`` for half the size; None for float32.
+
+    Returns:
+        The path of the weights file. Equal trainings give equal bytes.
+
+    Raises:
+        CheckpointError: The run has no such weights yet, or the disk refuses.
+        IntegrityError: A weight is not finite in ``dtype``.
+    """
+    source, target = run_weights(run, which), Path(out)
+    from safetensors.torch import load_file
+
+    metadata = read_metadata(source)
+    state = load_file(source)
+    weights = target / WEIGHTS
+    digest, size = save_weights(state, weights, metadata, dtype=dtype)
+    header = read_header(weights)
+    card = metadata | {
+        "weights": {
+            "filename": WEIGHTS,
+            "sha256": digest,
+            "size": size,
+            "dtype": stored_dtype({info.dtype for info in header.tensors.values()}),
+        },
+        "training": run_summary(run),
+    }
+    write_text(target / CARD, json.dumps(card, indent=2) + "\n")
+    return weights
+
+
+def stored_dtype(codes: set[str]) -> str:
+    """The floating type of a file from its tensors' codes, such as ``"float16"``."""
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    return "+".join(sorted(names[code] for code in codes & set(names))) or "none"
+
+
+def run_summary(run: str | Path) -> dict[str, Any]:
+    """What a training cost and reached, from its metrics: for cards and tables.
+
+    Steps, images and hours count the runs that it started from as well.
+    """
+    directory = RunDir(run)
+    rows = directory.rows()
+    valid = [row for row in rows if row.get("kind") == "valid" and row["bpd"] is not None]
+    last = rows[-1] if rows else {}
+    best = min(valid, key=lambda row: row["bpd"], default=None)
+    header, cost = directory.header(), directory.cost()
+    earlier = int((header.get("before") or {}).get("step", 0))
+    return {
+        "step": cost["step"],
+        "steps": header.get("total_steps"),
+        "hours": round(cost["seconds"] / 3600, 4),
+        "images": cost["images"],
+        "best_bpd": best["bpd"] if best else None,
+        "best_step": best["step"] + earlier if best else None,
+        "state": last.get("state", "interrupted") if last.get("kind") == "end" else "running or interrupted",
+        "recipe": header.get("recipe"),
+        "environment": header.get("environment"),
+    }

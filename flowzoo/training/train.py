@@ -1,0 +1,274 @@
+"""``train``: from a name or a recipe to a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import importlib.resources
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flowzoo.config import config_to_dict
+from flowzoo.data import get_dataset
+from flowzoo.distributed import World, barrier, world
+from flowzoo.errors import ConfigError, InputError
+from flowzoo.evaluation.environment import environment, versions
+from flowzoo.evaluation.noise import derive_seed
+from flowzoo.training.export import run_weights
+from flowzoo.training.interrupt import stop_requests
+from flowzoo.training.loop import Loop, Outcome
+from flowzoo.training.recipe import Recipe, parse_recipe, read_recipe, with_defaults
+from flowzoo.training.run_dir import RunDir
+from flowzoo.training.warm_start import start_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from flowzoo.data.images import ImageSet
+    from flowzoo.flow import Flow
+
+
+def find_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
+    """The recipe of a preset (``"glow-mnist"``), of a TOML file, or of an existing run's directory.
+
+    Args:
+        name: A preset's name or a path.
+        sets: ``key=value`` overrides.
+
+    Raises:
+        UnknownArchitecture: It is neither.
+        ConfigError: The recipe is invalid, or the preset has none.
+    """
+    from flowzoo.factory import resolve
+
+    if name.endswith(".toml"):
+        recipe = read_recipe(name, sets)
+        _, preset, _ = resolve(recipe.name, recipe.model)
+        return with_defaults(recipe, dataset=preset.dataset if preset else None)
+    _, preset, _ = resolve(name, {})
+    if preset is None or preset.recipe is None:
+        raise ConfigError(f"{name} brings no recipe; write one in TOML (docs/training.md) and give its path.")
+    package, _, inside = preset.recipe.partition(":")
+    text = importlib.resources.files(package).joinpath(inside).read_text(encoding="utf-8")
+    recipe = parse_recipe(tomllib.loads(text), f"recipe {preset.recipe}", sets)
+    return with_defaults(recipe, dataset=preset.dataset)
+
+
+def build_model(recipe: Recipe) -> Flow:
+    """Builds a recipe's untrained flow on the CPU; the recipe's seed decides its weights.
+
+    Raises:
+        FlowzooError: The architecture is unknown, or its config invalid.
+    """
+    from flowzoo.factory import build_flow, resolve
+
+    architecture, _, config = resolve(recipe.name, recipe.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(recipe.train.seed, "weights"))
+        return build_flow(architecture.name, config)
+
+
+def load_data(recipe: Recipe, root: str | os.PathLike[str] | None) -> tuple[ImageSet, ImageSet]:
+    """The images for gradients and the held-out ones.
+
+    Raises:
+        DataUnavailable: They are not there; the message says how to get them.
+    """
+    dataset, settings = get_dataset(recipe.data.dataset), recipe.data
+    train_set = dataset.load(settings.split, root)
+    valid_set = dataset.load(settings.valid_split, root)
+    if settings.limit is not None:
+        train_set = train_set.take(settings.limit)
+    if recipe.train.validate_images is not None:
+        valid_set = valid_set.take(recipe.train.validate_images)
+    return train_set, valid_set
+
+
+def train(
+    name: str | Recipe,
+    out: str | os.PathLike[str],
+    *,
+    sets: Iterable[str] = (),
+    data_root: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    max_seconds: float | None = None,
+    init_from: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    tensorboard: bool = False,
+) -> Outcome:
+    """Trains a model, or goes on with a run, bit for bit where it was interrupted.
+
+    Args:
+        name: A preset such as ``"glow-mnist"``, a recipe file, or a :class:`Recipe`.
+        out: The run's directory. If a run is there, it goes on; its recipe must be the same.
+        sets: Overrides such as ``"train.steps=2000"`` or ``"model.hidden_channels=128"``.
+        data_root: Where data sets are; None for ``$FLOWZOO_DATA`` and the default.
+        device: Such as ``"cuda"``; None takes a GPU if there is one.
+        max_seconds: Stop with a checkpoint after this many seconds.
+        init_from: Another run, or a weights file, to start from; a new schedule, a new optimizer. It may be of
+            a narrower model; see :mod:`flowzoo.training.warm_start`.
+        progress: Whether a terminal gets a bar.
+        tensorboard: Whether to write TensorBoard events too.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        FlowzooError: Anything that keeps it from training; see :mod:`flowzoo.errors`.
+        KeyboardInterrupt: After Ctrl-C, once the checkpoint is written.
+    """
+    recipe = name if isinstance(name, Recipe) else find_recipe(name, sets)
+    with world(device) as where:
+        images = load_data(recipe, data_root)
+        flow = build_model(recipe)
+        before = None
+        if init_from is not None and not RunDir(Path(out)).exists:
+            source = Path(init_from)
+            start_from(flow, run_weights(source) if source.is_dir() else source, images[1])
+            before = RunDir(source) if source.is_dir() else None
+        return train_flow(
+            flow,
+            recipe,
+            out,
+            images,
+            where,
+            max_seconds=max_seconds,
+            progress=progress,
+            tensorboard=tensorboard,
+            before=before,
+        )
+
+
+def train_flow(
+    flow: Flow,
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    images: tuple[ImageSet, ImageSet],
+    where: World,
+    *,
+    max_seconds: float | None = None,
+    progress: bool = True,
+    tensorboard: bool = False,
+    say: Callable[[str], None] | None = None,
+    resident: bool | None = None,
+    before: RunDir | None = None,
+) -> Outcome:
+    """Trains a flow that was built elsewhere; see :func:`train`.
+
+    ``before`` is the run that its weights come from.
+
+    Raises:
+        InputError: Model and images do not fit.
+        KeyboardInterrupt: After Ctrl-C, once the checkpoint is written.
+    """
+    train_set = images[0]
+    if tuple(train_set.image_shape) != tuple(flow.image_shape):
+        raise InputError(
+            f"{recipe.name} is for images {tuple(flow.image_shape)}; {train_set.id} has "
+            f"{tuple(train_set.image_shape)}. Choose another preset, or --set model.image_shape=[C,H,W]."
+        )
+    run = RunDir(Path(out))
+    flow.to(where.device)
+    with _deterministic(recipe.train.deterministic), torch.random.fork_rng(), stop_requests() as request:
+        loop = Loop(
+            flow,
+            recipe,
+            run,
+            images,
+            where,
+            say=say or _to_stderr,
+            show_bar=progress,
+            resident=resident,
+        )
+        if where.main:
+            _open_run(run, recipe, flow, loop.total, where, before)
+        barrier(where)
+        loop.prepare()
+        first = loop.progress.step + 1
+        with _tensorboard(run, first, enabled=tensorboard and where.main) as listener:
+            if listener is not None:
+                loop.listeners.append(listener)
+            outcome = loop.execute(request, max_seconds)
+    if request.signal is not None:
+        raise KeyboardInterrupt
+    return outcome
+
+
+def _open_run(
+    run: RunDir, recipe: Recipe, flow: Flow, total: int, where: World, before: RunDir | None
+) -> None:
+    """Checks that a run that is there is this one, or writes the header of a new one."""
+    if run.exists:
+        run.check_same(recipe)
+        run.clean()
+        return
+    header: dict[str, Any] = {
+        "schema": 1,
+        "recipe": recipe.to_dict(),
+        "architecture": flow.architecture,
+        "config": config_to_dict(flow.config) if flow.config is not None else {},
+        "parameters": sum(p.numel() for p in flow.parameters()),
+        "total_steps": total,
+        "versions": versions(flow.architecture),
+        "environment": environment(where.device) | {"processes": where.size},
+        "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "before": before.cost() if before is not None else None,
+    }
+    if before is not None:
+        run.write_before(before)
+    run.write_header(header)
+    run.append({"kind": "header", **header})
+
+
+@contextlib.contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Deterministic kernels where there are any; the setting before is restored."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # The mode would also fill every new tensor with NaN to expose reads of it, which only costs time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _tensorboard(
+    run: RunDir, first: int, *, enabled: bool
+) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """Yields a listener that writes numbers as TensorBoard scalars, from step ``first`` on."""
+    if not enabled:
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError("--tensorboard needs an extra: pip install 'flowzoo[tensorboard]'.") from error
+    # What an interrupted session wrote of the steps that are now repeated is hidden.
+    writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=first if first > 1 else None)
+
+    def write(row: dict[str, Any]) -> None:
+        for key, value in row.items():
+            if isinstance(value, int | float) and not isinstance(value, bool) and key != "step":
+                writer.add_scalar(f"{row['kind']}/{key}", value, row["step"])
+
+    try:
+        yield write
+    finally:
+        writer.close()
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

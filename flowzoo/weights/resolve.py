@@ -1,0 +1,101 @@
+"""From a manifest entry to a verified weights file: overlay, wheel, Hub cache, Hub. Torch-free."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowzoo.errors import WeightsUnavailable
+from flowzoo.weights.hub import FileId, HubSettings, RemoteFile, cached_file, check_file, fetch
+from flowzoo.weights.hub.fetch import check_filename
+
+if TYPE_CHECKING:
+    from flowzoo.manifest.schema import Entry, Weights
+
+__all__ = ["OVERLAY_VARIABLE", "local_copies", "locate", "remote_file"]
+
+OVERLAY_VARIABLE = "FLOWZOO_WEIGHTS_DIR"
+"""Names a directory of files called ``<sha256>.safetensors``, looked into before anything else."""
+
+
+def locate(entry: Entry, hub: HubSettings) -> Path:
+    """Returns the verified local weights file of an entry, fetching it if nothing local holds it.
+
+    Raises:
+        WeightsUnavailable: The weights exist nowhere that can be reached.
+        IntegrityError: A copy that was found is not the file that the entry promises.
+    """
+    weights = entry.weights
+    if weights is None:
+        raise _unpublished(entry)
+    expected = FileId(weights.sha256, weights.size)
+    # A bad copy stops the search: stepping over it would hide that it is bad.
+    for _, path, mend in _own_copies(entry, weights):
+        return check_file(path, expected, mend)
+    remote = remote_file(weights)
+    if remote is None:
+        raise _unpublished(entry)
+    return fetch(remote, expected, hub, entry.name)
+
+
+def local_copies(entry: Entry, hub: HubSettings) -> Iterator[tuple[str, Path]]:
+    """Yields ``(source, path)`` of every local file that stands for an entry's weights, unchecked.
+
+    The order is that of the search; sources are ``"overlay"``, ``"plugin"`` and ``"hub cache"``.
+    """
+    if entry.weights is not None:
+        yield from ((source, path) for source, path, _ in _own_copies(entry, entry.weights))
+        remote = remote_file(entry.weights)
+        cached = cached_file(remote, hub) if remote else None
+        if cached:
+            yield "hub cache", cached
+
+
+def remote_file(weights: Weights) -> RemoteFile | None:
+    """Where weights lie on the Hub, or None if they are not there."""
+    if weights.revision is None or weights.repo_id is None:
+        return None
+    return RemoteFile(weights.repo_id, weights.revision, weights.filename)
+
+
+def _own_copies(entry: Entry, weights: Weights) -> Iterator[tuple[str, Path, str]]:
+    """Yields the copies outside the Hub's cache: where from, the file, and what mends a bad one."""
+    if overlay := os.environ.get(OVERLAY_VARIABLE):
+        path = Path(overlay).expanduser() / f"{weights.sha256}.safetensors"
+        # A dangling link is there too: whoever put it there expects it to be used.
+        if os.path.lexists(path):
+            yield "overlay", path, f"remove it, then run `flowzoo pull {entry.name} --to {overlay}`"
+    package = package_directory(entry.architecture)
+    bundled = package / "weights" / check_filename(weights.filename) if package else None
+    if bundled and bundled.is_file():
+        yield (
+            "plugin",
+            bundled,
+            f"run `pip install --force-reinstall` for the plugin that provides {entry.architecture}",
+        )
+
+
+def package_directory(architecture: str) -> Path | None:
+    """The directory of the package that builds an architecture, found without running the model's code."""
+    from flowzoo.registry import discover
+
+    plugin = discover().get(architecture)
+    if plugin is None or plugin.architecture is None:
+        return None
+    package = plugin.architecture.build.partition(":")[0].partition(".")[0]
+    spec = importlib.util.find_spec(package)
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(locations[0]) if locations else None
+
+
+def _unpublished(entry: Entry) -> WeightsUnavailable:
+    what = (
+        "trained weights yet" if entry.weights is None else "weights on the Hub yet, and none on this machine"
+    )
+    return WeightsUnavailable(
+        f"{entry.name} has no {what}: train them with `flowzoo train {entry.name} --out RUN`, or take "
+        f"the untrained model from flowzoo.create({entry.name!r})."
+    )

@@ -1,0 +1,187 @@
+"""``flowzoo eval`` against a manifest: recording, verifying, and every way not to be verified."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import flowzoo.manifest.raw
+from flowzoo.api import Published
+from flowzoo.atomic import sha256_file
+from flowzoo.cli.main import cli
+from flowzoo.config import config_hash
+from flowzoo.errors import InputError, ManifestError
+from flowzoo.evaluation.measure import evaluate
+from flowzoo.evaluation.record import record
+from flowzoo.manifest.read import Manifest, dump, parse
+from flowzoo.manifest.schema import Data, Entry, Weights
+from flowzoo.training.train import train
+from flowzoo.weights.checkpoint import read_metadata
+from flowzoo.weights.load import find_entry
+from tests.trainings import save_images, tiny_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+NAME = "glow-eighths"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    directory = tmp_path_factory.mktemp("verdict")
+    dataset = save_images(directory / "images.npy", 203)
+    train(tiny_recipe("glow-tiny", dataset), directory / "run", device="cpu", progress=False)
+    return directory / "run", dataset
+
+
+@pytest.fixture
+def manifest(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A manifest of one released model without a measured figure, weights where loading finds them."""
+    run, dataset = trained
+    metadata = read_metadata(run / "best.safetensors")
+    digest = sha256_file(run / "best.safetensors")
+    (tmp_path / f"{digest}.safetensors").write_bytes((run / "best.safetensors").read_bytes())
+    entry = Entry(
+        name=NAME,
+        version=1,
+        status="released",
+        architecture="glow",
+        config=metadata["config"],
+        config_hash=config_hash("glow", metadata["config"]),
+        num_params=metadata["num_params"],
+        data=Data(id=dataset, preprocessing="numpy-as-is-v1", split="test", num_images=20, terms="made up"),
+        license="Apache-2.0",
+        citations=(),
+        weights=Weights(
+            filename="model.safetensors",
+            sha256=digest,
+            size=(run / "best.safetensors").stat().st_size,
+            dtype="float32",
+        ),
+        published=Published(bpd=3.5, dataset="other images", source="nobody", protocol="another one"),
+    )
+    path = tmp_path / "weights_manifest.json"
+    path.write_text(dump(Manifest(entries=(entry,))))
+    monkeypatch.setenv("FLOWZOO_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setattr(flowzoo.manifest.raw, "core_manifest", lambda: str(path))
+    return path
+
+
+def call(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli, ["eval", *arguments, "--device", "cpu"], standalone_mode=False)
+    assert result.exception is None, result.output
+    return result.return_value, result.stdout
+
+
+def verdict(*arguments: str) -> tuple[int, str]:
+    code, text = call(*arguments, "--json")
+    return code, json.loads(text)["verdict"]["state"]
+
+
+def test_a_figure_is_recorded_and_then_verified(manifest: Path) -> None:
+    assert verdict(NAME) == (1, "not recorded")
+    assert call(NAME, "--record")[0] == 0
+    measured = find_entry(NAME).measured
+    assert measured is not None
+    assert measured.num_images == measured.reconstruction_exact == 20
+    assert measured.command == f"flowzoo eval {NAME}@1"
+    assert measured.versions["torch"] == torch.__version__
+    assert "flowzoo-glow" in measured.versions
+    assert find_entry(NAME).fingerprint is not None
+    assert verdict(NAME) == (0, "verified")
+    assert verdict(NAME, "--batch-size", "3") == (0, "verified")
+    code, text = call(NAME)
+    assert code == 0
+    for part in ("measured here", "in the manifest", "verified", "its protocol: another one", "20 of 20"):
+        assert part.lower() in text.lower()
+
+
+def test_what_is_not_the_entrys_protocol_is_not_verified(manifest: Path) -> None:
+    call(NAME, "--record")
+    assert verdict(NAME, "--limit", "5") == (1, "partial")
+    assert verdict(NAME, "--seed", "1") == (1, "other protocol")
+    assert verdict(NAME, "--samples", "2") == (1, "other protocol")
+    assert verdict(NAME, "--dtype", "float64") == (1, "other protocol")
+    assert verdict(NAME, "--split", "valid")[0] == 1
+
+
+def change(path: Path, edit: Callable[[Entry], Entry]) -> None:
+    entries = parse(path.read_text(), "x").entries
+    path.write_text(dump(Manifest(entries=tuple(edit(entry) for entry in entries))))
+
+
+def bpd(entry: Entry, difference: float) -> Entry:
+    assert entry.measured is not None
+    return dataclasses.replace(
+        entry, measured=dataclasses.replace(entry.measured, bpd=entry.measured.bpd + difference)
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "state"), [(5e-5, "verified"), (2e-4, "not verified"), (-2e-4, "not verified")]
+)
+def test_the_tolerance_decides(manifest: Path, difference: float, state: str) -> None:
+    call(NAME, "--record")
+    change(manifest, lambda entry: bpd(entry, difference))
+    assert verdict(NAME) == (0 if state == "verified" else 1, state)
+
+
+def test_the_entrys_own_protocol_is_the_default(manifest: Path) -> None:
+    call(NAME, "--record", "--samples", "3", "--seed", "4")
+    code, text = call(NAME, "--json")
+    assert code == 0
+    assert json.loads(text)["protocol"] == {"samples": 3, "seed": 4, "dtype": "float32"}
+
+
+def test_a_partial_figure_is_not_recorded(manifest: Path) -> None:
+    before = manifest.read_text()
+    part = evaluate(NAME, limit=5, device="cpu", progress=False)
+    with pytest.raises(ManifestError, match="whole test split"):
+        record(part, find_entry(NAME))
+    assert manifest.read_text() == before
+
+
+def test_all(manifest: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
+    call(NAME, "--record")
+    code, text = call("--all", "--json")
+    assert code == 0
+    assert [found["verdict"]["state"] for found in json.loads(text)] == ["verified"]
+
+    def absent(entry: Entry) -> Entry:
+        data = dataclasses.replace(entry.data, id="cifar10")
+        return dataclasses.replace(entry, data=data)
+
+    change(manifest, absent)
+    code, text = call("--all", "--json", "--data-root", str(tmp_path))
+    found: list[dict[str, Any]] = json.loads(text)
+    assert (code, found[0]["verdict"]) == (1, "skipped"), "nothing verified is no success"
+    assert "cifar10" in found[0]["reason"]
+    result = CliRunner().invoke(cli, ["eval", "--all", "--data-root", str(tmp_path)])
+    assert "skipped: no data" in result.stdout
+    assert "cifar10" in result.stderr and "cifar10" not in result.stdout
+
+
+def test_explain_measures_nothing(manifest: Path) -> None:
+    code, text = call(NAME, "--explain", "--samples", "7")
+    assert code == 0
+    assert "k = 7" in text
+    assert "64 ln 2" in text
+
+
+def test_options_for_one_model_do_not_go_with_all(manifest: Path) -> None:
+    for option in ("--explain", "--record", "--per-image=x.csv"):
+        result = CliRunner().invoke(cli, ["eval", "--all", option])
+        assert result.exit_code == 2
+        assert "one model" in result.stderr
+
+
+def test_what_no_manifest_lists_is_not_measured_for_a_record(tmp_path: Path, manifest: Path) -> None:
+    result = CliRunner().invoke(cli, ["eval", str(tmp_path), "--record"])
+    assert isinstance(result.exception, InputError)
+    assert "not a model's name" in str(result.exception)
