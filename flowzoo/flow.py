@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector
 from flowzoo.bijectors.chain import Chain, MemoryMode
+from flowzoo.bijectors.replicas import in_eval_mode
 from flowzoo.densities.base import BaseDensity, StandardNormal
 from flowzoo.densities.dequantization import Dequantization, NoiseKind, UniformDequantization
+from flowzoo.engine import Engine
 from flowzoo.errors import ConfigError, InputError
-from flowzoo.nets.caching import Snapshot, unkept
-from flowzoo.nets.folding import folded_together
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.precision import RunsNetwork
-from flowzoo.nets.tree import modules_of
 from flowzoo.summary import summarize
 
 if TYPE_CHECKING:
     from flowzoo.manifest.schema import Entry
     from flowzoo.weights.external import Unlisted
+
+
+MOST_REDRAWS = 100
+"""How often :meth:`Flow.sample` draws latents again before it gives up."""
+
+LEAST_INIT_IMAGES = 2
+"""Images that the data-dependent initialisation needs at least."""
+
+ABSURD_BITS = 100.0
+"""Bits per dimension after initialisation above which scales are absurd; uniform guessing has 8."""
 
 
 class Flow(nn.Module):
@@ -44,6 +54,11 @@ class Flow(nn.Module):
         architecture: Name of the architecture, if it was built by one.
         config: The architecture's config, if it was built by one.
         card: The manifest entry, if the weights were loaded by name.
+        engine: The plans by which it is computed faster; see :mod:`flowzoo.engine`.
+
+    ``log_prob`` and ``forward`` follow the mode that ``train()`` and ``eval()`` set and record gradients. ``encode``,
+    ``decode``, ``reconstruct``, ``sample`` and ``bits_per_dim`` always compute as in eval mode, a batch at a time,
+    and record gradients only where that is asked for.
     """
 
     def __init__(
@@ -68,8 +83,7 @@ class Flow(nn.Module):
         self.architecture: str | None = None
         self.config: Any = None
         self.card: Entry | Unlisted | None = None
-        self._snapshot = Snapshot()
-        self.to(memory_format=torch.channels_last)
+        self.engine = Engine()
 
     @property
     def is_lower_bound(self) -> bool:
@@ -91,53 +105,92 @@ class Flow(nn.Module):
         return self.log_prob(x, noise=noise)
 
     def log_prob(
-        self, x: Tensor, *, noise: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        *,
+        samples: int = 1,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Log-probability of images from one draw of dequantization noise.
+        """Log-probability of images.
 
         Args:
             x: Images ``uint8 (B, C, H, W)``.
-            noise: The noise to use, ``(B, C, H, W)`` of kind :attr:`noise_kind`; drawn if not given.
+            samples: Draws of dequantization noise for each image, of which the importance-weighted average is taken;
+                a bound tightens with their number (Burda et al., 2016).
+            noise: The noise to use instead, ``(B, C, H, W)`` of kind :attr:`noise_kind`.
             generator: Where noise is drawn from.
 
         Returns:
             ``(B,)`` nats.
 
         Raises:
-            InputError: Wrong dtype, shape or device.
+            InputError: Wrong type, dtype, shape or device.
         """
         levels = self._levels(x)
-        if noise is None:
-            noise = self.draw_noise(x.shape[0], generator=generator)
-        elif noise.shape != x.shape:
-            raise InputError(
-                f"noise has shape {tuple(noise.shape)}; expected that of the images, {tuple(x.shape)}."
-            )
-        with self._folded():
-            u, log_q = self.dequantization(levels, noise.to(levels))
-            z, log_det = self.bijector(self._unit_interval(levels + u))
+        _require_count("samples", samples)
+        _require_generator(generator)
+        if noise is not None:
+            if samples != 1:
+                raise InputError(f"log_prob got noise and samples={samples}; give one of them.")
+            return self._log_prob(levels, self._noise_like(levels, noise))
+        terms = [
+            self._log_prob(levels, self.draw_noise(len(levels), generator=generator)) for _ in range(samples)
+        ]
+        return terms[0] if samples == 1 else torch.logsumexp(torch.stack(terms), 0) - math.log(samples)
+
+    def _log_prob(self, levels: Tensor, noise: Tensor, bijector: Bijector | None = None) -> Tensor:
+        """Log-probability in nats ``(B,)`` of grey levels under one draw of noise."""
+        u, log_q = self.dequantization(levels, noise, self.engine.run)
+        z, log_det = self.engine.run(bijector or self.bijector, self._unit_interval(levels + u))
         self._check_latent(z)
         log_prob: Tensor = self.base.log_prob(z) + log_det - log_q - self.dims * self.n_bits * math.log(2)
         return log_prob
 
+    def frozen(self) -> AbstractContextManager[None]:
+        """A context that promises that no weight changes, so that values made of weights are kept between calls.
+
+        Kernels are folded and laid out once, inverse matrices computed once. Gradients are computed as ever. Outside
+        of it every call reads the weights as they are.
+        """
+        return self.engine.frozen()
+
     def bits_per_dim(
-        self, x: Tensor, *, samples: int = 1, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        *,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+        batch_size: int = 64,
+        grad: bool = False,
     ) -> Tensor:
         """Bits per dimension, -log2 P(x) / D, from an importance-weighted average over the noise.
 
         Args:
             x: Images ``uint8 (B, C, H, W)``.
             samples: Draws of noise per image; the bound tightens with their number (Burda et al., 2016).
-            generator: Where noise is drawn from.
+            generator: Where noise is drawn from; the same for any batch size.
+            seed: Of a generator, instead of one.
+            batch_size: How many images are evaluated at a time.
+            grad: Whether gradients are recorded.
 
         Returns:
             ``(B,)`` bits per dimension.
         """
-        if samples < 1:
-            raise InputError(f"samples is {samples}; expected at least 1.")
-        total = self.log_prob(x, generator=generator)
-        for _ in range(samples - 1):
-            total = torch.logaddexp(total, self.log_prob(x, generator=generator))
+        levels = self._levels(x)
+        _require_count("samples", samples)
+        _require_count("batch_size", batch_size)
+        generator = _generator(generator, seed)
+        model = self._evaluated()
+        with torch.set_grad_enabled(grad), nullcontext() if grad else model.frozen():
+            total: Tensor | None = None
+            for _ in range(samples):
+                noise = self.draw_noise(len(levels), generator=generator)
+                parts = zip(levels.split(batch_size), noise.split(batch_size), strict=True)
+                term = torch.cat([model._log_prob(*part) for part in parts])
+                total = term if total is None else torch.logaddexp(total, term)
+        assert total is not None
         return self.nats_to_bits(total - math.log(samples))
 
     def nats_to_bits(self, log_prob: Tensor) -> Tensor:
@@ -158,70 +211,131 @@ class Flow(nn.Module):
         *,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        seed: int | None = None,
         batch_size: int = 64,
+        on_nonfinite: Literal["redraw", "raise"] = "redraw",
     ) -> Tensor:
         """Draws images.
 
         Args:
             n: How many.
             temperature: Factor on the latent; below 1 gives more typical images.
-            generator: Source of the latent noise; a CPU generator gives the same images for any batch size.
+            generator: Source of the latent noise; a CPU generator gives the same latents for any batch size and
+                device. Their images differ by a grey level at most, where a value lies on the border of two.
+            seed: Of a generator, instead of one.
             batch_size: How many images are decoded at a time.
+            on_nonfinite: What happens where the inverse of a latent is NaN or infinite in the model's precision:
+                ``"redraw"`` draws those latents again and warns how many, ``"raise"`` raises an error.
 
         Returns:
             ``uint8 (n, C, H, W)``.
+
+        Raises:
+            InputError: Wrong arguments, or latents that cannot be inverted.
         """
-        counts: tuple[object, ...] = (n, batch_size)
-        whole = all(isinstance(count, Integral) for count in counts)
-        if not whole or n < 0 or batch_size < 1 or not 0 <= temperature < math.inf:
+        _require_count("n", n, least=0)
+        _require_count("batch_size", batch_size)
+        if not _is_finite(temperature):
+            raise InputError(f"temperature is {temperature!r}; expected a finite number of at least 0.")
+        if on_nonfinite not in ("redraw", "raise"):
+            raise InputError(f"on_nonfinite is {on_nonfinite!r}; expected 'redraw' or 'raise'.")
+        generator = _generator(generator, seed)
+        model = self._evaluated()
+        with model.frozen():
+            images, finite = model._decode_many(self._draw_latents(n, temperature, generator), batch_size)
+            wrong = n - int(finite.sum())
+            again = 0
+            for _ in range(MOST_REDRAWS if on_nonfinite == "redraw" else 0):
+                left = (~finite).nonzero().flatten()
+                if not len(left):
+                    break
+                again += len(left)
+                z = self._draw_latents(len(left), temperature, generator)
+                images[left], finite[left] = model._decode_many(z, batch_size)
+        if not bool(finite.all()):
             raise InputError(
-                f"sample got n={n}, temperature={temperature}, batch_size={batch_size}; "
-                "expected whole numbers n >= 0 and batch_size >= 1, and a finite temperature >= 0."
+                f"{wrong} of {n} latents drawn at temperature {temperature:g} have an inverse that is NaN or infinite: "
+                "the model is untrained, or unstable off its data. Lower the temperature or use flow.double()."
             )
+        if again:
+            warnings.warn(
+                f"{wrong} of {n} samples at temperature {temperature:g} were NaN or infinite and were drawn again.",
+                stacklevel=3,
+            )
+        return images
+
+    def _draw_latents(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         device, dtype = self._placement()
         z = self.base.sample(n, self.dims, generator=generator, device=device, dtype=dtype)
-        z = z if temperature == 1.0 else z * temperature
-        batches = [self.decode(part) for part in z.split(batch_size)]
-        return torch.cat(batches) if len(batches) > 1 else batches[0]
+        return z if temperature == 1.0 else z * temperature
 
-    def encode(self, x: Tensor) -> Tensor:
+    def _decode_many(self, z: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Images of latents, and which of them are finite."""
+        if not len(z):
+            # Not every reshape knows what to make of nothing.
+            empty = torch.empty((0, *self.image_shape), dtype=torch.uint8, device=z.device)
+            return empty, torch.ones(0, dtype=torch.bool, device=z.device)
+        found = [self.engine.run(self.bijector, part, inverse=True)[0] for part in z.split(batch_size)]
+        finite = torch.cat([torch.isfinite(y).flatten(1).all(1) for y in found])
+        return torch.cat([self._images(y) for y in found]), finite
+
+    def _images(self, y: Tensor) -> Tensor:
+        """Grey levels of ``[0, 1]^D``; values outside are clipped."""
+        # Of numbers that are not negative the conversion drops the fraction.
+        scaled = torch.nan_to_num(y * 2**self.n_bits).clamp_(0, 2**self.n_bits - 1)
+        levels: Tensor = scaled.to(torch.uint8)
+        return (levels << (8 - self.n_bits) if self.n_bits < 8 else levels).contiguous()
+
+    def encode(self, x: Tensor, *, batch_size: int = 64, grad: bool = False) -> Tensor:
         """Latent of images, dequantized by the median noise: ``uint8 (B, C, H, W)`` to ``(B, D)``.
 
         Uniform noise has its median in the middle of each bin, learned noise where the model expects its data.
+
+        Args:
+            x: Images.
+            batch_size: How many images are encoded at a time.
+            grad: Whether gradients are recorded.
         """
         levels = self._levels(x)
-        with self._folded():
-            z, _ = self.bijector(self._unit_interval(levels + self.dequantization.central(levels)))
-        self._check_latent(z)
-        return z.contiguous()
+        _require_count("batch_size", batch_size)
+        model = self._evaluated()
+        with torch.set_grad_enabled(grad), nullcontext() if grad else model.frozen():
+            parts = []
+            for part in levels.split(batch_size):
+                u = model.dequantization.central(part, model.engine.run)
+                parts.append(model.engine.run(model.bijector, self._unit_interval(part + u))[0])
+        for part in parts:
+            self._check_latent(part)
+        return torch.cat(parts).contiguous()
 
-    def decode(self, z: Tensor) -> Tensor:
+    @torch.no_grad()
+    def decode(self, z: Tensor, *, batch_size: int = 64) -> Tensor:
         """Images of a latent: ``(B, D)`` to ``uint8 (B, C, H, W)``; values outside the range are clipped.
 
-        The latent is taken to the model's precision.
+        The latent is taken to the model's precision. For gradients at images use ``flow.bijector.inverse``.
+
+        Raises:
+            InputError: ``z`` is no such latent, or its inverse is NaN or infinite.
         """
-        if z.ndim != 2 or z.shape[1] != self.dims or not z.is_floating_point():
-            raise InputError(
-                f"decode got a {z.dtype} tensor of shape {tuple(z.shape)}; expected floating point (B, {self.dims})."
-            )
+        if not self._is_latent(z):
+            raise InputError(f"decode got {_describe(z)}; expected a floating-point tensor (B, {self.dims}).")
+        _require_count("batch_size", batch_size)
         device, dtype = self._placement()
         if z.device != device:
             raise InputError(
                 f"the latent is on {z.device} and the model on {device}; move one: z.to({str(device)!r})."
             )
-        if not len(z):
-            # Not every reshape knows what to make of nothing.
-            return z.new_empty((0, *self.image_shape), dtype=torch.uint8)
-        with self._folded():
-            y, _ = self.bijector.inverse(z.to(dtype))
-        if not bool(torch.isfinite(torch.stack(torch.aminmax(y))).all()):
+        model = self._evaluated()
+        with model.frozen():
+            images, finite = model._decode_many(z.to(dtype), batch_size)
+        if not bool(finite.all()):
+            wrong = (~finite).nonzero().flatten().tolist()
             raise InputError(
-                "the inverse gave NaN or infinity: this latent is far outside what the model was trained on, "
-                "or the model is untrained. Lower the temperature or use flow.double()."
+                f"the inverse of {len(wrong)} of {len(z)} latents is NaN or infinite (rows {_few(wrong)}): they "
+                "are far outside what the model was trained on, or it is untrained. Lower the temperature or use "
+                "flow.double()."
             )
-        # Of numbers that are not negative the conversion drops the fraction.
-        levels: Tensor = (y * 2**self.n_bits).clamp_(0, 2**self.n_bits - 1).to(torch.uint8)
-        return (levels << (8 - self.n_bits) if self.n_bits < 8 else levels).contiguous()
+        return images
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """``decode(encode(x))``; equals ``x`` (with its low bits dropped if ``n_bits`` < 8) in a sound model."""
@@ -240,18 +354,37 @@ class Flow(nn.Module):
 
         Returns:
             True if anything was initialised now.
+
+        Raises:
+            InputError: There are too few images, or the model gives NaN or infinity after it.
         """
+        if len(self._levels(x)) < LEAST_INIT_IMAGES:
+            raise InputError(
+                f"initialize got {len(x)} image(s); expected at least {LEAST_INIT_IMAGES}, better a few hundred: "
+                "scales are set from the variation among them."
+            )
         pending = [module for module in self._data_dependent() if not bool(module.initialized)]
         if not pending:
             return False
         for module in pending:
             module.initializing = True
         try:
-            with unkept():
-                self.log_prob(x, noise=noise, generator=generator)
+            log_prob = self.log_prob(x, noise=noise, generator=generator)
         finally:
             for module in pending:
                 module.initializing = False
+        bits = float(self.nats_to_bits(log_prob).mean())
+        if not math.isfinite(bits):
+            raise InputError(
+                f"after initialisation from {len(x)} images the model gives {bits} bits/dim: give more, and "
+                "more varied, images. Create the model anew, its scales are spoilt."
+            )
+        if bits > ABSURD_BITS:
+            warnings.warn(
+                f"after initialisation from {len(x)} images the model gives {bits:,.0f} bits/dim: some scales are "
+                "absurd, as where pixels hardly vary. Give more, and more varied, images.",
+                stacklevel=3,
+            )
         return True
 
     def set_memory(self, memory: MemoryMode) -> None:
@@ -270,35 +403,19 @@ class Flow(nn.Module):
         """The stack as a table: bijectors, output shapes, parameters."""
         return summarize(self)
 
-    def _folded(self) -> AbstractContextManager[None]:
-        """Folds the parameters of all modules together where autograd records; by inversion, chains do it.
-
-        In evaluation modules keep what they folded, and ask once for all of them whether it still holds.
-        """
-        if torch.compiler.is_compiling():
-            return nullcontext()
-        if not torch.is_grad_enabled():
-            return nullcontext() if self.training else self._snapshot.taken(self)
-        chains = (module for module in modules_of(self) if isinstance(module, Chain))
-        rebuilt = any(chain.memory == "invertible" for chain in chains)
-        return nullcontext() if rebuilt else folded_together(self)
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets the mode, as of any module."""
-        self._snapshot.forget()
-        return super().train(mode)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._snapshot.forget()
-        moved: Self = super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        return moved
+    def _evaluated(self) -> Flow:
+        """This flow in eval mode: itself, or, of one in train mode, a copy that holds the same tensors."""
+        return in_eval_mode(self) if self.training else self
 
     def _data_dependent(self) -> Iterator[DataDependentInit]:
         return (module for module in self.modules() if isinstance(module, DataDependentInit))
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
-        for tensor in self.parameters():
-            return tensor.device, tensor.dtype
+        for module in self.modules():
+            # The replicas of nn.DataParallel hold tensors where parameters were.
+            for tensor in (*module._parameters.values(), *module.__dict__.values()):
+                if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                    return tensor.device, tensor.dtype
         return torch.device("cpu"), torch.get_default_dtype()
 
     def _levels(self, x: object) -> Tensor:
@@ -331,9 +448,61 @@ class Flow(nn.Module):
         """Levels over their number, written over them."""
         return levels.mul_(2.0**-self.n_bits)
 
+    def _noise_like(self, levels: Tensor, noise: object) -> Tensor:
+        if not isinstance(noise, Tensor) or noise.shape != levels.shape or not noise.is_floating_point():
+            raise InputError(
+                f"noise is {_describe(noise)}; expected a floating-point tensor of the images' shape, "
+                f"{tuple(levels.shape)}."
+            )
+        return noise.to(levels)
+
+    def _is_latent(self, z: object) -> bool:
+        return isinstance(z, Tensor) and z.ndim == 2 and z.shape[1] == self.dims and z.is_floating_point()
+
     def _check_latent(self, z: Tensor) -> None:
         if z.ndim != 2 or z.shape[1] != self.dims:
             raise InputError(
                 f"the bijector gave a latent of shape {tuple(z.shape)}; expected (B, {self.dims}). "
                 "End the stack with Flatten."
             )
+
+
+def _require_count(name: str, value: object, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}.")
+
+
+def _require_generator(generator: object) -> None:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(
+            f"generator is {generator!r}; expected None or a torch.Generator, as torch.Generator().manual_seed(0)."
+        )
+
+
+def _generator(generator: torch.Generator | None, seed: int | None) -> torch.Generator | None:
+    """The generator, or one of this seed."""
+    _require_generator(generator)
+    if seed is None:
+        return generator
+    if generator is not None:
+        raise InputError("both generator and seed are given; expected one of them.")
+    _require_count("seed", seed, least=0)
+    if seed >= 2**63:
+        raise InputError(f"seed is {seed!r}; expected a whole number from 0 to 2^63 - 1.")
+    return torch.Generator().manual_seed(int(seed))
+
+
+def _is_finite(temperature: object) -> bool:
+    known = isinstance(temperature, int | float | Integral) and not isinstance(temperature, bool)
+    return known and 0 <= float(temperature) < math.inf  # type: ignore[arg-type]
+
+
+def _describe(value: object) -> str:
+    if not isinstance(value, Tensor):
+        hint = " (torch.from_numpy makes a tensor of an array)" if type(value).__module__ == "numpy" else ""
+        return f"a {type(value).__name__}{hint}"
+    return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+
+
+def _few(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")

@@ -1,6 +1,6 @@
 """Invertible maps, one family per file; each with forward, inverse and log-determinant of shape (B,)."""
 
-from flowzoo.bijectors.affine import AffineOrder, ParameterLayout
+from flowzoo.bijectors import reversals as reversals
 from flowzoo.bijectors.base import Bijector, Inverse, sum_per_item
 from flowzoo.bijectors.chain import Chain, MemoryMode
 from flowzoo.bijectors.coupling import (
@@ -24,6 +24,7 @@ from flowzoo.bijectors.partitions import (
 )
 from flowzoo.bijectors.reshape import Flatten, Squeeze, SqueezeOrder
 from flowzoo.bijectors.scale_maps import ScaleMap, ScaleMapName
+from flowzoo.ops.affine import AffineOrder, ParameterLayout
 
 __all__ = [
     "ActNorm",

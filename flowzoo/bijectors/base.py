@@ -1,4 +1,4 @@
-"""The base class of every bijector, its inverse view, and tensor helpers that all of them share."""
+"""The base class of every bijector, its inverse view, and the tensor helpers that all of them share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from flowzoo.bijectors.reversal import Pull, Reversed, fresh
 from flowzoo.errors import InputError
-
-if TYPE_CHECKING:
-    from flowzoo.bijectors.rows import Step
 
 
 class Bijector(nn.Module):
@@ -71,40 +67,6 @@ class Bijector(nn.Module):
         x, log_det = self._inverse(z, context)
         self.check_result(z, x, log_det, "inverse")
         return x, log_det
-
-    def step(self, like: Tensor, inverse: bool = False) -> Step | None:
-        """What this bijector, or its inverse, comes to in a row of others, for batches like this one.
-
-        Only shape, dtype, device and layout of ``like`` count. The step of a class is used for its subclasses as well,
-        unless they have maps of their own.
-
-        Returns:
-            None if it has to be called: always, unless a class knows better.
-        """
-        return None
-
-    def settings(self) -> tuple[object, ...]:
-        """What of it :meth:`step` reads that is no module, parameter or buffer: a step is one of these objects."""
-        return ()
-
-    def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
-        """The backward pass from the output alone: inverts, evaluates again, differentiates.
-
-        Args:
-            z: What :meth:`forward` returned.
-            context: The context it was given.
-            pull: The gradients at its outputs.
-
-        Returns:
-            The rebuilt input and its gradient, and the context's.
-        """
-        with torch.no_grad():
-            x, _ = self.inverse(z, context)
-        with torch.enable_grad():
-            inputs = (fresh(x),) if context is None else (fresh(x), fresh(context))
-            z, log_det = self(*inputs)
-        grad_x, *grad_context = pull.differentiate(self, z, log_det, inputs)
-        return Reversed(x, grad_x, *(grad_context or (None,)))
 
     def _check_batch(self, x: Tensor, direction: str) -> None:
         if not x.is_floating_point() or x.ndim < 2:

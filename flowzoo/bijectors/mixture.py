@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.bijectors.affine import AffineOrder
 from flowzoo.bijectors.coupling import Coupling
-from flowzoo.bijectors.mixture_map import MIN_LOG_SCALE, mixture_inverse, mixture_map
-from flowzoo.bijectors.mixture_roots import roots
 from flowzoo.bijectors.partitions import Partition
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.errors import InputError
+from flowzoo.ops.affine import AffineOrder
+from flowzoo.ops.autograd import transforms_active
+from flowzoo.ops.mixture import MIN_LOG_SCALE
+from flowzoo.ops.mixture_roots import roots, roots_without_branches
 
 
 class LogisticMixture(NamedTuple):
@@ -57,19 +58,23 @@ class LogisticMixture(NamedTuple):
         Returns:
             Roots ``(B, ...)``, differentiable with respect to ``y`` and the mixture by the implicit function theorem.
         """
-        with torch.no_grad():
-            root = self._solve(y)
+        root = self._solve(y.detach())
         if not torch.is_grad_enabled():
             return root
-        # A Newton step from the root whose value is zero and whose gradient is that of the implicit function.
-        value, log_slope = self.logit_cdf(root)
-        error = value - y
-        return root - (error - error.detach()) * torch.exp(-log_slope.detach())
+        # Newton steps from the root: their value is the root's, and each doubles the order to which the result's
+        # derivatives are those of the implicit function.
+        for _ in range(2):
+            value, log_slope = self.logit_cdf(root)
+            root = root - (value - y) * torch.exp(-log_slope)
+        return root
 
+    @torch.no_grad()
     def _solve(self, y: Tensor) -> Tensor:
         fields = (self.log_weights.exp(), self.means, torch.exp(-self.log_scales))
         weights, means, rates = (field.transpose(0, 1).flatten(1).contiguous() for field in fields)
-        return roots(weights, means, rates, y.flatten()).view_as(y)
+        branches = not (transforms_active() or torch.compiler.is_compiling())
+        solve = roots if branches else roots_without_branches
+        return solve(weights, means, rates, y.flatten()).view_as(y)
 
 
 class MixtureLogisticCoupling(Coupling):
@@ -106,12 +111,8 @@ class MixtureLogisticCoupling(Coupling):
         self.order = order
         self.scale_map = ScaleMap("tanh", channels) if learned_bound else None
 
-    @property
-    def _is_fused(self) -> bool:
-        # A compiler fuses the composition itself.
-        return self.scale_map is None and self.partition.packs and not torch.compiler.is_compiling()
-
-    def _check(self, parameters: Tensor) -> None:
+    def check_parameters(self, parameters: Tensor) -> None:
+        """Raises an InputError unless the network gave as many channels as the map needs."""
         expected = (2 + 3 * self.components) * self.channels
         if parameters.shape[1] != expected:
             raise InputError(
@@ -120,7 +121,7 @@ class MixtureLogisticCoupling(Coupling):
             )
 
     def _unpack(self, parameters: Tensor) -> tuple[Tensor, Tensor, LogisticMixture]:
-        self._check(parameters)
+        self.check_parameters(parameters)
         k = self.components
         grouped = parameters.unflatten(1, (2 + 3 * k, self.channels))
         raw = grouped[:, 0]
@@ -131,19 +132,13 @@ class MixtureLogisticCoupling(Coupling):
         return log_scale, grouped[:, 1], mixture
 
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        if self._is_fused:
-            self._check(parameters)
-            return mixture_map(x, parameters, self.components, self.order)
         log_scale, shift, mixture = self._unpack(parameters)
         y, log_slope = mixture.logit_cdf(x)
         scale = log_scale.exp()
-        z = (y + shift) * scale if self.order == "shift-scale" else torch.addcmul(shift, y, scale)
+        z = (y + shift) * scale if self.order == "shift-scale" else y * scale + shift
         return z, self._sum(log_slope + log_scale)
 
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        if self._is_fused and not torch.is_grad_enabled():
-            self._check(parameters)
-            return mixture_inverse(z, parameters, self.components, self.order)
         log_scale, shift, mixture = self._unpack(parameters)
         scale = torch.exp(-log_scale)
         y = z * scale - shift if self.order == "shift-scale" else (z - shift) * scale

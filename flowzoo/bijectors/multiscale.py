@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flowzoo.bijectors.affine import ParameterLayout
 from flowzoo.bijectors.base import Bijector, sum_per_item, zero_log_det
-from flowzoo.bijectors.layout import channel_major
 from flowzoo.bijectors.partitions import ChannelHalves
-from flowzoo.bijectors.reversal import Pull, Reversed
 from flowzoo.errors import InputError
 from flowzoo.nets.precision import RunsNetwork
+from flowzoo.ops.affine import ParameterLayout, shift_and_raw
+from flowzoo.ops.layout import channel_major
 
 
 class ConditionalPrior(Bijector, RunsNetwork):
@@ -30,11 +29,7 @@ class ConditionalPrior(Bijector, RunsNetwork):
     def _mean_and_log_scale(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if context is None:
             raise InputError("ConditionalPrior needs the kept half as context; got None.")
-        out = self.run_network(self.net, context, None)
-        if self.layout == "interleaved":
-            return out[:, 0::2], out[:, 1::2]
-        mean, log_scale = out.chunk(2, dim=1)
-        return mean, log_scale
+        return shift_and_raw(self.run_network(self.net, context, None), self.layout)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         mean, log_scale = self._mean_and_log_scale(context)
@@ -102,16 +97,3 @@ class FactorOut(Bijector):
             out, term = self.prior.inverse(out, kept)
             log_det = log_det + term
         return self.partition.merge(kept, out), log_det
-
-    def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
-        """The rest first, since the prior of what left depends on what stayed."""
-        z_rest, z_out = z.chunk(2, dim=1)
-        grad_rest, grad_out = pull.grad_z.chunk(2, dim=1)
-        kept, grad_kept, grad_context = self.rest.reverse(z_rest, context, pull._replace(grad_z=grad_rest))
-        out, grad_out = z_out.reshape(kept.shape), grad_out.reshape(kept.shape)
-        if self.prior is not None:
-            out, grad_out, grad_prior = self.prior.reverse(out, kept, pull._replace(grad_z=grad_out))
-            grad_kept = grad_kept if grad_prior is None else grad_kept + grad_prior
-        return Reversed(
-            self.partition.merge(kept, out), self.partition.merge(grad_kept, grad_out), grad_context
-        )

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector, require_shape, sum_per_item
 from flowzoo.bijectors.partitions import Partition
-from flowzoo.bijectors.reversal import Pull, Reversed
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.nets.initialization import DataDependentInit
+from flowzoo.nets.tape import noted
 
 
 class ActNorm(Bijector, DataDependentInit):
@@ -52,10 +52,6 @@ class ActNorm(Bijector, DataDependentInit):
         repeats = math.prod(x.shape[1:]) // self.log_scale.numel()
         return (self.log_scale.sum() * (repeats * self.log_scale_factor)).to(x.dtype).expand(x.shape[0])
 
-    def log_det_per_pixel(self) -> Tensor:
-        """What one pixel contributes with one scale per channel: f sum s, a scalar."""
-        return self.log_scale.sum() * self.log_scale_factor
-
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
         """Sets bias and scale from a batch ``(B, ...)``."""
@@ -64,10 +60,6 @@ class ActNorm(Bijector, DataDependentInit):
         self.bias.copy_(-mean)
         self.log_scale.copy_(-torch.log(var.sqrt() + 1e-6) / self.log_scale_factor)
         self.mark_initialized()
-
-    def scale_and_bias(self) -> tuple[Tensor, Tensor]:
-        """``(exp(f s), b)`` in the shape of the parameters."""
-        return torch.exp(self.log_scale * self.log_scale_factor), self.bias
 
     def _broadcast(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_scale = self.log_scale * self.log_scale_factor
@@ -108,36 +100,30 @@ class FlowBatchNorm(Bijector):
         self.eps = eps
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self._last: tuple[Tensor, Tensor] | None = None
-        self._batch: tuple[Tensor, Tensor] | None = None
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         conditioner, b, weight = self._part(x)
-        mean, var = self._batch_statistics(b, weight) if self.training else self._running()
+        mean, var = (
+            self._batch_statistics(b, weight) if self.training else (self.running_mean, self.running_var)
+        )
         log_scale = self._view(-0.5 * torch.log(var + self.eps), b)
         z = (b - self._view(mean, b)) * log_scale.exp()
         return self._merge(conditioner, z), sum_per_item((log_scale * weight).expand_as(b))
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.training and self._batch is None:
+        known, _ = (
+            noted(self, lambda: None) if self.training else ((self.running_mean, self.running_var), True)
+        )
+        if known is None:
             raise InputError(
                 "FlowBatchNorm has no inverse in training mode, where its statistics are the batch's own; "
                 "call flow.eval() before sampling or decoding."
             )
         conditioner, b, weight = self._part(z)
-        mean, var = self._batch or self._running()
+        mean, var = known
         log_scale = self._view(0.5 * torch.log(var + self.eps), b)
         x = b * log_scale.exp() + self._view(mean, b)
         return self._merge(conditioner, x), sum_per_item((log_scale * weight).expand_as(b))
-
-    def reverse(self, z: Tensor, context: Tensor | None, pull: Pull) -> Reversed:
-        """In training mode the inverse is that of the batch that was just normalised."""
-        if self.training:
-            self._batch = self._last
-        try:
-            return super().reverse(z, context, pull)
-        finally:
-            self._batch = None
 
     def _part(self, x: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         if self.partition is None:
@@ -148,9 +134,6 @@ class FlowBatchNorm(Bijector):
     def _merge(self, conditioner: Tensor | None, b: Tensor) -> Tensor:
         return b if self.partition is None or conditioner is None else self.partition.merge(conditioner, b)
 
-    def _running(self) -> tuple[Tensor, Tensor]:
-        return self.running_mean, self.running_var
-
     def _batch_statistics(self, b: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         dims = tuple(d for d in range(b.ndim) if d != 1)
         share = weight.expand(1, 1, *b.shape[2:]).mean()
@@ -159,7 +142,7 @@ class FlowBatchNorm(Bijector):
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
-            self._last = (mean.detach(), var.detach())
+        noted(self, lambda: (mean.detach(), var.detach()))
         return mean, var
 
     @staticmethod

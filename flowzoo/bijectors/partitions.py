@@ -14,8 +14,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors.layout import join_channels, split_channels
 from flowzoo.errors import InputError
+from flowzoo.ops.layout import join_channels, split_channels
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,6 @@ class Partition(ABC):
     packs: ClassVar[bool] = True
     """Whether the halves hold their own elements alone, so that :meth:`select` has nothing to zero."""
 
-    has_views: ClassVar[bool] = False
-    """Whether the halves are views of the whole, for :meth:`views`."""
-
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Parts ``x`` ``(B, ...)`` into ``(conditioner, transformed)``."""
         first, second = self._split(x)
@@ -47,13 +44,6 @@ class Partition(ABC):
     def select(self, elementwise: Tensor) -> Tensor:
         """Zeroes what belongs to the conditioner in a tensor shaped like the transformed half."""
         return elementwise
-
-    def views(self, x: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
-        """As :meth:`split`, of a partition that :attr:`has_views`: two views of ``x``, which may be written to.
-
-        Such a partition parts channels, and ``x`` has them in ``dim``.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no views")
 
     def complement(self) -> Self:
         """The partition with the roles of the halves exchanged."""
@@ -73,14 +63,6 @@ class ChannelHalves(Partition):
     An odd channel goes to the first half. Works on ``(B, D)`` as well.
     """
 
-    has_views: ClassVar[bool] = True
-
-    def views(self, x: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
-        """Two runs of channels."""
-        middle = _middle(x, dim)
-        first, second = torch.split_with_sizes(x, [middle, x.shape[dim] - middle], dim)
-        return (second, first) if self.swap else (first, second)
-
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return split_channels(x, _middle(x))
 
@@ -88,12 +70,12 @@ class ChannelHalves(Partition):
         return join_channels(first, second)
 
 
-def _middle(x: Tensor, dim: int = 1) -> int:
-    if x.shape[dim] < 2:
+def _middle(x: Tensor) -> int:
+    if x.shape[1] < 2:
         raise InputError(
             f"ChannelHalves needs at least 2 channels; got shape {tuple(x.shape)}. Squeeze first."
         )
-    return (x.shape[dim] + 1) // 2
+    return (x.shape[1] + 1) // 2
 
 
 @dataclass(frozen=True)
@@ -104,14 +86,8 @@ class InterleavedFeatures(Partition):
         return x[:, 0::2], x[:, 1::2]
 
     def _merge(self, first: Tensor, second: Tensor) -> Tensor:
-        alike = first.shape == second.shape and first.dtype == second.dtype
-        if alike and first.ndim == 2 and first.dtype in (torch.float32, torch.float64):
-            # Torch has one fast operation, with a gradient as fast, that lays two tensors side by side like this.
-            return torch.view_as_real(torch.complex(first, second)).flatten(1)
-        out = first.new_empty((first.shape[0], first.shape[1] + second.shape[1], *first.shape[2:]))
-        out[:, 0::2] = first
-        out[:, 1::2] = second
-        return out
+        paired = torch.stack((first[:, : second.shape[1]], second), dim=2).flatten(1, 2)
+        return paired if first.shape[1] == second.shape[1] else torch.cat((paired, first[:, -1:]), dim=1)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
-from flowzoo.bijectors.layout import channel_major
 from flowzoo.errors import ConfigError, InputError
+from flowzoo.ops.layout import channel_major
 
 SqueezeOrder = Literal["channel", "offset", "checkerboard"]
 

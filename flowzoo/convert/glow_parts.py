@@ -15,7 +15,7 @@ from flowzoo.convert.layout import Options
 from flowzoo.convert.target import Target
 from flowzoo.convert.tensors import Tensors
 from flowzoo.errors import InputError
-from flowzoo.nets.conv import ActNormConv2d, BiasConv2d, ConvNet, ZeroConv2d
+from flowzoo.nets.conv import ActNormConv2d, BiasConv2d, ConvStack, ZeroConv2d
 
 NETWORK_FACTOR = 3.0
 """Every Glow multiplies the log-scales of its zero-initialized convolutions by this."""
@@ -31,7 +31,7 @@ class Step:
     actnorm: ActNorm
     mixing: InvertibleConv1x1 | Permutation
     coupling: Coupling
-    net: ConvNet
+    net: ConvStack
 
 
 class GlowTarget(Target):
@@ -45,7 +45,7 @@ class GlowTarget(Target):
         """All steps, level by level."""
         depth, channels = self.config["depth"], self.config["image_shape"][0]
         mixing = [m for m in self.all(Bijector) if isinstance(m, InvertibleConv1x1 | Permutation)]
-        parts = zip(self.all(ActNorm), mixing, self.all(Coupling), self.all(ConvNet), strict=True)
+        parts = zip(self.all(ActNorm), mixing, self.all(Coupling), self.all(ConvStack), strict=True)
         for number, (actnorm, mix, coupling, net) in enumerate(parts):
             level, index = divmod(number, depth)
             yield Step(level, index, 4 * channels * 2**level, actnorm, mix, coupling, net)

@@ -7,6 +7,7 @@ from flowzoo.densities.dequantization import (
     UniformDequantization,
     VariationalDequantization,
     convolutional_dequantization,
+    squeezed_dequantization,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "UniformDequantization",
     "VariationalDequantization",
     "convolutional_dequantization",
+    "squeezed_dequantization",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +14,22 @@ from flowzoo.bijectors.chain import Chain
 from flowzoo.bijectors.coupling import AffineCoupling
 from flowzoo.bijectors.linear import InvertibleConv1x1
 from flowzoo.bijectors.partitions import ChannelHalves
-from flowzoo.bijectors.reshape import Squeeze
+from flowzoo.bijectors.reshape import Squeeze, SqueezeOrder
 from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.densities.base import StandardNormal
-from flowzoo.nets.conv import ConvNet, SqueezedContextNet
+from flowzoo.nets.conv import SqueezedContextNet, conv_net
 from flowzoo.nets.precision import RunsNetwork
 
 NoiseKind = Literal["uniform", "normal"]
+
+Run = Callable[..., tuple[Tensor, Tensor]]
+"""Evaluates a bijector, ``run(bijector, x, context)``; a flow passes its own way."""
+
+
+def _call(bijector: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    found: tuple[Tensor, Tensor] = bijector(x, context)
+    return found
+
 
 MEDIAN: dict[NoiseKind, float] = {"uniform": 0.5, "normal": 0.0}
 
@@ -31,26 +41,27 @@ class Dequantization(nn.Module):
     """x, an integer, becomes (x + u) / 2^n with u in [0, 1] of density q(u|x).
 
     Attributes:
-        noise: What :meth:`forward` makes u of: uniform numbers in [0, 1) or standard normal ones.
+        noise: The numbers that :meth:`forward` makes u of: uniform in [0, 1), or standard normal.
         is_lower_bound: True if E log p(x + u) / q(u|x) is a bound by a learned q rather than the uniform average.
     """
 
     noise: NoiseKind = "uniform"
     is_lower_bound = False
 
-    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, noise: Tensor, run: Run = _call) -> tuple[Tensor, Tensor]:
         """Dequantizes.
 
         Args:
             x: Grey levels 0 .. 2^n - 1 as floats, ``(B, C, H, W)``.
             noise: Noise of kind :attr:`noise`, the shape of ``x``.
+            run: How bijectors inside are evaluated.
 
         Returns:
             u in [0, 1], the shape of ``x``, and log q(u|x) ``(B,)`` in nats.
         """
         raise NotImplementedError
 
-    def central(self, x: Tensor) -> Tensor:
+    def central(self, x: Tensor, run: Run = _call) -> Tensor:
         """The u that the median noise gives: one point of each bin, where the model expects its data.
 
         A bin's middle is not such a point once q(u|x) is learned: there a flow may be hundreds of nats off what it
@@ -58,18 +69,19 @@ class Dequantization(nn.Module):
 
         Args:
             x: Grey levels as in :meth:`forward`.
+            run: How bijectors inside are evaluated.
 
         Returns:
             u in (0, 1), at least 1/16 from either end, the shape of ``x``.
         """
-        u: Tensor = self(x, torch.full_like(x, MEDIAN[self.noise]))[0]
+        u: Tensor = self(x, torch.full_like(x, MEDIAN[self.noise]), run)[0]
         return u.clamp(CENTRAL_MARGIN, 1 - CENTRAL_MARGIN)
 
 
 class UniformDequantization(Dequantization):
     """u uniform in [0, 1): log q = 0 (Theis et al., 2016, section 3.1)."""
 
-    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, noise: Tensor, run: Run = _call) -> tuple[Tensor, Tensor]:
         """Returns the noise itself and zeros ``(B,)``."""
         return noise, x.new_zeros(x.shape[0])
 
@@ -97,14 +109,36 @@ class VariationalDequantization(Dequantization, RunsNetwork):
         self.n_bits = n_bits
         self.base = StandardNormal()
 
-    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, noise: Tensor, run: Run = _call) -> tuple[Tensor, Tensor]:
         """Dequantizes with learned noise; see :class:`Dequantization`."""
         scaled = x / (2**self.n_bits - 1) - 0.5
         context = self.run_network(self.context_net, scaled, None)
-        w, log_det = self.bijector(noise, context)
+        w, log_det = run(self.bijector, noise, context)
         log_sigmoid_det = -sum_per_item(F.softplus(w) + F.softplus(-w))
         log_q = self.base.log_prob(noise.flatten(1)) - log_det - log_sigmoid_det
         return torch.sigmoid(w), log_q
+
+
+def squeezed_dequantization(
+    couplings: Sequence[Bijector],
+    context_net: nn.Module,
+    n_bits: int,
+    *,
+    squeeze_order: SqueezeOrder = "channel",
+    squeezes: int = 1,
+) -> VariationalDequantization:
+    """A variational dequantizer whose flow acts on squeezed noise.
+
+    Args:
+        couplings: The bijectors between squeezing the noise and taking that back.
+        context_net: An image to the context of the couplings.
+        n_bits: Bits per grey level.
+        squeeze_order: Channel order of the squeezes.
+        squeezes: How many there are.
+    """
+    into = [Squeeze(squeeze_order) for _ in range(squeezes)]
+    back = [Inverse(Squeeze(squeeze_order)) for _ in range(squeezes)]
+    return VariationalDequantization(Chain(*into, *couplings, *back), context_net, n_bits)
 
 
 def convolutional_dequantization(
@@ -121,9 +155,7 @@ def convolutional_dequantization(
     channels = 4 * image_shape[0]
     steps: list[Bijector] = []
     for _ in range(depth):
-        net = ConvNet(channels // 2, channels, hidden_channels, context_channels=hidden_channels)
+        net = conv_net(channels // 2, channels, hidden_channels, context_channels=hidden_channels)
         coupling = AffineCoupling(ChannelHalves(), net, ScaleMap("soft-tanh", channels // 2))
         steps += [InvertibleConv1x1(channels), coupling]
-    context_net = SqueezedContextNet(image_shape[0], hidden_channels)
-    bijector = Chain(Squeeze(), *steps, Inverse(Squeeze()))
-    return VariationalDequantization(bijector, context_net, n_bits)
+    return squeezed_dequantization(steps, SqueezedContextNet(image_shape[0], hidden_channels), n_bits)

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.nets.initialization import DataDependentInit
-from flowzoo.nets.kernels import Kernel
 from flowzoo.nets.parameters import drawn_normal
 
 __all__ = ["ChannelLayerNorm", "GatedConv", "ScaledConv2d", "concat_elu", "gate"]
@@ -83,10 +82,6 @@ class ScaledConv2d(DataDependentInit):
         if self.wants_init():
             self._initialize(x)
         return F.conv2d(x, self.kernel(), self.bias, padding=self.padding)
-
-    def as_kernel(self) -> Kernel:
-        """The layer for :func:`flowzoo.nets.rectified.rectified_convolutions`."""
-        return Kernel(self.kernel(), self.bias, padding=self.padding)
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:

@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.nets.caching import watched
-from flowzoo.nets.derivatives import is_transformed
-from flowzoo.nets.rectified_linear import multiply, rectified_linears
+from flowzoo.nets.accelerate import accelerated
 
 
 class MLP(nn.Module):
@@ -39,33 +37,11 @@ class MLP(nn.Module):
         """``(B, in_features)``, and a context ``(B, K)`` concatenated to it, to ``(B, out_features)``."""
         if context is not None:
             x = torch.cat((x, context), dim=1)
-        if self._is_plain(x):
-            return self._multiplied(x)
+        fast = accelerated(self, x)
+        if fast is not None:
+            return fast
         *hidden, last = self.layers
         for layer in hidden:
-            x = F.relu(layer(x), inplace=True)
+            x = F.relu(layer(x))
         out: Tensor = last(x)
         return out
-
-    def _is_plain(self, x: Tensor) -> bool:
-        """Whether this comes to products on a CPU, and nobody wants the layers to be called."""
-        if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or x.ndim != 2:
-            return False
-        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or is_transformed():
-            return False
-        return (
-            not torch.is_autocast_enabled("cpu")
-            and all(map(_is_linear, self.layers))
-            and not watched(self.layers)
-        )
-
-    def _multiplied(self, x: Tensor) -> Tensor:
-        weights: list[Tensor] = [layer.weight for layer in self.layers]  # type: ignore[misc]
-        biases: list[Tensor] = [layer.bias for layer in self.layers]  # type: ignore[misc]
-        return (rectified_linears if torch.is_grad_enabled() else multiply)(x, weights, biases)
-
-
-def _is_linear(layer: nn.Module) -> bool:
-    """Whether this is torch's own linear layer, with a bias, as it comes."""
-    patched = "forward" in layer.__dict__ or "_compiled_call_impl" in layer.__dict__
-    return type(layer) is nn.Linear and layer._parameters.get("bias") is not None and not patched

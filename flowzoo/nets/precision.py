@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flowzoo.nets.rectified import computed_in
+from flowzoo.nets.tape import noted
 
 
 class RunsNetwork:
@@ -13,40 +13,37 @@ class RunsNetwork:
 
     Attributes:
         network_dtype: Autocast dtype of the networks (bfloat16), or None for the dtype of the data.
-        random_states: Set while a backward pass by inversion needs the same dropout again: the generator states
-            that earlier calls began with, taken in order; an empty list asks for the next call to add its own.
     """
 
     network_dtype: torch.dtype | None = None
-    random_states: list[Tensor] | None = None
 
-    def run_network(self, net: nn.Module, x: Tensor, context: Tensor | None, narrow: bool = False) -> Tensor:
+    def run_network(
+        self, net: nn.Module, x: Tensor, context: Tensor | None, *, keep_dtype: bool = False
+    ) -> Tensor:
         """Calls ``net(x, context)``, under autocast if :attr:`network_dtype` is set.
 
-        The result is in the dtype of ``x``; if it may be ``narrow``, in that of the network.
+        The result has the dtype of ``x``, or that of the network if it may keep it.
         """
-        if self.random_states is not None:
-            self._fix_randomness(x.device)
-        if not self._is_narrowed(x):
+        if has_dropout(net):
+            _repeat_randomness(net, x.device)
+        if self.network_dtype is None or x.dtype == torch.float64:
             out: Tensor = net(x, context)
         else:
             with torch.autocast(x.device.type, dtype=self.network_dtype):
                 out = net(x, context)
-        return out if narrow else out.to(x.dtype)
+        return out if keep_dtype else out.to(x.dtype)
 
-    def computed_in(self, x: Tensor) -> torch.dtype:
-        """The dtype in which a network convolves this."""
-        narrowed = self._is_narrowed(x)
-        return self.network_dtype if narrowed and self.network_dtype is not None else computed_in(x)
 
-    def _is_narrowed(self, x: Tensor) -> bool:
-        return self.network_dtype is not None and x.dtype != torch.float64
+def has_dropout(module: nn.Module) -> bool:
+    """True if some dropout inside is active."""
+    return module.training and any(
+        isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in module.modules()
+    )
 
-    def _fix_randomness(self, device: torch.device) -> None:
-        assert self.random_states is not None
-        cuda = device.type == "cuda"
-        if self.random_states:
-            state = self.random_states[0]
-            torch.cuda.set_rng_state(state, device) if cuda else torch.set_rng_state(state)
-        else:
-            self.random_states.append(torch.cuda.get_rng_state(device) if cuda else torch.get_rng_state())
+
+def _repeat_randomness(net: nn.Module, device: torch.device) -> None:
+    """Notes the generator's state on the current tape, or sets it to the noted one."""
+    cuda = device.type == "cuda"
+    state, replayed = noted(net, lambda: torch.cuda.get_rng_state(device) if cuda else torch.get_rng_state())
+    if replayed and state is not None:
+        torch.cuda.set_rng_state(state, device) if cuda else torch.set_rng_state(state)

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.nets.relu import relu
-
 __all__ = ["ResidualBlock", "ResidualNetwork", "ShiftBatchNorm2d", "WeightNormConv2d"]
 
 
@@ -137,7 +135,7 @@ class ResidualBlock(nn.Module):
         """Maps ``(B, C, H, W)`` to the same shape."""
         hidden = x
         for norm, conv in zip(self.norms, self.convs, strict=True):
-            hidden = conv(relu(norm(hidden)))
+            hidden = conv(F.relu(norm(hidden)))
         return x + hidden
 
 
@@ -188,5 +186,5 @@ class ResidualNetwork(nn.Module):
         for block, skip in zip(self.blocks, list(self.skips)[1:], strict=True):
             hidden = block(hidden)
             total = total + skip(hidden)
-        out: Tensor = self.conv_out(relu(self.norm_out(total)))
+        out: Tensor = self.conv_out(F.relu(self.norm_out(total)))
         return out

@@ -17,17 +17,16 @@ from flowzoo.bijectors import (
     ConditionalPrior,
     FactorOut,
     Flatten,
-    Inverse,
     InvertibleConv1x1,
     Logit,
     MixtureLogisticCoupling,
     Partition,
     Squeeze,
 )
-from flowzoo.densities import Dequantization, UniformDequantization, VariationalDequantization
+from flowzoo.densities import Dequantization, UniformDequantization, squeezed_dequantization
 from flowzoo.flow import Flow
 from flowzoo_flowpp.config import FlowppConfig, Group
-from flowzoo_flowpp.networks import ContextNetwork, ConvNetwork, GatedNetwork, PriorNetwork
+from flowzoo_flowpp.networks import ContextNetwork, GatedNetwork, PriorNetwork, conv_network
 
 __all__ = ["OnHalves", "build"]
 
@@ -74,7 +73,7 @@ class Networks:
         config = self.config
         out_channels = half[0] * (2 + 3 * self.components)
         if config.network == "conv":
-            return ConvNetwork(
+            return conv_network(
                 half[0],
                 out_channels,
                 filters=self.filters,
@@ -232,8 +231,7 @@ def _dequantization(config: FlowppConfig) -> Dequantization:
     )
     groups = config.dequantization_stack
     squeezes = sum(group.kind == "squeeze" for group in groups)
-    layers = [layer for group in groups for layer in _group(config, group, networks)]
-    layers += [Inverse(Squeeze(config.squeeze_order)) for _ in range(squeezes)]
+    layers = [layer for group in groups[squeezes:] for layer in _group(config, group, networks)]
     first = groups[squeezes]
     context = ContextNetwork(
         config.image_shape,
@@ -248,7 +246,9 @@ def _dequantization(config: FlowppConfig) -> Dequantization:
         dropout=config.dropout,
         weight_norm=config.weight_norm,
     )
-    return VariationalDequantization(Chain(*layers), context, config.n_bits)
+    return squeezed_dequantization(
+        layers, context, config.n_bits, squeeze_order=config.squeeze_order, squeezes=squeezes
+    )
 
 
 def _shape_after(group: Group) -> tuple[int, int, int]:

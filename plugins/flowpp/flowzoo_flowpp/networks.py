@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from flowzoo.bijectors import Partition
 from flowzoo.nets.attention import GatedAttention, PositionEmbedding
-from flowzoo.nets.caching import watched
+from flowzoo.nets.conv import ConvStack
 from flowzoo.nets.gated import ChannelLayerNorm, GatedConv, ScaledConv2d, concat_elu
-from flowzoo.nets.rectified import rectified_convolutions
-from flowzoo.nets.relu import relu
+from flowzoo.nets.layout import channels_last
 
-__all__ = ["ContextNetwork", "ConvNetwork", "GatedBlock", "GatedNetwork", "PriorNetwork"]
+__all__ = ["ContextNetwork", "GatedBlock", "GatedNetwork", "PriorNetwork", "conv_network"]
 
 OUTPUT_SCALE = 0.1
 """Standard deviation of the coupling parameters after initialization: couplings begin near the identity."""
@@ -133,7 +132,7 @@ class GatedNetwork(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps ``(B, C, H, W)`` to the coupling parameters ``(B, out_channels, H, W)``."""
         position = self.position()
-        x = self.project_in(x.contiguous(memory_format=torch.channels_last))
+        x = self.project_in(channels_last(x))
         if not self.attends:
             x = x + position
         for block in self.blocks:
@@ -144,8 +143,10 @@ class GatedNetwork(nn.Module):
         return out
 
 
-class ConvNetwork(nn.Module):
-    """Conv3x3, conv1x1, conv3x3 with ReLU between: Glow's coupling network, cheap on a CPU.
+def conv_network(
+    channels: int, out_channels: int, *, filters: int, context_channels: int = 0, dropout: float = 0.0
+) -> ConvStack:
+    """Makes conv3x3, conv1x1, conv3x3 with ReLU between: Glow's coupling network, cheap on a CPU.
 
     Args:
         channels: Channels of the half that conditions.
@@ -154,34 +155,12 @@ class ConvNetwork(nn.Module):
         context_channels: Channels of the context, which joins the input; 0 for none.
         dropout: Dropout probability while training.
     """
-
-    def __init__(
-        self,
-        channels: int,
-        out_channels: int,
-        *,
-        filters: int,
-        context_channels: int = 0,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.uses_context = context_channels > 0
-        self.conv_in = ScaledConv2d(channels + context_channels, filters, 3)
-        self.conv_hidden = ScaledConv2d(filters, filters, 1)
-        self.dropout = nn.Dropout(dropout)
-        self.conv_out = ScaledConv2d(filters, out_channels, 3, init_scale=OUTPUT_SCALE)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Maps ``(B, C, H, W)`` to the coupling parameters ``(B, out_channels, H, W)``."""
-        if self.uses_context and context is not None:
-            x = torch.cat([x, context.to(x.dtype)], dim=1)
-        layers = (self.conv_in, self.conv_hidden, self.conv_out)
-        dropping = self.dropout.training and self.dropout.p > 0
-        if not (dropping or any(layer.wants_init() for layer in layers) or watched(layers)):
-            return rectified_convolutions(x, [layer.as_kernel() for layer in layers])
-        x = relu(self.conv_in(x.contiguous(memory_format=torch.channels_last)))
-        out: Tensor = self.conv_out(self.dropout(relu(self.conv_hidden(x))))
-        return out
+    layers = {
+        "conv_in": ScaledConv2d(channels + context_channels, filters, 3),
+        "conv_hidden": ScaledConv2d(filters, filters, 1),
+        "conv_out": ScaledConv2d(filters, out_channels, 3, init_scale=OUTPUT_SCALE),
+    }
+    return ConvStack(layers, dropout=dropout)
 
 
 class PriorNetwork(nn.Module):
@@ -196,7 +175,7 @@ class PriorNetwork(nn.Module):
 
     def __init__(self, channels: int, *, filters: int) -> None:
         super().__init__()
-        self.net = ConvNetwork(channels, 2 * channels, filters=filters)
+        self.net = conv_network(channels, 2 * channels, filters=filters)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps the kept half ``(B, C, H, W)`` to means and log-scales ``(B, 2C, H, W)``."""
@@ -258,7 +237,7 @@ class ContextNetwork(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps images ``(B, C, H, W)`` in [-1/2, 1/2] to features ``(B, channels, H', W')``."""
         halves = self.partition.split(F.pixel_unshuffle(x, self.squeeze))
-        x = self.project_in(torch.cat(halves, dim=1).contiguous(memory_format=torch.channels_last))
+        x = self.project_in(channels_last(torch.cat(halves, dim=1)))
         position = None if self.position is None else self.position()
         for block in self.blocks:
             x = block(x, None, position)

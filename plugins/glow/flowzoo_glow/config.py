@@ -20,7 +20,8 @@ class GlowConfig:
         depth: K, steps of flow per level.
         hidden_channels: Width of the networks inside the couplings.
         coupling: Affine or additive.
-        scale_map: Raw network output to log-scale; ``sigmoid2`` is log sigmoid(raw + 2).
+        scale_map: Raw network output to log-scale; ``sigmoid2`` is log sigmoid(raw + 2),
+            ``bounded-sigmoid`` the same with scales of at least 0.1.
         order: (x + t) s or x s + t.
         layout: How shift and log-scale share the network's channels.
         permutation: Between couplings: invertible 1x1 convolution (``dense`` or ``lu``), ``reverse`` or ``shuffle``.
@@ -47,7 +48,7 @@ class GlowConfig:
     depth: int
     hidden_channels: int = 512
     coupling: Literal["affine", "additive"] = "affine"
-    scale_map: Literal["exp", "tanh", "soft-tanh", "sigmoid2", "clamp2"] = "sigmoid2"
+    scale_map: Literal["exp", "tanh", "soft-tanh", "sigmoid2", "bounded-sigmoid", "clamp2"] = "sigmoid2"
     order: Literal["shift-scale", "scale-shift"] = "shift-scale"
     layout: Literal["halves", "interleaved"] = "interleaved"
     permutation: Literal["dense", "lu", "reverse", "shuffle"] = "dense"

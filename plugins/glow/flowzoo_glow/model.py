@@ -27,7 +27,7 @@ from flowzoo.densities import (
     convolutional_dequantization,
 )
 from flowzoo.flow import Flow
-from flowzoo.nets.conv import ConvNet, ZeroConv2d
+from flowzoo.nets.conv import ZeroConv2d, conv_net
 from flowzoo_glow.config import GlowConfig
 
 # OpenAI's code stores ActNorm's log-scales divided by this.
@@ -96,7 +96,7 @@ def _coupling(config: GlowConfig, channels: int) -> Bijector:
     if partition.swap:
         kept, changed = changed, kept
     affine = config.coupling == "affine"
-    net = ConvNet(
+    net = conv_net(
         kept,
         2 * changed if affine else changed,
         config.hidden_channels,

@@ -22,7 +22,7 @@ from flowzoo.bijectors import (
     ScaleMap,
     Squeeze,
 )
-from flowzoo.densities import Dequantization, UniformDequantization, VariationalDequantization
+from flowzoo.densities import Dequantization, UniformDequantization, squeezed_dequantization
 from flowzoo.flow import Flow
 from flowzoo_realnvp.config import RealNVPConfig, Scale
 from flowzoo_realnvp.networks import CouplingNetwork, ImageContext
@@ -136,5 +136,5 @@ def _dequantization(config: RealNVPConfig) -> Dequantization:
         net = CouplingNetwork("conv", half, 2 * half, features, context_channels=features)
         partition = ChannelHalves(swap=index % 2 == 1)
         couplings.append(AffineCoupling(partition, net, ScaleMap("soft-tanh", half), order="scale-shift"))
-    flow = Chain(Squeeze("checkerboard"), *couplings, Inverse(Squeeze("checkerboard")))
-    return VariationalDequantization(flow, ImageContext(channels, features), config.n_bits)
+    context = ImageContext(channels, features)
+    return squeezed_dequantization(couplings, context, config.n_bits, squeeze_order="checkerboard")

@@ -9,22 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.bijectors import checkerboard_mask
-from flowzoo.nets.caching import watched
-from flowzoo.nets.kernels import Kernel
-from flowzoo.nets.rectified import rectified_convolutions
-from flowzoo.nets.relu import relu
+from flowzoo.nets.conv import ConvStack
+from flowzoo.nets.layout import channels_last
 from flowzoo.nets.resnet import ResidualNetwork, ShiftBatchNorm2d
 
-__all__ = ["ConvNetwork", "CouplingNetwork", "ImageContext", "NetworkKind"]
+__all__ = ["CouplingNetwork", "ImageContext", "NetworkKind", "conv_network"]
 
 NetworkKind = Literal["resnet", "conv"]
 
-PLAIN = (nn.Conv2d, nn.ReLU, nn.Conv2d, nn.ReLU, nn.Conv2d)
-"""The layers that :class:`ConvNetwork` computes as one operation."""
 
-
-class ConvNetwork(nn.Sequential):
-    """conv3x3, ReLU, conv1x1, ReLU, conv3x3, with batch norm before each ReLU if asked for.
+def conv_network(in_channels: int, out_channels: int, features: int, *, batch_norm: bool) -> nn.Module:
+    """Makes conv3x3, ReLU, conv1x1, ReLU, conv3x3, with batch norm before each ReLU if asked for.
 
     The last convolution begins at zero, so that a coupling begins as the identity.
 
@@ -34,38 +29,16 @@ class ConvNetwork(nn.Sequential):
         features: Width.
         batch_norm: Whether the network has batch norm.
     """
-
-    def __init__(self, in_channels: int, out_channels: int, features: int, *, batch_norm: bool) -> None:
-        layers: list[nn.Module] = []
-        for channels, kernel in ((in_channels, 3), (features, 1)):
-            layers.append(nn.Conv2d(channels, features, kernel, padding=kernel // 2, bias=not batch_norm))
-            if batch_norm:
-                layers.append(ShiftBatchNorm2d(features))
-            layers.append(nn.ReLU())
-        last = nn.Conv2d(features, out_channels, 3, padding=1)
-        nn.init.zeros_(last.weight)
-        if last.bias is not None:
-            nn.init.zeros_(last.bias)
-        super().__init__(*layers, last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
-        kernels = [_kernel(layer) for layer in list(self)[::2]]
-        plain = tuple(map(type, self)) == PLAIN and not watched(self)
-        if plain and all(kernel is not None for kernel in kernels):
-            return rectified_convolutions(x, [kernel for kernel in kernels if kernel is not None])
-        for layer in self:
-            x = layer(x)
-        return x
-
-
-def _kernel(layer: nn.Module) -> Kernel | None:
-    """The layer as a kernel, if it is a convolution that keeps height and width, with a bias."""
-    if not isinstance(layer, nn.Conv2d) or layer.bias is None or layer.padding_mode != "zeros":
-        return None
-    size = layer.kernel_size[0]
-    same = (layer.padding, layer.stride, layer.dilation) == ((size // 2,) * 2, (1, 1), (1, 1))
-    return Kernel(layer.weight, layer.bias, padding=size // 2) if same else None
+    first = nn.Conv2d(in_channels, features, 3, padding=1, bias=not batch_norm)
+    second = nn.Conv2d(features, features, 1, bias=not batch_norm)
+    last = nn.Conv2d(features, out_channels, 3, padding=1)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    if batch_norm:
+        norms = [ShiftBatchNorm2d(features) for _ in range(2)]
+        return nn.Sequential(first, norms[0], nn.ReLU(), second, norms[1], nn.ReLU(), last)
+    # The names are those of the layers of a sequence with ReLUs between them.
+    return ConvStack({"0": first, "2": second, "4": last})
 
 
 class CouplingNetwork(nn.Module):
@@ -121,21 +94,19 @@ class CouplingNetwork(nn.Module):
                 scales=scales,
             )
         else:
-            self.body = ConvNetwork(joined, out_channels, features, batch_norm=batch_norm)
+            self.body = conv_network(joined, out_channels, features, batch_norm=batch_norm)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``; a context has the same H and W."""
         hidden = self.norm(x)
-        parts = [relu(hidden), relu(-hidden)] if self.rectified else [hidden]
+        parts = [F.relu(hidden), F.relu(-hidden)] if self.rectified else [hidden]
         if self.mask is not None:
             even = checkerboard_mask(x)
             mask = even if self.mask == "even" else 1 - even
             parts.append(mask.expand(x.shape[0], -1, -1, -1))
         if context is not None:
             parts.append(context)
-        # Convolutions are fastest in this layout, which packing and splitting may have lost.
-        joined = torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.body(joined)
+        out: Tensor = self.body(channels_last(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)))
         return out
 
 
@@ -154,5 +125,4 @@ class ImageContext(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps ``(B, C, H, W)`` to ``(B, features, H/2, W/2)``; takes no context."""
-        blocks = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
-        return relu(self.conv_out(relu(self.conv_in(blocks))))
+        return F.relu(self.conv_out(F.relu(self.conv_in(channels_last(F.pixel_unshuffle(x, 2))))))

@@ -1,7 +1,7 @@
-"""Convolutions with ReLUs between them as one operation, with a backward pass of its own.
+"""Convolutions with ReLUs between them as one operation.
 
-It spares memory and passes over it: gradients behind a ReLU are overwritten by those before it, which a composition
-of operations must not do.
+It spares memory and passes over it: gradients after a ReLU are overwritten by those before it, which a composition of
+operations must not do.
 """
 
 from __future__ import annotations
@@ -10,11 +10,20 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from flowzoo.nets.derivatives import first_derivative, is_batched
-from flowzoo.nets.kernels import TENSORS, Kernel, add_to_each_, tensors_of, with_ones
-from flowzoo.nets.products import (
+from flowzoo.ops.autograd import apply, in_forward_dtypes, needs_plain, plain_backward
+from flowzoo.ops.kernels import (
+    TENSORS,
+    Kernel,
+    add_to_each_,
+    kernels_of,
+    structure_of,
+    tensors_of,
+    with_ones,
+)
+from flowzoo.ops.products import (
     convolved,
     convolved_by_taps,
     from_pixels,
@@ -23,53 +32,37 @@ from flowzoo.nets.products import (
     pixels,
     summed,
 )
-from flowzoo.nets.relu import before_relu_, relu_
-from flowzoo.nets.settled import settle
+from flowzoo.ops.relu import relu_, relu_backward_
 
 
-class RectifiedNetwork(nn.Module):
-    """Base of networks ``(B, C, H, W)`` to ``(B, O, H, W)`` that may be convolutions with ReLUs between them alone."""
-
-    def kernels(self, x: Tensor, dtype: torch.dtype) -> list[Kernel] | None:
-        """The convolutions for inputs like ``x`` but for their channels, or None if it has to be called this time."""
-        return None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "forward" in cls.__dict__ and "kernels" not in cls.__dict__:
-            # Its forward pass is another one than that of the class whose kernels it would inherit.
-            cls.kernels = RectifiedNetwork.kernels  # type: ignore[method-assign]
-
-
-def computed_in(x: Tensor) -> torch.dtype:
-    """The dtype in which networks convolve this: its own, or autocast's."""
-    if x.dtype == torch.float64 or not torch._C._is_any_autocast_enabled():
-        return x.dtype
-    device = x.device.type
-    if not torch.amp.is_autocast_available(device):
-        return x.dtype
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
-def rectified_convolutions(x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
-    """Convolutions with ReLUs between them: ``(B, C, H, W)`` to ``(B, O, H, W)``, computed in :func:`computed_in`."""
-    dtype = computed_in(x)
-    if not torch.is_grad_enabled():
-        return settle([kernel.merged(dtype) for kernel in kernels])(x)
-    out: Tensor = _RectifiedConvolutions.apply(x, dtype, kernels, *tensors_of(kernels))
+def convolutions(x: Tensor, kernels: Sequence[Kernel], dtype: torch.dtype) -> Tensor:
+    """Convolutions with ReLUs between them, with gradients: ``(B, C, H, W)`` to ``(B, O, H, W)`` in ``dtype``."""
+    out: Tensor = apply(_Convolutions, x, dtype, kernels, *tensors_of(kernels))
     return out
 
 
+def convolutions_plain(x: Tensor, kernels: Sequence[Kernel], dtype: torch.dtype) -> Tensor:
+    """The same by torch's own operations."""
+    x = x.to(dtype)
+    for i, kernel in enumerate(kernel.merged(dtype) for kernel in kernels):
+        x = x.relu() if i else x
+        if kernel.joined:
+            x = torch.cat((x, x.new_ones(x.shape[0], 1, *x.shape[2:])), dim=1)
+        x, edge = F.conv2d(x, kernel.weight, kernel.bias, padding=kernel.padding), kernel.at_the_edge()
+        x = x if edge is None else x + edge.view(*x.shape[2:], -1).permute(2, 0, 1)
+    return x
+
+
 class Kept(NamedTuple):
-    """What a backward pass through convolutions needs besides the tensors that are saved."""
+    """What a backward pass through convolutions needs besides the saved tensors."""
 
     constants: list[tuple[Any, ...]]
     scaled: list[bool]
     dtype: torch.dtype
 
 
-def put_together(kernels: Sequence[Kernel], dtype: torch.dtype) -> tuple[list[Kernel], list[Tensor], Kept]:
-    """The merged kernels, and what to save and to keep for :func:`pull_back`."""
+def merge(kernels: Sequence[Kernel], dtype: torch.dtype) -> tuple[list[Kernel], list[Tensor], Kept]:
+    """The merged kernels, and the tensors to save and facts to keep for :func:`backward`."""
     merged = [kernel.merged(dtype) for kernel in kernels]
     originals = [t for k in kernels if k.scale is not None for t in (k.weight, k.scale)]
     scaled = [kernel.scale is not None for kernel in kernels]
@@ -77,36 +70,45 @@ def put_together(kernels: Sequence[Kernel], dtype: torch.dtype) -> tuple[list[Ke
     return merged, [*(kernel.weight for kernel in merged), *originals], kept
 
 
-class _RectifiedConvolutions(torch.autograd.Function):
+class _Convolutions(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, dtype: torch.dtype, kernels: Sequence[Kernel], *tensors: Tensor
     ) -> Tensor:
-        kernels, saved, ctx.kept = put_together(kernels, dtype)
-        *inputs, out = convolve(x, kernels)
-        ctx.dtype = x.dtype
-        ctx.save_for_backward(*inputs, *saved)
+        merged, saved, ctx.kept = merge(kernels, dtype)
+        *inputs, out = convolve(x, merged)
+        ctx.structure, ctx.dtype, ctx.counts = structure_of(kernels), dtype, (len(tensors), len(inputs))
+        ctx.save_for_backward(x, *tensors, *inputs, *saved)
         return out
 
     @staticmethod
-    @first_derivative
+    @in_forward_dtypes
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        wanted, batched = ctx.needs_input_grad[0], is_batched(grad)
-        found, gradients = pull_back(grad, ctx.saved_tensors, ctx.kept, wanted=wanted, batched=batched)
-        return None if found is None else found.to(ctx.dtype), None, None, *gradients
+        x, *saved = ctx.saved_tensors
+        tensors, saved = saved[: ctx.counts[0]], saved[ctx.counts[0] :]
+        wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
+        if needs_plain((grad,)):
+
+            def plain(x: Tensor, *tensors: Tensor) -> tuple[Tensor]:
+                return (convolutions_plain(x, kernels_of(ctx.structure, tensors), ctx.dtype),)
+
+            grad_x, *gradients = plain_backward(plain, (x, *tensors), (grad,), wanted)
+        else:
+            grad_x, own = backward(grad, saved, ctx.kept, wanted=wanted[0])
+            gradients = list(own)
+        return None if grad_x is None else grad_x.to(x.dtype), None, None, *gradients
 
 
-def pull_back(
-    grad: Tensor, saved: Sequence[Tensor], kept: Kept, *, wanted: bool, batched: bool
+def backward(
+    grad: Tensor, saved: Sequence[Tensor], kept: Kept, *, wanted: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     """The gradients at the input, if wanted, and at all of :func:`tensors_of`.
 
     Args:
         grad: The gradient at the output.
-        saved: What went into each convolution, and the tensors that :func:`put_together` gave.
-        kept: What else it gave.
-        wanted: Whether the gradient at the input is.
-        batched: Whether these are many gradients at once, which torch cannot write in place.
+        saved: The inputs of the convolutions, and the tensors that :func:`merge` gave.
+        kept: The facts that it gave.
+        wanted: Whether the gradient at the input is wanted.
     """
     count = len(kept.constants)
     inputs, weights, originals = saved[:count], saved[count : 2 * count], list(saved[2 * count :])
@@ -119,10 +121,9 @@ def pull_back(
             # With the channels of a pixel side by side both steps read rows.
             rows = grad.sum(0).permute(1, 2, 0).reshape(-1, grad.shape[1])
             grad_edge = rows.to(kept.dtype).t() @ outside
-        further = i > 0 or wanted
         rectified = inputs[i]
         found, grad_weight, grad_bias = _convolution_backward(
-            grad, rectified, weights[i], padding, further, batched
+            grad, rectified, weights[i], padding, wanted=i > 0 or wanted
         )
         if grad_bias.dtype != kept.dtype:
             grad_weight, grad_bias = grad_weight.to(kept.dtype), grad_bias.to(kept.dtype)
@@ -136,12 +137,12 @@ def pull_back(
         own = (grad_weight, grad_bias, grad_scale, grad_edge, grad_ones)
         gradients[:0] = [gradient for gradient in own if gradient is not None]
         if i > 0 and found is not None:
-            grad = before_relu_(found, rectified, batched)
+            grad = relu_backward_(found, rectified)
     return found, gradients
 
 
 def convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
-    """What goes into each convolution with merged kernels, channels last in memory, and the output."""
+    """The inputs of convolutions with merged kernels, channels last in memory, and the output."""
     dtype = kernels[0].bias.dtype
     inputs: list[Tensor] = []
     for kernel in kernels:
@@ -154,18 +155,18 @@ def convolve(x: Tensor, kernels: Sequence[Kernel]) -> list[Tensor]:
 
 
 def _convolution_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: bool, batched: bool
+    grad: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """The gradients at the input, if wanted, at the weight and at the bias."""
-    if is_product(weight) and not batched:
+    if is_product(weight):
         rows = pixels(grad)
         grad_weight = (rows.t() @ pixels(x)).view(weight.shape)
         grad_x = from_pixels(rows @ weight.flatten(1), like=x) if wanted else None
         return grad_x, grad_weight, summed(rows)
     # oneDNN's own sum for the bias is the slower one in float32.
-    apart = x.dtype == torch.float32 and x.device.type == "cpu" and not batched
+    apart = x.dtype == torch.float32 and x.device.type == "cpu"
     backwards = weight.transpose(0, 1)
-    by_taps = wanted and not batched and is_thin(backwards, x.shape[0], x.shape[2:])
+    by_taps = wanted and is_thin(backwards, x.shape[0], x.shape[2:])
     found, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad,
         x,

@@ -1,4 +1,4 @@
-"""Convolutions with ReLUs between them where no gradients are wanted; what batches have in common is decided once.
+"""Convolutions with ReLUs between them where no gradients are wanted, specialised once for many batches.
 
 ReLUs can be made part of oneDNN's convolutions. These turn NaN into 0, and a broken model must not give finite numbers,
 so that is done only where no kernel in front of one is broken or so large that sums overflow, and where a NaN among the
@@ -13,18 +13,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from flowzoo.nets.kernels import Kernel, add_to_each_, with_ones
-from flowzoo.nets.products import FEW_PIXELS, convolved, is_product, multiplied
-from flowzoo.nets.relu import relu_
+from flowzoo.ops.kernels import Kernel, add_to_each_, with_ones
+from flowzoo.ops.products import FEW_PIXELS, convolved, is_product, multiplied
+from flowzoo.ops.relu import relu_
 
 Layer = Callable[[Tensor], Tensor]
 
 
-def settle(kernels: Sequence[Kernel], input_is_kept: bool = False) -> Layer:
+def specialise(kernels: Sequence[Kernel], input_is_kept: bool = False) -> Layer:
     """Merged kernels, one after the other with ReLUs between them, as a function of ``(B, C, H, W)``.
 
     Args:
-        kernels: What :meth:`Kernel.merged` or :meth:`Kernel.packed` gave.
+        kernels: Merged kernels, packed or not.
         input_is_kept: Whether a NaN in the input shows without the network, as in the half that a coupling passes on.
     """
     layers: list[Layer] = []

@@ -1,20 +1,22 @@
-"""What a convolution of a network comes to, once its parameters are put together."""
+"""A convolution with its parameters folded into one kernel."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from flowzoo.nets.products import FEW_PIXELS, is_product, is_thin
+from flowzoo.ops.products import FEW_PIXELS, is_product, is_thin
 
 # Outputs from which on a call of oneDNN, which costs more than torch's own, is the faster one.
 WORTH_PACKING = 2**14
 
-# Images of a batch from which on kernels are not those of fewer: what one image wants is slow for a hundred.
+# Images of a batch from which on kernels are packed for many: the packing for one image is slow for a hundred.
 MANY_IMAGES = 8
 
 # Weights of which all together are below this in size let inputs below 1e20 through two layers and more.
@@ -30,7 +32,7 @@ class Kernel(NamedTuple):
         weight: w, ``(O, I, k, k)``; in evaluation possibly in oneDNN's own layout.
         bias: b, ``(O,)``.
         scale: s, ``(O,)``, or None for 1.
-        edge: e, ``(O, k k)``: what each tap adds where it is outside of the image, or None.
+        edge: e, ``(O, k k)``: added by each tap where it is outside the image, or None.
         ones: o, ``(O, 1, k, k)``: the taps of a channel of ones to be added to the input, or None.
         outside: With e, which taps at a pixel are outside, ``(H W, k k)``.
         padding: k // 2.
@@ -64,7 +66,7 @@ class Kernel(NamedTuple):
         return Kernel(weight, bias, None, edge, None, self.outside, self.padding, joined, self.small)
 
     def packed(self, batch: int, size: torch.Size) -> Kernel:
-        """A merged kernel as oneDNN wants it for such inputs, where that pays; worth it if it is used again."""
+        """A merged kernel in oneDNN's own layout for such inputs, where that pays; worth it if it is used again."""
         pixels = batch * math.prod(size)
         if pixels * self.bias.numel() < WORTH_PACKING or not _has_onednn(self.weight):
             return self
@@ -78,14 +80,23 @@ class Kernel(NamedTuple):
         return self._replace(weight=weight, small=small)
 
     def at_the_edge(self) -> Tensor | None:
-        """What the edge adds to every image, ``(H W, O)``, or None."""
+        """The edge's share of every image, ``(H W, O)``, or None."""
         if self.edge is None or self.outside is None:
             return None
         return self.outside.to(self.edge.dtype) @ self.edge.t()
 
 
+@lru_cache(maxsize=64)
+def outside_taps(size: torch.Size, kernel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Which taps of a kernel are outside an image of this ``(H, W)`` at each pixel, ``(H W, k k)``."""
+    # Constants that every later call uses, whatever mode the first one is made in.
+    with torch.inference_mode(False), torch.no_grad():
+        inside = torch.ones(1, 1, *size, dtype=dtype, device=device)
+        return 1 - F.unfold(inside, (kernel, kernel), padding=kernel // 2)[0].t()
+
+
 def are_many(x: Tensor) -> bool:
-    """Whether a batch is of :data:`MANY_IMAGES` or more, for keys of what was made for its like."""
+    """Whether a batch has :data:`MANY_IMAGES` or more; part of the key of packed kernels."""
     return x.shape[0] >= MANY_IMAGES
 
 
@@ -94,7 +105,7 @@ TENSORS = 5
 
 
 def tensors_of(kernels: Sequence[Kernel]) -> list[Tensor]:
-    """All of kernels that has gradients."""
+    """The tensors of kernels that have gradients, in order."""
     fields: list[Any] = [field for kernel in kernels for field in kernel[:TENSORS]]
     return [field for field in fields if field is not None]
 
@@ -123,3 +134,20 @@ def _has_onednn(x: Tensor) -> bool:
         and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )
+
+
+def structure_of(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """The kernels without their tensors: True where a tensor is, which :func:`kernels_of` puts back."""
+    return [
+        Kernel(*(field is not None or None for field in kernel[:TENSORS]), *kernel[TENSORS:])  # type: ignore[arg-type]
+        for kernel in kernels
+    ]
+
+
+def kernels_of(structure: Sequence[Kernel], tensors: Sequence[Tensor]) -> list[Kernel]:
+    """Kernels of this structure with these tensors: the inverse of :func:`structure_of` and :func:`tensors_of`."""
+    remaining = iter(tensors)
+    return [
+        Kernel(*(None if field is None else next(remaining) for field in kernel[:TENSORS]), *kernel[TENSORS:])  # type: ignore[arg-type]
+        for kernel in structure
+    ]

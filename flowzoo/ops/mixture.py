@@ -1,8 +1,9 @@
-"""The elementwise part of a mixture coupling as one operation with a backward pass of its own.
+"""The elementwise part of a mixture coupling as one operation.
 
 As a composition of operations it is some sixty passes over K times the activations, most of them to find in the
-backward pass what follows from a few terms of the forward one. Everything here is channel-major, ``(K, C, B, H, W)``
-with the components first, so that each group of parameters is one block and a sum over components is one of blocks.
+backward pass numbers that follow from a few terms of the forward one. Everything here is channel-major,
+``(K, C, B, H, W)`` with the components first, so that each group of parameters is one block
+and a sum over components is one of blocks.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowzoo.bijectors.affine import AffineOrder
-from flowzoo.bijectors.base import sum_per_item
-from flowzoo.bijectors.mixture_roots import TINY, roots
-from flowzoo.nets.derivatives import first_derivative, is_batched
+from flowzoo.ops.affine import AffineOrder, Plain
+from flowzoo.ops.autograd import apply, in_forward_dtypes, needs_plain, plain_backward
+from flowzoo.ops.mixture_roots import TINY, roots
 
 MIN_LOG_SCALE = -7.0
 
 
-def mixture_map(x: Tensor, parameters: Tensor, count: int, order: AffineOrder) -> tuple[Tensor, Tensor]:
+def mixture_map(
+    x: Tensor, parameters: Tensor, count: int, order: AffineOrder, plain: Plain
+) -> tuple[Tensor, Tensor]:
     """Maps x to logit(F(x)) s + t or (logit(F(x)) + t) s with s = exp(tanh(r)), and sums the log-derivatives.
 
     Args:
@@ -30,6 +32,7 @@ def mixture_map(x: Tensor, parameters: Tensor, count: int, order: AffineOrder) -
             log-scales, the C channels of each side by side.
         count: K.
         order: ``"scale-shift"`` or ``"shift-scale"``, as above.
+        plain: The same map by torch's own operations.
 
     Returns:
         The mapped x, channel-major, and the log-determinant ``(B,)``.
@@ -37,12 +40,12 @@ def mixture_map(x: Tensor, parameters: Tensor, count: int, order: AffineOrder) -
     if not torch.is_grad_enabled():
         z, log_det, _, _ = _map(_blocks(x, 1)[0], _blocks(parameters, 2 + 3 * count, x.dtype), count, order)
     else:
-        z, log_det = _MixtureMap.apply(x, parameters, count, order)
+        z, log_det = apply(_MixtureMap, x, parameters, count, order, plain)
     return z, log_det
 
 
 def mixture_inverse(z: Tensor, parameters: Tensor, count: int, order: AffineOrder) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`mixture_map` and the log-determinant of that direction; outside of autograd."""
+    """The inverse of :func:`mixture_map` and the log-determinant of that direction; outside autograd."""
     z, raw = _blocks(z, 1)[0], _blocks(parameters, 2 + 3 * count, z.dtype)
     log_scale, shift = torch.tanh(raw[0]), raw[1]
     scale = torch.exp(-log_scale)
@@ -52,7 +55,7 @@ def mixture_inverse(z: Tensor, parameters: Tensor, count: int, order: AffineOrde
     x = roots(weights.flatten(1), means.flatten(1), rates.flatten(1), y.flatten()).view_as(y)
     sums = _sums(x, raw[2:], count)
     log_derivative = (sums.log_cdf - sums.log_pdf).add_(sums.log_sf).sub_(log_scale)
-    return x.transpose(0, 1), sum_per_item(log_derivative.transpose(0, 1))
+    return x.transpose(0, 1), log_derivative.transpose(0, 1).flatten(1).sum(1)
 
 
 class _Sums(NamedTuple):
@@ -67,32 +70,31 @@ class _Sums(NamedTuple):
 class _MixtureMap(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, parameters: Tensor, count: int, order: AffineOrder
+        ctx: Any, x: Tensor, parameters: Tensor, count: int, order: AffineOrder, plain: Plain
     ) -> tuple[Tensor, Tensor]:
         block, raw = _blocks(x, 1)[0], _blocks(parameters, 2 + 3 * count, x.dtype)
         z, log_det, y, sums = _map(block, raw, count, order)
-        ctx.save_for_backward(block, raw, y, *sums[:-1])
-        ctx.count, ctx.order, ctx.in_log_space, ctx.dtype = count, order, sums.in_log_space, parameters.dtype
+        ctx.save_for_backward(x, parameters, block, raw, y, *sums[:-1])
+        ctx.count, ctx.order, ctx.in_log_space, ctx.plain = count, order, sums.in_log_space, plain
         return z, log_det
 
     @staticmethod
-    @first_derivative
+    @in_forward_dtypes
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
-        x, raw, y, log_cdf, log_sf, log_pdf = ctx.saved_tensors
+        given, parameters, x, raw, y, log_cdf, log_sf, log_pdf = ctx.saved_tensors
+        if needs_plain((grad_z, grad_log_det)):
+            gradients = (grad_z, grad_log_det)
+            found = plain_backward(ctx.plain, (given, parameters), gradients, ctx.needs_input_grad[:2])
+            return *found, None, None, None
         sums = _Sums(log_cdf, log_sf, log_pdf, ctx.in_log_space)
-        if is_batched(grad_z) or is_batched(grad_log_det):
-            many = (grad_z.transpose(0, 1), grad_log_det.view(-1, *(1,) * (x.ndim - 2)))
-            grad_x, grad_raw = _pull_many(x, raw, sums, *many, ctx.count, ctx.order)
-            grad = grad_raw.reshape(-1, *x.shape[1:]).transpose(0, 1)
-            return grad_x.transpose(0, 1), grad.to(ctx.dtype), None, None
         grad_z, grad_log_det = _blocks(grad_z, 1)[0], grad_log_det.view(-1, *(1,) * (x.ndim - 2))
         grad_raw = torch.empty_like(raw)
-        grad_y = _pull_affine(raw, y, grad_z, grad_log_det, ctx.order, grad_raw)
-        grad_x = _pull_mixture(x, raw, sums, grad_y, grad_log_det, ctx.count, grad_raw)
+        grad_y = _affine_backward(raw, y, grad_z, grad_log_det, ctx.order, grad_raw)
+        grad_x = _mixture_backward(x, raw, sums, grad_y, grad_log_det, ctx.count, grad_raw)
         # Made for the network, which has the channels of a pixel side by side.
         rows = grad_raw.flatten(0, 1).movedim(0, -1)
-        grad = rows.to(ctx.dtype, memory_format=torch.contiguous_format).contiguous().movedim(-1, 1)
-        return grad_x.transpose(0, 1), grad, None, None
+        grad = rows.to(parameters.dtype, memory_format=torch.contiguous_format).contiguous().movedim(-1, 1)
+        return grad_x.transpose(0, 1), grad, None, None, None
 
 
 def _blocks(x: Tensor, groups: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -109,7 +111,7 @@ def _map(x: Tensor, raw: Tensor, count: int, order: AffineOrder) -> tuple[Tensor
     log_derivative = (sums.log_pdf - sums.log_cdf).sub_(sums.log_sf).add_(log_scale)
     scale = log_scale.exp_()
     z = (y + shift).mul_(scale) if order == "shift-scale" else torch.addcmul(shift, y, scale)
-    return z.transpose(0, 1), sum_per_item(log_derivative.transpose(0, 1)), y, sums
+    return z.transpose(0, 1), log_derivative.transpose(0, 1).flatten(1).sum(1), y, sums
 
 
 def _sums(x: Tensor, raw: Tensor, count: int) -> _Sums:
@@ -119,7 +121,7 @@ def _sums(x: Tensor, raw: Tensor, count: int) -> _Sums:
     """
     weights, rates = _weights_and_rates(raw, count)
     u = (x - raw[count : 2 * count]).mul_(rates)
-    if x.device.type == "cpu" and not is_batched(x):
+    if x.device.type == "cpu":
         left, right = torch.sigmoid(u).mul_(weights), torch.sigmoid(-u)
         cdf = left.sum(0)
         pdf = left.mul_(right).mul_(rates).sum(0)
@@ -150,32 +152,7 @@ def _log_terms(u: Tensor, raw: Tensor, count: int) -> tuple[Tensor, Tensor, Tens
     return in_cdf, log_right.add_(log_weights), in_pdf
 
 
-def _pull_many(
-    x: Tensor, raw: Tensor, sums: _Sums, grad_z: Tensor, grad_log_det: Tensor, count: int, order: AffineOrder
-) -> tuple[Tensor, Tensor]:
-    """The gradients at x and at the parameters for many gradients at once, which cannot be written in place."""
-    log_scale, raw_mixture = torch.tanh(raw[0]), raw[2:]
-    y = sums.log_cdf - sums.log_sf
-    grad_y = grad_z * log_scale.exp()
-    grad_shift = grad_y if order == "shift-scale" else grad_z
-    grad_log_scale = grad_y * (y + raw[1] if order == "shift-scale" else y) + grad_log_det
-    weights, rates = _weights_and_rates(raw_mixture, count)
-    u = (x - raw_mixture[count : 2 * count]) * rates
-    left, right = torch.sigmoid(u), torch.sigmoid(-u)
-    logs = zip(_log_terms(u, raw_mixture, count), sums[:-1], strict=True)
-    in_cdf, in_sf, in_pdf = (torch.exp(term - log_sum) for term, log_sum in logs)
-    in_cdf, in_sf = in_cdf * (grad_y - grad_log_det), in_sf * (-grad_y - grad_log_det)
-    in_pdf = in_pdf * grad_log_det
-    grad_logits = in_cdf + in_sf + in_pdf + weights * grad_log_det
-    grad_u = in_cdf * right - in_sf * left + in_pdf * (right - left)
-    grad_log_scales = -(in_pdf + grad_u * u) * (raw_mixture[2 * count :] > MIN_LOG_SCALE)
-    grad_means = -grad_u * rates
-    affine = (grad_log_scale * (1 - log_scale.square()), grad_shift)
-    parts = (*(part.unsqueeze(0) for part in affine), grad_logits, grad_means, grad_log_scales)
-    return -grad_means.sum(0), torch.cat(parts)
-
-
-def _pull_affine(
+def _affine_backward(
     raw: Tensor, y: Tensor, grad_z: Tensor, grad_log_det: Tensor, order: AffineOrder, grad_raw: Tensor
 ) -> Tensor:
     """Writes the gradients at r and t and returns that at y."""
@@ -193,7 +170,7 @@ def _pull_affine(
     return grad_y
 
 
-def _pull_mixture(
+def _mixture_backward(
     x: Tensor,
     raw: Tensor,
     sums: _Sums,

@@ -67,6 +67,17 @@ def roots(weights: Tensor, means: Tensor, rates: Tensor, y: Tensor) -> Tensor:
     return root
 
 
+def roots_without_branches(weights: Tensor, means: Tensor, rates: Tensor, y: Tensor) -> Tensor:
+    """As :func:`roots`, by a fixed number of iterations on all elements: for transforms and compilers."""
+    reach = means + y / rates
+    low, high = reach.amin(dim=0), reach.amax(dim=0)
+    start = (weights * reach).sum(dim=0).clamp(low, high)
+    problem = _Problem(weights, means, rates, y, low, high, start, torch.full_like(y, torch.inf))
+    for _ in range(LOG_ITERATIONS):
+        problem, _ = _step(problem, *_in_log_space(problem))
+    return problem.x
+
+
 def _step(problem: _Problem, error: Tensor, slope: Tensor) -> tuple[_Problem, Tensor]:
     """One Newton step, or bisection where that leaves the bracket or gains too little; and what still moves."""
     x, size = problem.x, error.abs()
