@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from flowzoo.arguments import describe, require_count, require_generator
 from flowzoo.bijectors.base import Bijector
 from flowzoo.bijectors.chain import Chain, MemoryMode
-from flowzoo.bijectors.replicas import in_eval_mode
 from flowzoo.densities.base import BaseDensity, StandardNormal
 from flowzoo.densities.dequantization import Dequantization, NoiseKind, UniformDequantization
 from flowzoo.engine import Engine
 from flowzoo.errors import ConfigError, InputError
+from flowzoo.inference import Inference
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo.summary import summarize
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from flowzoo.weights.external import Unlisted
 
 
-MOST_REDRAWS = 100
-"""How often :meth:`Flow.sample` draws latents again before it gives up."""
-
 LEAST_INIT_IMAGES = 2
 """Images that the data-dependent initialisation needs at least."""
 
@@ -38,7 +35,7 @@ ABSURD_BITS = 100.0
 """Bits per dimension after initialisation above which scales are absurd; uniform guessing has 8."""
 
 
-class Flow(nn.Module):
+class Flow(Inference):
     """A normalizing flow over images ``uint8 (B, C, H, W)``.
 
     log P(x) >= log p(f((x + u) / 2^n)) + log|det df| - D n log 2 - log q(u|x), in nats, with P a probability of
@@ -128,8 +125,8 @@ class Flow(nn.Module):
             InputError: Wrong type, dtype, shape or device.
         """
         levels = self._levels(x)
-        _require_count("samples", samples)
-        _require_generator(generator)
+        require_count("samples", samples)
+        require_generator(generator)
         if noise is not None:
             if samples != 1:
                 raise InputError(f"log_prob got noise and samples={samples}; give one of them.")
@@ -139,10 +136,10 @@ class Flow(nn.Module):
         ]
         return terms[0] if samples == 1 else torch.logsumexp(torch.stack(terms), 0) - math.log(samples)
 
-    def _log_prob(self, levels: Tensor, noise: Tensor, bijector: Bijector | None = None) -> Tensor:
+    def _log_prob(self, levels: Tensor, noise: Tensor) -> Tensor:
         """Log-probability in nats ``(B,)`` of grey levels under one draw of noise."""
         u, log_q = self.dequantization(levels, noise, self.engine.run)
-        z, log_det = self.engine.run(bijector or self.bijector, self._unit_interval(levels + u))
+        z, log_det = self.engine.run(self.bijector, self._unit_interval(levels + u))
         self._check_latent(z)
         log_prob: Tensor = self.base.log_prob(z) + log_det - log_q - self.dims * self.n_bits * math.log(2)
         return log_prob
@@ -155,44 +152,6 @@ class Flow(nn.Module):
         """
         return self.engine.frozen()
 
-    def bits_per_dim(
-        self,
-        x: Tensor,
-        *,
-        samples: int = 1,
-        generator: torch.Generator | None = None,
-        seed: int | None = None,
-        batch_size: int = 64,
-        grad: bool = False,
-    ) -> Tensor:
-        """Bits per dimension, -log2 P(x) / D, from an importance-weighted average over the noise.
-
-        Args:
-            x: Images ``uint8 (B, C, H, W)``.
-            samples: Draws of noise per image; the bound tightens with their number (Burda et al., 2016).
-            generator: Where noise is drawn from; the same for any batch size.
-            seed: Of a generator, instead of one.
-            batch_size: How many images are evaluated at a time.
-            grad: Whether gradients are recorded.
-
-        Returns:
-            ``(B,)`` bits per dimension.
-        """
-        levels = self._levels(x)
-        _require_count("samples", samples)
-        _require_count("batch_size", batch_size)
-        generator = _generator(generator, seed)
-        model = self._evaluated()
-        with torch.set_grad_enabled(grad), nullcontext() if grad else model.frozen():
-            total: Tensor | None = None
-            for _ in range(samples):
-                noise = self.draw_noise(len(levels), generator=generator)
-                parts = zip(levels.split(batch_size), noise.split(batch_size), strict=True)
-                term = torch.cat([model._log_prob(*part) for part in parts])
-                total = term if total is None else torch.logaddexp(total, term)
-        assert total is not None
-        return self.nats_to_bits(total - math.log(samples))
-
     def nats_to_bits(self, log_prob: Tensor) -> Tensor:
         """Log-probability in nats to bits per dimension."""
         return -log_prob / (self.dims * math.log(2))
@@ -203,143 +162,6 @@ class Flow(nn.Module):
         source = device if generator is None else generator.device
         draw = torch.rand if self.noise_kind == "uniform" else torch.randn
         return draw(n, *self.image_shape, generator=generator, device=source, dtype=dtype).to(device)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-        seed: int | None = None,
-        batch_size: int = 64,
-        on_nonfinite: Literal["redraw", "raise"] = "redraw",
-    ) -> Tensor:
-        """Draws images.
-
-        Args:
-            n: How many.
-            temperature: Factor on the latent; below 1 gives more typical images.
-            generator: Source of the latent noise; a CPU generator gives the same latents for any batch size and
-                device. Their images differ by a grey level at most, where a value lies on the border of two.
-            seed: Of a generator, instead of one.
-            batch_size: How many images are decoded at a time.
-            on_nonfinite: What happens where the inverse of a latent is NaN or infinite in the model's precision:
-                ``"redraw"`` draws those latents again and warns how many, ``"raise"`` raises an error.
-
-        Returns:
-            ``uint8 (n, C, H, W)``.
-
-        Raises:
-            InputError: Wrong arguments, or latents that cannot be inverted.
-        """
-        _require_count("n", n, least=0)
-        _require_count("batch_size", batch_size)
-        if not _is_finite(temperature):
-            raise InputError(f"temperature is {temperature!r}; expected a finite number of at least 0.")
-        if on_nonfinite not in ("redraw", "raise"):
-            raise InputError(f"on_nonfinite is {on_nonfinite!r}; expected 'redraw' or 'raise'.")
-        generator = _generator(generator, seed)
-        model = self._evaluated()
-        with model.frozen():
-            images, finite = model._decode_many(self._draw_latents(n, temperature, generator), batch_size)
-            wrong = n - int(finite.sum())
-            again = 0
-            for _ in range(MOST_REDRAWS if on_nonfinite == "redraw" else 0):
-                left = (~finite).nonzero().flatten()
-                if not len(left):
-                    break
-                again += len(left)
-                z = self._draw_latents(len(left), temperature, generator)
-                images[left], finite[left] = model._decode_many(z, batch_size)
-        if not bool(finite.all()):
-            raise InputError(
-                f"{wrong} of {n} latents drawn at temperature {temperature:g} have an inverse that is NaN or infinite: "
-                "the model is untrained, or unstable off its data. Lower the temperature or use flow.double()."
-            )
-        if again:
-            warnings.warn(
-                f"{wrong} of {n} samples at temperature {temperature:g} were NaN or infinite and were drawn again.",
-                stacklevel=3,
-            )
-        return images
-
-    def _draw_latents(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
-        device, dtype = self._placement()
-        z = self.base.sample(n, self.dims, generator=generator, device=device, dtype=dtype)
-        return z if temperature == 1.0 else z * temperature
-
-    def _decode_many(self, z: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Images of latents, and which of them are finite."""
-        if not len(z):
-            # Not every reshape knows what to make of nothing.
-            empty = torch.empty((0, *self.image_shape), dtype=torch.uint8, device=z.device)
-            return empty, torch.ones(0, dtype=torch.bool, device=z.device)
-        found = [self.engine.run(self.bijector, part, inverse=True)[0] for part in z.split(batch_size)]
-        finite = torch.cat([torch.isfinite(y).flatten(1).all(1) for y in found])
-        return torch.cat([self._images(y) for y in found]), finite
-
-    def _images(self, y: Tensor) -> Tensor:
-        """Grey levels of ``[0, 1]^D``; values outside are clipped."""
-        # Of numbers that are not negative the conversion drops the fraction.
-        scaled = torch.nan_to_num(y * 2**self.n_bits).clamp_(0, 2**self.n_bits - 1)
-        levels: Tensor = scaled.to(torch.uint8)
-        return (levels << (8 - self.n_bits) if self.n_bits < 8 else levels).contiguous()
-
-    def encode(self, x: Tensor, *, batch_size: int = 64, grad: bool = False) -> Tensor:
-        """Latent of images, dequantized by the median noise: ``uint8 (B, C, H, W)`` to ``(B, D)``.
-
-        Uniform noise has its median in the middle of each bin, learned noise where the model expects its data.
-
-        Args:
-            x: Images.
-            batch_size: How many images are encoded at a time.
-            grad: Whether gradients are recorded.
-        """
-        levels = self._levels(x)
-        _require_count("batch_size", batch_size)
-        model = self._evaluated()
-        with torch.set_grad_enabled(grad), nullcontext() if grad else model.frozen():
-            parts = []
-            for part in levels.split(batch_size):
-                u = model.dequantization.central(part, model.engine.run)
-                parts.append(model.engine.run(model.bijector, self._unit_interval(part + u))[0])
-        for part in parts:
-            self._check_latent(part)
-        return torch.cat(parts).contiguous()
-
-    @torch.no_grad()
-    def decode(self, z: Tensor, *, batch_size: int = 64) -> Tensor:
-        """Images of a latent: ``(B, D)`` to ``uint8 (B, C, H, W)``; values outside the range are clipped.
-
-        The latent is taken to the model's precision. For gradients at images use ``flow.bijector.inverse``.
-
-        Raises:
-            InputError: ``z`` is no such latent, or its inverse is NaN or infinite.
-        """
-        if not self._is_latent(z):
-            raise InputError(f"decode got {_describe(z)}; expected a floating-point tensor (B, {self.dims}).")
-        _require_count("batch_size", batch_size)
-        device, dtype = self._placement()
-        if z.device != device:
-            raise InputError(
-                f"the latent is on {z.device} and the model on {device}; move one: z.to({str(device)!r})."
-            )
-        model = self._evaluated()
-        with model.frozen():
-            images, finite = model._decode_many(z.to(dtype), batch_size)
-        if not bool(finite.all()):
-            wrong = (~finite).nonzero().flatten().tolist()
-            raise InputError(
-                f"the inverse of {len(wrong)} of {len(z)} latents is NaN or infinite (rows {_few(wrong)}): they "
-                "are far outside what the model was trained on, or it is untrained. Lower the temperature or use "
-                "flow.double()."
-            )
-        return images
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """``decode(encode(x))``; equals ``x`` (with its low bits dropped if ``n_bits`` < 8) in a sound model."""
-        return self.decode(self.encode(x))
 
     @torch.no_grad()
     def initialize(
@@ -403,10 +225,6 @@ class Flow(nn.Module):
         """The stack as a table: bijectors, output shapes, parameters."""
         return summarize(self)
 
-    def _evaluated(self) -> Flow:
-        """This flow in eval mode: itself, or, of one in train mode, a copy that holds the same tensors."""
-        return in_eval_mode(self) if self.training else self
-
     def _data_dependent(self) -> Iterator[DataDependentInit]:
         return (module for module in self.modules() if isinstance(module, DataDependentInit))
 
@@ -451,13 +269,10 @@ class Flow(nn.Module):
     def _noise_like(self, levels: Tensor, noise: object) -> Tensor:
         if not isinstance(noise, Tensor) or noise.shape != levels.shape or not noise.is_floating_point():
             raise InputError(
-                f"noise is {_describe(noise)}; expected a floating-point tensor of the images' shape, "
+                f"noise is {describe(noise)}; expected a floating-point tensor of the images' shape, "
                 f"{tuple(levels.shape)}."
             )
         return noise.to(levels)
-
-    def _is_latent(self, z: object) -> bool:
-        return isinstance(z, Tensor) and z.ndim == 2 and z.shape[1] == self.dims and z.is_floating_point()
 
     def _check_latent(self, z: Tensor) -> None:
         if z.ndim != 2 or z.shape[1] != self.dims:
@@ -465,44 +280,3 @@ class Flow(nn.Module):
                 f"the bijector gave a latent of shape {tuple(z.shape)}; expected (B, {self.dims}). "
                 "End the stack with Flatten."
             )
-
-
-def _require_count(name: str, value: object, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}.")
-
-
-def _require_generator(generator: object) -> None:
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InputError(
-            f"generator is {generator!r}; expected None or a torch.Generator, as torch.Generator().manual_seed(0)."
-        )
-
-
-def _generator(generator: torch.Generator | None, seed: int | None) -> torch.Generator | None:
-    """The generator, or one of this seed."""
-    _require_generator(generator)
-    if seed is None:
-        return generator
-    if generator is not None:
-        raise InputError("both generator and seed are given; expected one of them.")
-    _require_count("seed", seed, least=0)
-    if seed >= 2**63:
-        raise InputError(f"seed is {seed!r}; expected a whole number from 0 to 2^63 - 1.")
-    return torch.Generator().manual_seed(int(seed))
-
-
-def _is_finite(temperature: object) -> bool:
-    known = isinstance(temperature, int | float | Integral) and not isinstance(temperature, bool)
-    return known and 0 <= float(temperature) < math.inf  # type: ignore[arg-type]
-
-
-def _describe(value: object) -> str:
-    if not isinstance(value, Tensor):
-        hint = " (torch.from_numpy makes a tensor of an array)" if type(value).__module__ == "numpy" else ""
-        return f"a {type(value).__name__}{hint}"
-    return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
-
-
-def _few(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
