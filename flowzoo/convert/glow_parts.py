@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowzoo.bijectors import ActNorm, Bijector, FactorOut, InvertibleConv1x1, LearnedTop, Permutation
 from flowzoo.bijectors.coupling import Coupling
@@ -68,7 +68,7 @@ class GlowTarget(Target):
 
     def put_conv(
         self,
-        layer: nn.Module,
+        layer: object,
         weight: Tensor,
         bias: Tensor,
         log_scale: Tensor | None = None,
