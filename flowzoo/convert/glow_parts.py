@@ -15,7 +15,7 @@ from flowzoo.convert.layout import Options
 from flowzoo.convert.target import Target
 from flowzoo.convert.tensors import Tensors
 from flowzoo.errors import InputError
-from flowzoo.nets.conv import BiasConv2d, ConvStack, ZeroConv2d
+from flowzoo.nets.conv import BiasConv2d, ConvStack, FoldedConv2d, ZeroConv2d
 
 NETWORK_FACTOR = 3.0
 """Every Glow multiplies the log-scales of its zero-initialized convolutions by this."""
