@@ -58,8 +58,12 @@ def removed(handle: Any) -> Iterator[None]:
 @contextmanager
 def patched(owner: Any, name: str) -> Iterator[None]:
     original = getattr(owner, name)
+
+    def stand_in(*args: Any) -> Any:
+        return original(*args)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, lambda *args: original(*args))
+        patch.setattr(owner, name, stand_in)
         yield
 
 
