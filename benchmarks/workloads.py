@@ -15,7 +15,7 @@ import flowzoo
 from flowzoo.bijectors import Coupling
 from flowzoo.factory import resolve
 from flowzoo.flow import Flow
-from flowzoo.nets.conv import ConvNet
+from flowzoo.nets.conv import ConvStack
 
 Task = Literal["train", "log_prob", "sample"]
 TASKS: tuple[Task, ...] = ("train", "log_prob", "sample")
@@ -158,7 +158,7 @@ def coupling_networks(workload: Workload, task: Task = "train") -> list[tuple[nn
 
 def plain(net: nn.Module) -> nn.Module:
     """The same convolutions with nothing folded into them; networks of other kinds stay as they are."""
-    if not isinstance(net, ConvNet):
+    if not isinstance(net, ConvStack):
         return net
     layers: list[Tensor] = [layer.conv.weight for layer in (net.first, net.second, net.last)]
     bare: nn.Module = _PlainConvNet(layers).to(layers[0].device)

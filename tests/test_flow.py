@@ -181,20 +181,20 @@ def test_wrong_images_are_refused_with_what_to_do(case: str) -> None:
 def test_wrong_arguments_are_refused() -> None:
     flow = glow()
     x = random_images(flow, 2, seed=0)
-    with pytest.raises(InputError, match="noise has shape"):
+    with pytest.raises(InputError, match="noise is a"):
         flow.log_prob(x, noise=torch.rand(1, 3, 8, 8))
     with pytest.raises(InputError, match="at least 1"):
         flow.bits_per_dim(x, samples=0)
     for temperature in (-1.0, math.nan, math.inf):
         with pytest.raises(InputError, match="temperature"):
             flow.sample(1, temperature=temperature)
-    with pytest.raises(InputError, match="whole numbers"):
+    with pytest.raises(InputError, match="whole number"):
         flow.sample(2.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="move one"):
         flow.decode(torch.zeros(2, 192, device="meta"))
     with pytest.raises(InputError, match=r"\(B, 192\)"):
         flow.decode(torch.zeros(2, 191))
-    with pytest.raises(InputError, match="NaN or infinity"):
+    with pytest.raises(InputError, match="NaN or infinite"):
         flow.decode(torch.full((1, 192), float("nan"), dtype=torch.float64))
     with pytest.raises(ConfigError, match="1 to 8"):
         identity(n_bits=9)
@@ -210,3 +210,50 @@ def test_a_stack_without_flatten_is_refused() -> None:
     flow = Flow(image_shape=(1, 2, 2), bijector=FixedAffine())
     with pytest.raises(InputError, match="End the stack with Flatten"):
         flow.log_prob(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+
+
+def test_flows_in_train_mode_compute_as_in_eval_mode_and_stay_in_it() -> None:
+    flow = randomize(flowzoo.create("flowpp-tiny", dropout=0.5).double(), seed=1)
+    x = random_images(flow, 4, seed=0)
+    expected = flow.eval().encode(x), flow.bits_per_dim(x, seed=1), flow.sample(2, seed=2)
+    flow.train()
+    found = flow.encode(x), flow.bits_per_dim(x, seed=1), flow.sample(2, seed=2)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert flow.training
+
+
+def test_gradients_are_recorded_where_they_are_asked_for() -> None:
+    flow = glow()
+    x = random_images(flow, 2, seed=0)
+    for method in (flow.encode, flow.bits_per_dim):
+        assert not method(x).requires_grad
+        assert method(x, grad=True).requires_grad
+
+
+def test_bits_per_dim_does_not_depend_on_the_batch_size() -> None:
+    flow = glow(dequantization="variational")
+    x = random_images(flow, 5, seed=0)
+    together = flow.bits_per_dim(x, samples=3, seed=1)
+    torch.testing.assert_close(flow.bits_per_dim(x, samples=3, seed=1, batch_size=2), together)
+    nats = flow.log_prob(x, samples=3, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(flow.nats_to_bits(nats), together)
+    with pytest.raises(InputError, match="give one of them"):
+        flow.log_prob(x, samples=2, noise=flow.draw_noise(5))
+
+
+def test_samples_that_are_not_finite_are_refused_where_asked() -> None:
+    flow = glow()
+    with torch.no_grad():
+        next(flow.parameters()).fill_(math.nan)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        flow.sample(2, seed=0, on_nonfinite="raise")
+    with pytest.raises(InputError, match="'redraw' or 'raise'"):
+        flow.sample(2, on_nonfinite="ignore")  # type: ignore[arg-type]
+
+
+def test_initialize_refuses_a_single_image() -> None:
+    flow = flowzoo.create("glow-tiny")
+    with pytest.raises(InputError, match="at least 2"):
+        flow.initialize(random_images(flow, 1, seed=0))
+    assert not flow.is_initialized

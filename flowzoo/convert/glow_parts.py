@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowzoo.bijectors import ActNorm, Bijector, FactorOut, InvertibleConv1x1, LearnedTop, Permutation
 from flowzoo.bijectors.coupling import Coupling
@@ -15,7 +15,7 @@ from flowzoo.convert.layout import Options
 from flowzoo.convert.target import Target
 from flowzoo.convert.tensors import Tensors
 from flowzoo.errors import InputError
-from flowzoo.nets.conv import ActNormConv2d, BiasConv2d, ConvStack, ZeroConv2d
+from flowzoo.nets.conv import BiasConv2d, ConvStack, FoldedConv2d, ZeroConv2d
 
 NETWORK_FACTOR = 3.0
 """Every Glow multiplies the log-scales of its zero-initialized convolutions by this."""
@@ -68,7 +68,7 @@ class GlowTarget(Target):
 
     def put_conv(
         self,
-        layer: object,
+        layer: Tensor | nn.Module,
         weight: Tensor,
         bias: Tensor,
         log_scale: Tensor | None = None,
@@ -77,13 +77,14 @@ class GlowTarget(Target):
         """Sets (conv(x) + conv_edge(padding) + bias) exp(log_scale).
 
         Args:
-            layer: A layer of a network, one of :mod:`flowzoo.nets.conv`.
+            layer: A layer of a network.
             weight: ``(O, I, k, k)``.
             bias: ``(O,)``.
             log_scale: ``(O,)``; None for 0.
             edge: ``(O, 1, k, k)``, what the convolution makes of the padding's indicator; None for 0.
         """
-        assert isinstance(layer, ActNormConv2d | BiasConv2d | ZeroConv2d)
+        if not isinstance(layer, FoldedConv2d):
+            raise TypeError(f"the layer is a {type(layer).__name__}; expected a FoldedConv2d")
         self.put(layer.conv, weight=weight)
         if layer.conv.edge_weight is not None:
             self.put(layer.conv, edge_weight=torch.zeros_like(weight[:, :1]) if edge is None else edge)

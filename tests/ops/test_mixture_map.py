@@ -7,8 +7,15 @@ import torch
 from torch import Tensor
 
 from flowzoo.bijectors import ChannelHalves, MixtureLogisticCoupling
-from flowzoo.bijectors.affine import AffineOrder
-from flowzoo.bijectors.mixture_map import mixture_inverse, mixture_map
+from flowzoo.ops.affine import AffineOrder
+from flowzoo.ops.mixture import mixture_inverse
+from flowzoo.ops.mixture import mixture_map as fused_map
+
+
+def mixture_map(x: Tensor, parameters: Tensor, count: int, order: AffineOrder) -> tuple[Tensor, Tensor]:
+    net = torch.nn.Identity()
+    coupling = MixtureLogisticCoupling(ChannelHalves(), net, x.shape[1], count, order=order)
+    return fused_map(x, parameters, count, order, coupling._transform)
 
 
 def couplings_parameters(spread: float, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -28,14 +35,7 @@ def test_the_fused_mixture_is_the_composed_one(order: AffineOrder, spread: float
     coupling = MixtureLogisticCoupling(ChannelHalves(), torch.nn.Identity(), 2, 3, order=order)
     x, parameters = (t.requires_grad_() for t in couplings_parameters(spread))
 
-    def composed() -> tuple[Tensor, Tensor]:
-        log_scale, shift, mixture = coupling._unpack(parameters)
-        y, log_slope = mixture.logit_cdf(x)
-        scale = log_scale.exp()
-        z = (y + shift) * scale if order == "shift-scale" else y * scale + shift
-        return z, (log_slope + log_scale).flatten(1).sum(1)
-
-    expected, found = composed(), mixture_map(x, parameters, 3, order)
+    expected, found = coupling._transform(x, parameters), mixture_map(x, parameters, 3, order)
     pulled = [torch.randn_like(t) for t in expected]
     for a, b in zip(
         (*expected, *torch.autograd.grad(expected, (x, parameters), pulled)),

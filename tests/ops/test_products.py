@@ -1,4 +1,4 @@
-"""Convolutions as products of matrices, and settled networks: the same function by another way."""
+"""Convolutions as products of matrices, and specialised networks: the same function by another way."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowzoo.nets.conv import ActNormConv2d, ConvNet
-from flowzoo.nets.kernels import Kernel
-from flowzoo.nets.products import FEW_PIXELS, convolved_by_taps, is_product, is_thin, multiplied
-from flowzoo.nets.rectified import rectified_convolutions
-from flowzoo.nets.settled import settle
+from flowzoo.ops.conv_stack import convolutions
+from flowzoo.ops.frozen_stack import specialise
+from flowzoo.ops.kernels import Kernel, outside_taps
+from flowzoo.ops.products import FEW_PIXELS, convolved_by_taps, is_product, is_thin, multiplied
 
 THIN, WIDE, SIZE = 3, 32, (12, 11)
 
@@ -62,7 +61,7 @@ def test_networks_thin_at_their_ends_keep_value_and_gradients() -> None:
     assert is_thin(kernels[-1].weight, len(x), x.shape[2:])
     assert is_thin(kernels[0].weight.transpose(0, 1), len(x), x.shape[2:])
     leaves = [x, *(t.requires_grad_() for kernel in kernels for t in (kernel.weight, kernel.bias))]
-    found, expected = (run(x, kernels) for run in (rectified_convolutions, plain))
+    found, expected = (convolutions(x, kernels, x.dtype), plain(x, kernels))
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     pairs = zip(*(torch.autograd.grad(out.sin().sum(), leaves) for out in (found, expected)), strict=True)
     for one, other in pairs:
@@ -84,12 +83,12 @@ def test_other_convolutions_are_left_to_torch(changed: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 @torch.no_grad()
-def test_a_network_settled_for_one_batch_is_the_same_function_of_every_other(
+def test_a_network_specialised_for_one_batch_is_the_same_function_of_every_other(
     dtype: torch.dtype, tolerance: float
 ) -> None:
     kernels = network(dtype)
     for first in (1, 40):
-        run = settle([kernel.packed(first, torch.Size(SIZE)) for kernel in kernels])
+        run = specialise([kernel.packed(first, torch.Size(SIZE)) for kernel in kernels])
         for batch in (0, 1, 3, 40):
             x = draw(batch, THIN, *SIZE, seed=batch, dtype=dtype)
             torch.testing.assert_close(run(x), plain(x, kernels), rtol=tolerance, atol=tolerance)
@@ -98,49 +97,56 @@ def test_a_network_settled_for_one_batch_is_the_same_function_of_every_other(
     assert is_product(kernels[1].weight)
 
 
-@torch.no_grad()
-def test_a_broken_context_gives_no_finite_numbers_in_evaluation_either() -> None:
-    net = randomized(ConvNet(64, 6, 64, context_channels=2)).eval()
-    x, context = draw(40, 64, 8, 8, seed=1, dtype=torch.float32), torch.zeros(40, 2, 8, 8)
-    assert bool(net(x, context).isfinite().all())
-    context[:, 0] = torch.nan
-    assert not bool(net(x, context).isfinite().any())
+def stack(inputs: int, outputs: int, width: int) -> list[Kernel]:
+    shapes = [(width, inputs, 3, 3), (width, width, 1, 1), (outputs, width, 3, 3)]
+    return [
+        Kernel(
+            draw(*shape, seed=i, dtype=torch.float32).mul_(0.1),
+            draw(shape[0], seed=7 + i, dtype=torch.float32),
+            padding=shape[-1] // 2,
+        )
+        for i, shape in enumerate(shapes)
+    ]
+
+
+def packed(kernels: Sequence[Kernel], x: Tensor) -> list[Kernel]:
+    return [kernel.packed(len(x), x.shape[2:]) for kernel in kernels]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("part", ["weight", "bias", "edge_weight"])
-def test_a_broken_kernel_gives_no_finite_numbers_in_a_coupling(part: str) -> None:
-    net = randomized(ConvNet(64, 6, 64, edge_bias=True)).eval()
-    x = draw(40, 64, 8, 8, seed=1, dtype=torch.float32)
-    owner = net.first if part == "bias" else net.first.conv
-    getattr(owner, part)[:] = torch.nan
-    kernels = net.kernels(x, x.dtype)
-    assert kernels is not None
+def test_a_nan_in_the_input_stays_visible() -> None:
+    kernels, x = stack(66, 6, 64), draw(40, 66, 8, 8, seed=1, dtype=torch.float32)
+    run = specialise(packed(kernels, x))
+    assert bool(run(x).isfinite().all())
+    x[:, 64] = torch.nan
+    assert not bool(run(x).isfinite().any())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", ["weight", "bias", "edge"])
+def test_a_broken_kernel_gives_no_finite_numbers(part: str) -> None:
+    kernels, x = stack(64, 6, 64), draw(40, 64, 8, 8, seed=1, dtype=torch.float32)
+    edge = torch.zeros(64, 9)
+    outside = outside_taps(x.shape[2:], 3, x.dtype, x.device)
+    kernels[0] = kernels[0]._replace(edge=edge, outside=outside)
+    getattr(kernels[0], part)[:] = torch.nan
+    laid_out = packed(kernels, x)
     # The convolution behind the broken one could take a ReLU in.
-    assert kernels[1].weight.is_mkldnn
-    assert not bool(settle(kernels, input_is_kept=True)(x)[:, :, 0].isfinite().any())
+    assert laid_out[1].weight.is_mkldnn
+    assert not bool(specialise(laid_out, input_is_kept=True)(x)[:, :, 0].isfinite().any())
 
 
 @torch.no_grad()
-def test_what_one_image_was_evaluated_with_does_not_slow_down_many() -> None:
-    net = randomized(ConvNet(64, 64, 64)).eval()
-    x = draw(64, 64, 4, 4, seed=1, dtype=torch.float32)
-    packed = [kernel.weight.is_mkldnn for kernel in net.kernels(x, x.dtype) or ()]
-    net.forget()
-    one = [kernel.weight.is_mkldnn for kernel in net.kernels(x[:1], x.dtype) or ()]
-    assert [kernel.weight.is_mkldnn for kernel in net.kernels(x, x.dtype) or ()] == packed != one
+def test_kernels_are_packed_for_one_image_and_for_many() -> None:
+    kernels, x = stack(64, 64, 64), draw(64, 64, 4, 4, seed=1, dtype=torch.float32)
+    for images in (x[:1], x):
+        run = specialise(packed(kernels, images))
+        for given in (x[:1], x[:7], x):
+            torch.testing.assert_close(run(given), plain(given, kernels), rtol=1e-4, atol=1e-4)
+    assert any(kernel.weight.is_mkldnn for kernel in packed(kernels, x))
+    assert not any(kernel.weight.is_mkldnn for kernel in packed(kernels, x[:1]))
 
 
 def test_the_result_of_taps_holds_no_more_memory_than_its_own() -> None:
     out = convolved_by_taps(draw(2, 5, 8, 8, seed=0), draw(3, 5, 3, 3, seed=1))
     assert out.untyped_storage().nbytes() == out.numel() * out.element_size()
-
-
-def randomized(net: ConvNet) -> ConvNet:
-    torch.manual_seed(0)
-    for parameter in net.parameters():
-        parameter.data.normal_(std=0.1)
-    for layer in (net.first, net.second):
-        if isinstance(layer, ActNormConv2d):
-            layer.mark_initialized()
-    return net

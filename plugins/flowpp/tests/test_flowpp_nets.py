@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flowzoo_flowpp.networks import ConvNetwork
+from flowzoo_flowpp.networks import conv_network
 
 from flowzoo.errors import ConfigError
 from flowzoo.nets.attention import GatedAttention, PositionEmbedding
@@ -110,7 +110,7 @@ def test_dropout_acts_in_training_and_not_in_eval() -> None:
 
 def test_dropout_alone_in_training_mode_drops_and_a_plain_network_is_its_layers() -> None:
     torch.manual_seed(0)
-    net = ConvNetwork(2, 6, filters=8, dropout=0.5).eval()
+    net = conv_network(2, 6, filters=8, dropout=0.5).eval()
     x = torch.randn(2, 2, 6, 6)
     layers = net.conv_out(net.conv_hidden(net.conv_in(x).relu()).relu())
     torch.testing.assert_close(net(x), layers)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from flowzoo_realnvp.config import RealNVPConfig
 from flowzoo_realnvp.model import build
-from flowzoo_realnvp.networks import ConvNetwork
+from flowzoo_realnvp.networks import conv_network
 from flowzoo_realnvp.plugin import ARCHITECTURE
-from torch import Tensor, nn
+from torch import nn
 
 from flowzoo.bijectors import FactorOut
 from flowzoo.config import config_to_dict, parse_config
@@ -213,18 +213,14 @@ def test_impossible_configs_are_refused(overrides: dict[str, Any], message: str)
         config(**overrides)
 
 
-def test_a_plain_network_is_its_layers_one_by_one_whatever_was_done_to_them() -> None:
-    def by_layers(net: ConvNetwork, x: Tensor) -> Tensor:
-        for layer in net:
-            x = layer(x)
-        return x
-
+def test_a_network_without_batch_norm_has_the_names_and_values_of_a_sequence() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
-    net = ConvNetwork(3, 4, 8, batch_norm=False).double()
-    nn.init.normal_(net[-1].weight)
-    torch.testing.assert_close(net(x), by_layers(net, x))
-    net[3] = nn.Tanh()
-    torch.testing.assert_close(net(x), by_layers(net, x))
-    net[3], net[0] = nn.ReLU(), nn.Conv2d(3, 8, 3, padding=2, dilation=2).double()
-    torch.testing.assert_close(net(x), by_layers(net, x))
+    net = conv_network(3, 4, 8, batch_norm=False).double()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter)
+    sequence = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1)
+    ).double()
+    sequence.load_state_dict(net.state_dict())
+    torch.testing.assert_close(net(x), sequence(x))
