@@ -127,6 +127,9 @@ def remove_copies(names: tuple[str, ...], everything: bool, cache_dir: Path | No
     entries = _chosen(names, everything)
     hub = hub_settings(cache_dir=cache_dir)
     freed = [(entry.key, remove_from_cache(entry, hub)) for entry in entries]
+    for name, size in freed:
+        if size is None:
+            note(f"{name} is being downloaded by another process, so it stays; try again later.")
     rows = [(name, size) for name, size in freed if size]
     if rows:
         table(("model", "bytes freed"), rows, right=("bytes freed",))

@@ -6,7 +6,6 @@ keys (data, measurements, training) travel along. It never names code: the archi
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from typing import Any
 from flowzoo.errors import ConfigError, InputError, ManifestError, WeightsUnavailable
 from flowzoo.manifest.schema import Weights
 from flowzoo.manifest.typed_json import read
-from flowzoo.weights.hub import FileId, HubSettings, RemoteFile, check_file, fetch, fetch_unlisted
+from flowzoo.weights.hub import FileId, HubSettings, RemoteFile, check_file, expand, fetch, fetch_unlisted
+from flowzoo.weights.plain_files import open_regular, parse_json, shown
 
 __all__ = ["CARD_FILENAME", "WEIGHTS_FILENAME", "Unlisted", "locate_unlisted", "read_card"]
 
@@ -37,6 +37,7 @@ class Unlisted:
         config: The architecture's full config as JSON values.
         config_hash: Hash of architecture and config, 64 hex digits.
         weights: The weights file.
+        path: The ``flowzoo.json`` itself.
         details: Whatever else the file says; nothing of it is trusted or needed.
     """
 
@@ -45,6 +46,7 @@ class Unlisted:
     config: Mapping[str, Any]
     config_hash: str
     weights: Weights
+    path: Path
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,18 +59,22 @@ def read_card(path: Path) -> Unlisted:
         ManifestError: Its account of the weights is not well formed.
     """
     try:
-        with path.open("rb") as file:
-            data = json.loads(file.read(_MAX_CARD_BYTES))
+        with open_regular(path) as file:
+            text = file.read(_MAX_CARD_BYTES + 1)
     except OSError as error:
         raise WeightsUnavailable(
-            f"{path} cannot be read ({error.strerror}); expected a directory with {CARD_FILENAME} and "
-            f"{WEIGHTS_FILENAME}, as `flowzoo train` exports it."
+            f"{path} cannot be read ({error.strerror or 'it is not a regular file'}); expected a directory with "
+            f"{CARD_FILENAME} and {WEIGHTS_FILENAME}, as `flowzoo export` writes it."
         ) from error
-    except (ValueError, RecursionError) as error:
+    if len(text) > _MAX_CARD_BYTES:
+        raise ConfigError(f"{path} is longer than {_MAX_CARD_BYTES} bytes; export the model again.")
+    try:
+        data = parse_json(text)
+    except ValueError as error:
         raise ConfigError(f"{path} is not JSON ({error}); export the model again.") from error
     if not isinstance(data, dict) or data.get("schema") != _SCHEMA:
         raise ConfigError(f"{path} is not a flowzoo.json of schema {_SCHEMA}; use the flowzoo that wrote it.")
-    return _parse(data, str(path))
+    return _parse(data, path)
 
 
 def locate_unlisted(reference: str, hub: HubSettings) -> tuple[Unlisted, Path]:
@@ -83,7 +89,7 @@ def locate_unlisted(reference: str, hub: HubSettings) -> tuple[Unlisted, Path]:
     if kind == "path":
         if not rest.strip():
             raise InputError("'path:' names no directory; write 'path:DIR'.")
-        directory = Path(rest).expanduser()
+        directory = expand(rest)
         card = read_card(directory / CARD_FILENAME)
         path = directory / card.weights.filename
         return card, check_file(path, _id(card), f"it is not what {CARD_FILENAME} describes; export it again")
@@ -114,11 +120,11 @@ def _id(card: Unlisted) -> FileId:
     return FileId(card.weights.sha256, card.weights.size)
 
 
-def _parse(data: dict[str, Any], where: str) -> Unlisted:
+def _parse(data: dict[str, Any], path: Path) -> Unlisted:
     needed = {"name": str, "architecture": str, "config": dict, "config_hash": str, "weights": dict}
     for key, kind in needed.items():
         if not isinstance(data.get(key), kind):
-            raise ConfigError(f"{where}: {key} is {data.get(key)!r}; expected {kind.__name__}.")
-    weights = read(Weights, data["weights"], where, "$.weights")
+            raise ConfigError(f"{path}: {key} is {shown(data.get(key))}; expected {kind.__name__}.")
+    weights = read(Weights, data["weights"], str(path), "$.weights")
     details = {key: value for key, value in data.items() if key not in needed and key != "schema"}
-    return Unlisted(**{key: data[key] for key in needed} | {"weights": weights}, details=details)
+    return Unlisted(**{key: data[key] for key in needed} | {"weights": weights}, details=details, path=path)
