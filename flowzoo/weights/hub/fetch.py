@@ -15,9 +15,8 @@ from typing import Any
 
 from flowzoo.atomic import TEMPORARY, new_file
 from flowzoo.errors import InputError, IntegrityError, WeightsUnavailable
-from flowzoo.weights.hub import client
+from flowzoo.weights.hub import client, http
 from flowzoo.weights.hub.digest import FileId, check_file, problem_with
-from flowzoo.weights.hub.http import PATIENCE
 from flowzoo.weights.hub.settings import HubSettings
 
 __all__ = [
@@ -223,7 +222,7 @@ def one_at_a_time(remote: RemoteFile, hub: HubSettings, *, wait: bool = True) ->
     lock = FileLock(hub.cache_dir / ".locks" / "flowzoo" / f"{name}.lock", mode=0o664)
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        held = _acquire(lock, place_of(remote, hub).parent, PATIENCE if wait else 0)
+        held = _acquire(lock, place_of(remote, hub).parent, http.PATIENCE if wait else 0)
     except NotImplementedError:  # no locks on this file system
         held = wait
     except OSError as error:
