@@ -52,12 +52,18 @@ def copies_of(entry: Entry, hub: HubSettings) -> Iterator[Copy]:
         yield Copy(entry, source, path, size)
 
 
-def copy_into(directory: Path, card: Entry | Unlisted, path: Path) -> Path:
+def copy_into(directory: Path, card: Entry | Unlisted, path: Path, card_path: Path | None = None) -> Path:
     """Copies verified weights to where another machine's loading finds them.
 
     A listed model becomes ``DIR/<sha256>.safetensors``, to be named by FLOWZOO_WEIGHTS_DIR there. An
     unlisted one becomes a directory of its own with its ``flowzoo.json``, to be loaded with ``path:``; it is
     named after the directory or the commit that it comes from.
+
+    Args:
+        directory: Where to, made if it is missing.
+        card: The model.
+        path: Its weights.
+        card_path: The ``flowzoo.json`` of an unlisted one.
 
     Returns:
         The file, or the directory.
@@ -74,7 +80,10 @@ def copy_into(directory: Path, card: Entry | Unlisted, path: Path) -> Path:
         if isinstance(card, Entry):
             return check_file(_copy(path, directory / f"{expected.sha256}.safetensors"), expected, mend)
         place = directory / path.parent.resolve().name
-        return _copy_unlisted(card, path, place, expected, mend)
+        assert card_path is not None
+        _claim(place, card_path.read_bytes())
+        check_file(_copy(path, place / card.weights.filename), expected, mend)
+        return place
     except (OSError, CheckpointError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise WeightsUnavailable(
@@ -82,18 +91,18 @@ def copy_into(directory: Path, card: Entry | Unlisted, path: Path) -> Path:
         ) from error
 
 
-def _copy_unlisted(card: Unlisted, path: Path, place: Path, expected: FileId, mend: str) -> Path:
-    text = card.path.read_bytes()
+def _claim(place: Path, card: bytes) -> None:
+    """Makes the directory of a model, unless something else is there; an unfinished copy of the model is not.
+
+    The card comes first, so that a copy that is broken off is known by it.
+    """
     there = place / CARD_FILENAME
     taken = place.exists() and any(not path.name.startswith(TEMPORARY) for path in place.iterdir())
-    if taken and not (there.is_file() and there.read_bytes() == text):
+    if taken and not (there.is_file() and there.read_bytes() == card):
         raise InputError(
             f"{place} holds something else, which is not overwritten; name another directory with --to."
         )
-    # The card comes first: a copy that is broken off is known as ours by it, and is finished by the next one.
-    write_chunks(there, [text])
-    check_file(_copy(path, place / card.weights.filename), expected, mend)
-    return place
+    write_chunks(there, [card])
 
 
 def remove_from_cache(entry: Entry, hub: HubSettings) -> int | None:

@@ -6,6 +6,7 @@ keys (data, measurements, training) travel along. It never names code: the archi
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from flowzoo.manifest.typed_json import read
 from flowzoo.weights.hub import FileId, HubSettings, RemoteFile, check_file, expand, fetch, fetch_unlisted
 from flowzoo.weights.plain_files import open_regular, parse_json, shown
 
-__all__ = ["CARD_FILENAME", "WEIGHTS_FILENAME", "Unlisted", "locate_unlisted", "read_card"]
+__all__ = ["CARD_FILENAME", "WEIGHTS_FILENAME", "Unlisted", "card_file", "locate_unlisted", "read_card"]
 
 CARD_FILENAME = "flowzoo.json"
 WEIGHTS_FILENAME = "model.safetensors"
@@ -37,7 +38,6 @@ class Unlisted:
         config: The architecture's full config as JSON values.
         config_hash: Hash of architecture and config, 64 hex digits.
         weights: The weights file.
-        path: The ``flowzoo.json`` itself.
         details: Whatever else the file says; nothing of it is trusted or needed.
     """
 
@@ -46,7 +46,6 @@ class Unlisted:
     config: Mapping[str, Any]
     config_hash: str
     weights: Weights
-    path: Path
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -85,24 +84,42 @@ def locate_unlisted(reference: str, hub: HubSettings) -> tuple[Unlisted, Path]:
         WeightsUnavailable: There is nothing there, or it cannot be reached.
         IntegrityError: The weights are not what ``flowzoo.json`` says.
     """
-    kind, _, rest = reference.partition(":")
-    if kind == "path":
-        if not rest.strip():
-            raise InputError("'path:' names no directory; write 'path:DIR'.")
-        directory = expand(rest)
+    directory = _directory(reference)
+    if directory is not None:
         card = read_card(directory / CARD_FILENAME)
         path = directory / card.weights.filename
         return card, check_file(path, _id(card), f"it is not what {CARD_FILENAME} describes; export it again")
+    remote = _remote_card(reference)
+    card = _fetch_card(remote, hub)
+    return card, fetch(dataclasses.replace(remote, filename=card.weights.filename), _id(card), hub, reference)
+
+
+def card_file(reference: str, hub: HubSettings) -> Path:
+    """The local ``flowzoo.json`` of a reference that :func:`locate_unlisted` has resolved."""
+    directory = _directory(reference)
+    if directory is not None:
+        return directory / CARD_FILENAME
+    return fetch_unlisted(_remote_card(reference), hub, max_bytes=_MAX_CARD_BYTES)
+
+
+def _directory(reference: str) -> Path | None:
+    """The directory that a ``path:`` names; None for another kind of reference."""
+    kind, _, rest = reference.partition(":")
+    if kind != "path":
+        return None
+    if not rest.strip():
+        raise InputError("'path:' names no directory; write 'path:DIR'.")
+    return expand(rest)
+
+
+def _remote_card(reference: str) -> RemoteFile:
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise InputError(
             f"{reference!r} names no commit; write 'hf:org/repo@<40 hex digits of a commit>', since a branch "
             "may hold something else tomorrow."
         )
-    repo, revision = match["repo"], match["revision"]
-    remote = RemoteFile(repo, revision, CARD_FILENAME)
-    card = _fetch_card(remote, hub)
-    return card, fetch(RemoteFile(repo, revision, card.weights.filename), _id(card), hub, reference)
+    return RemoteFile(match["repo"], match["revision"], CARD_FILENAME)
 
 
 def _fetch_card(remote: RemoteFile, hub: HubSettings) -> Unlisted:
@@ -127,4 +144,4 @@ def _parse(data: dict[str, Any], path: Path) -> Unlisted:
             raise ConfigError(f"{path}: {key} is {shown(data.get(key))}; expected {kind.__name__}.")
     weights = read(Weights, data["weights"], str(path), "$.weights")
     details = {key: value for key, value in data.items() if key not in needed and key != "schema"}
-    return Unlisted(**{key: data[key] for key in needed} | {"weights": weights}, details=details, path=path)
+    return Unlisted(**{key: data[key] for key in needed} | {"weights": weights}, details=details)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flowzoo.weights.hub.fetch import RemoteFile
     from flowzoo.weights.hub.settings import HubSettings
 
-__all__ = ["RETRY_WAITS", "disk_errors", "download", "explain", "one_line"]
+__all__ = ["RETRY_WAITS", "disk_errors", "download", "explain", "file_url", "one_line"]
 
 RETRY_WAITS = (0.5, 1.0, 2.0)
 """Seconds to wait before asking again a Hub that is down, busy or breaks off: at most four attempts in all."""
@@ -47,7 +47,7 @@ def download(
     """
     what = f"{remote.filename} of {remote.repo_id}@{remote.revision}, from {hub.address}"
     transfer = Transfer(
-        url=f"{hub.address}/{remote.repo_id}/resolve/{remote.revision}/{quote(remote.filename)}",
+        url=file_url(hub, remote.repo_id, remote.revision, remote.filename),
         what=what,
         max_bytes=max_bytes,
         size=size,
@@ -69,6 +69,11 @@ def download(
                 if pause is None:
                     raise explain(error, remote, hub) from error
                 time.sleep(pause)
+
+
+def file_url(hub: HubSettings, repo_id: str, revision: str, filename: str) -> str:
+    """The address of a file at a commit."""
+    return f"{hub.address}/{repo_id}/resolve/{revision}/{quote(filename)}"
 
 
 def _token(hub: HubSettings) -> str | None:
