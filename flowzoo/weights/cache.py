@@ -11,7 +11,15 @@ from flowzoo.atomic import TEMPORARY, write_chunks
 from flowzoo.errors import CheckpointError, InputError, WeightsUnavailable
 from flowzoo.manifest.schema import Entry
 from flowzoo.weights.external import CARD_FILENAME, Unlisted
-from flowzoo.weights.hub import FileId, HubSettings, check_file, one_at_a_time, place_of, problem_with
+from flowzoo.weights.hub import (
+    FileId,
+    HubSettings,
+    RemoteFile,
+    check_file,
+    one_at_a_time,
+    place_of,
+    problem_with,
+)
 from flowzoo.weights.resolve import local_copies, remote_file
 
 __all__ = ["Copy", "copies_of", "copy_into", "remove_from_cache"]
@@ -112,6 +120,9 @@ def remove_from_cache(entry: Entry, hub: HubSettings) -> int | None:
 
     Returns:
         Bytes that were freed; None if another process is downloading the file, which is left alone then.
+
+    Raises:
+        WeightsUnavailable: The cache cannot be changed.
     """
     remote = remote_file(entry.weights) if entry.weights else None
     if remote is None or not hub.cache_dir.is_dir():
@@ -119,15 +130,23 @@ def remove_from_cache(entry: Entry, hub: HubSettings) -> int | None:
     with one_at_a_time(remote, hub, wait=False) as held:
         if not held:
             return None
-        place = place_of(remote, hub)
-        # The Hub's own client keeps the content elsewhere, and a link here.
-        blob = place.resolve() if place.is_symlink() else None
-        snapshots = place.parents[len(Path(remote.filename).parts)]
-        freed = sum(_remove(path) for path in (*place.parent.glob(f"{TEMPORARY}*"), place))
-        if blob is not None and blob.parent == snapshots.parent.resolve() / "blobs":
-            shared = any(link.is_symlink() and link.resolve() == blob for link in snapshots.rglob("*"))
-            freed += 0 if shared else _remove(blob)
-        return freed
+        try:
+            return _remove_copy(place_of(remote, hub), remote)
+        except OSError as error:
+            raise WeightsUnavailable(
+                f"{remote.filename} cannot be removed from {hub.cache_dir} ({error.strerror}); check its permissions."
+            ) from error
+
+
+def _remove_copy(place: Path, remote: RemoteFile) -> int:
+    # The Hub's own client keeps the content elsewhere, and a link here.
+    blob = place.resolve() if place.is_symlink() else None
+    snapshots = place.parents[len(Path(remote.filename).parts)]
+    freed = sum(_remove(path) for path in (*place.parent.glob(f"{TEMPORARY}*"), place))
+    if blob is not None and blob.parent == snapshots.parent.resolve() / "blobs":
+        shared = any(link.is_symlink() and link.resolve() == blob for link in snapshots.rglob("*"))
+        freed += 0 if shared else _remove(blob)
+    return freed
 
 
 def _remove(path: Path) -> int:
