@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from flowzoo.flow import Flow
 
 __all__ = ["bounded_build", "build_to_load", "on_meta", "undrawn"]
-
-_LONGEST_BUILD = 60.0
-"""Seconds for building a model whose config nobody vouches for."""
 
 _ONE_BUILD = threading.RLock()
 
@@ -91,7 +87,7 @@ def _random_state_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def bounded_build(tensors: int, what: str) -> Iterator[None]:
-    """Ends the building of a model that has far more parts than the file it is built for, or takes a minute for them.
+    """Ends the building of a model that has far more parts than the file it is built for.
 
     Args:
         tensors: Number of tensors in the file. Modules and their parts may be twenty times as many.
@@ -100,7 +96,7 @@ def bounded_build(tensors: int, what: str) -> Iterator[None]:
     Raises:
         IntegrityError: The model is that large.
     """
-    thread, most, end = threading.get_ident(), 1000 + 20 * tensors, time.monotonic() + _LONGEST_BUILD
+    thread, most = threading.get_ident(), 1000 + 20 * tensors
     parts = 0
 
     def count(module: nn.Module, name: str, part: object) -> None:
@@ -108,9 +104,9 @@ def bounded_build(tensors: int, what: str) -> Iterator[None]:
         if threading.get_ident() != thread:
             return
         parts += 1
-        if parts > most or time.monotonic() > end:
+        if parts > most:
             raise IntegrityError(
-                f"{what} asks for a model of more than {parts - 1} parts, and the file holds {tensors} tensors: "
+                f"{what} asks for a model of more than {most} parts, and the file holds {tensors} tensors: "
                 "they do not belong together; get both from whoever made them."
             )
 
