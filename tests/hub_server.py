@@ -13,6 +13,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -99,6 +100,10 @@ class HubServer:
         """Goes away; new connections are refused from now on."""
         self._http.shutdown()
         self._http.server_close()
+
+    def wrap(self, context: ssl.SSLContext) -> None:
+        """Speaks https from now on."""
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
 
     def add(self, repo: str, files: dict[str, bytes], revision: str | None = None) -> str:
         """Commits files on top of what a repository holds; returns the commit."""

@@ -42,7 +42,7 @@ class Copy:
     size: int | None
 
     def problem(self) -> str | None:
-        """How the file differs from what the manifest promises, or None."""
+        """The difference between the file and what the manifest promises, or None."""
         if self.entry.weights is None:
             return None
         try:

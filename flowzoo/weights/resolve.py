@@ -64,7 +64,7 @@ def local_copies(entry: Entry, hub: HubSettings) -> Iterator[tuple[str, Path]]:
 
 
 def remote_file(weights: Weights) -> RemoteFile | None:
-    """Where weights lie on the Hub, or None if they are not there."""
+    """The place of weights on the Hub, or None if they are not there."""
     if weights.revision is None or weights.repo_id is None:
         return None
     return RemoteFile(weights.repo_id, weights.revision, weights.filename)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+import shutil
+import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -354,3 +357,49 @@ def test_an_unlisted_file_has_a_length_limit(
     with pytest.raises(IntegrityError, match="at most 1000 bytes"):
         fetch_unlisted(remote, trusted, max_bytes=1000)
     assert fetch_unlisted(remote, trusted, max_bytes=10**6).read_bytes() == BODY
+
+
+def test_a_proxy_of_the_environment_is_used(
+    hub: HubServer, remote: RemoteFile, settings: HubSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", hub.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    behind = dataclasses.replace(settings, endpoint="http://hub.invalid")
+    assert get(remote, behind) == BODY
+
+
+def test_https_is_spoken_with_those_whose_certificate_is_known(
+    hub: HubServer, remote: RemoteFile, settings: HubSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    if (
+        shutil.which("openssl") is None
+        or subprocess.run(command, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("needs openssl to make a certificate")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    hub.wrap(context)
+    secure = dataclasses.replace(settings, endpoint=hub.url.replace("http://127.0.0.1", "https://localhost"))
+    with pytest.raises(WeightsUnavailable, match="certificate") as error:
+        get(remote, secure)
+    message(error)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert get(remote, secure) == BODY
+    hub.fault(status=302, headers={"Location": hub.url})
+    shutil.rmtree(settings.cache_dir)
+    with pytest.raises(WeightsUnavailable, match="away from https"):
+        get(remote, secure)

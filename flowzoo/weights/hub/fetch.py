@@ -77,7 +77,7 @@ def check_filename(filename: str) -> str:
 
 
 def cached_file(remote: RemoteFile, hub: HubSettings) -> Path | None:
-    """Where the Hub's cache holds a file, or None. Makes no request and checks nothing."""
+    """The path of a file in the Hub's cache, or None. Makes no request and checks nothing."""
     path = place_of(remote, hub)
     return path if path.is_file() else None
 
@@ -159,7 +159,7 @@ def _repository(remote: RemoteFile, hub: HubSettings) -> Path:
 
 
 def place_of(remote: RemoteFile, hub: HubSettings) -> Path:
-    """Where the Hub's own client has a file too; made of the manifest's words alone, never of a server's."""
+    """The path of a file in the cache, the same as the Hub's own client's; made of the manifest's words alone, never of a server's."""
     return _repository(remote, hub) / "snapshots" / remote.revision / remote.filename
 
 
@@ -252,7 +252,7 @@ def _acquire(lock: Any, directory: Path, patience: float) -> bool:
 
 
 def _wanted(remote: RemoteFile, expected: FileId, label: str) -> tuple[str, str]:
-    """Which file it is, and how to bring it to a machine without a network."""
+    """Describes a file, and the way to bring it to a machine without a network."""
     which = (
         f"{remote.filename} of {remote.repo_id} at revision {remote.revision}, sha256 {expected.sha256}, "
         f"{expected.size} bytes"

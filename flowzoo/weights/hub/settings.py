@@ -1,4 +1,4 @@
-"""Where the Hub is, whether it may be asked, where its cache lies: read from the environment at call time."""
+"""The Hub's address, whether it may be asked, and its cache: read from the environment at call time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TRUE = {"1", "true", "yes", "on"}
 
 @dataclass(frozen=True, slots=True)
 class HubSettings:
-    """How to reach the Hub.
+    """The way to the Hub and its cache.
 
     Attributes:
         endpoint: Base address of a mirror without a trailing slash; None for the Hub itself, which is the address
@@ -43,7 +43,7 @@ class HubSettings:
 
     @property
     def download_token(self) -> bool | None:
-        """What to pass as a token when downloading.
+        """The client's argument ``token`` for asking about files.
 
         A mirror is told no secret: it needs no trust, and a token would be trust. None lets the client
         use the token that the user logged in with, at the address that the client was set up for.
