@@ -159,7 +159,7 @@ def _repository(remote: RemoteFile, hub: HubSettings) -> Path:
 
 
 def place_of(remote: RemoteFile, hub: HubSettings) -> Path:
-    """The path of a file in the cache, the same as the Hub's own client's; made of the manifest's words alone, never of a server's."""
+    """A file's path in the cache, as the Hub's client has it; made of the manifest's words, never of a server's."""
     return _repository(remote, hub) / "snapshots" / remote.revision / remote.filename
 
 
