@@ -6,13 +6,15 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
+import stat
 from typing import TYPE_CHECKING, BinaryIO
 
 from flowzoo.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 TEMPORARY = ".partial-"
@@ -41,19 +43,59 @@ def write_chunks(path: Path, chunks: Iterable[Chunk]) -> tuple[str, int]:
     Raises:
         CheckpointError: The file could not be written; what stood at ``path`` before is untouched.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     digest, size = hashlib.sha256(), 0
-    with _clear_errors(path, lambda: temporary.unlink(missing_ok=True)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb", buffering=0) as handle:
-            for chunk in chunks:
-                write_all(handle, chunk)
-                digest.update(chunk)
-                size += memoryview(chunk).nbytes
+    with _clear_errors(path), new_file(path) as handle:
+        for chunk in chunks:
+            write_all(handle, chunk)
+            digest.update(chunk)
+            size += memoryview(chunk).nbytes
+    return digest.hexdigest(), size
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields a new, unbuffered file that becomes ``path`` when the block ends well and vanishes when it does not.
+
+    A device, a pipe or a name such as ``/dev/stdout`` is written to and not replaced.
+
+    Raises:
+        OSError: The disk refuses; what stood at ``path`` before is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if _is_written_through(path):
+        with path.open("wb", buffering=0) as handle:
+            yield handle
+        return
+    temporary = beside(path)
+    try:
+        # "x" makes the file or fails: it follows no link that someone put there.
+        with temporary.open("xb", buffering=0) as handle:
+            yield handle
             os.fsync(handle.fileno())
         temporary.replace(path)
-        fsync_directory(path.parent)
-    return digest.hexdigest(), size
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def beside(path: Path) -> Path:
+    """A fresh name beside ``path`` for something unfinished.
+
+    It is random, since process numbers are the same in every container; and short enough for every file system.
+    """
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name[:50]}")
+
+
+def _is_written_through(path: Path) -> bool:
+    try:
+        kind = path.stat().st_mode
+    except OSError:
+        return False
+    # /dev/stdout may be a link to an ordinary file, and still must not be replaced.
+    system = path.parent.resolve().parts[:2] in (("/", "dev"), ("/", "proc")) and not path.is_dir()
+    return system or not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))
 
 
 def write_text(path: Path, text: str) -> tuple[str, int]:
@@ -70,14 +112,17 @@ def new_directory(path: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: The directory could not be written; an older one at ``path`` is untouched.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    with _clear_errors(path, lambda: shutil.rmtree(temporary, ignore_errors=True)):
+    temporary = beside(path)
+    with _clear_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        yield temporary
-        fsync_directory(temporary)
-        _swap_in(temporary, path)
+        try:
+            yield temporary
+            fsync_directory(temporary)
+            _swap_in(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         fsync_directory(path.parent)
 
 
@@ -86,10 +131,13 @@ def _swap_in(temporary: Path, path: Path) -> None:
     if not path.exists():
         temporary.rename(path)
         return
-    old = path.with_name(f"{TEMPORARY}{os.getpid()}-old-{path.name}")
-    shutil.rmtree(old, ignore_errors=True)
+    old = beside(path)
     path.rename(old)
-    temporary.rename(path)
+    try:
+        temporary.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -123,19 +171,13 @@ def sha256_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _clear_errors(path: Path, clean: Callable[[], None]) -> Iterator[None]:
+def _clear_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            clean()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         what = "the disk (or the quota) is full" if full else str(error)
         mend = "free some space" if full else "check the path and its permissions"
         raise CheckpointError(
             f"Cannot write {path}: {what}. Files written before are intact; {mend} and start again."
         ) from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            clean()
-        raise

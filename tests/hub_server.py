@@ -13,6 +13,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -41,7 +42,7 @@ class Fault:
         times: How often it happens; None for ever.
         status: Answer with this status instead.
         headers: Further headers of that answer.
-        body: Send this body, under the headers of the right one.
+        body: Send this body, under the headers of the right one or with ``status``.
         cut_at: Close the connection when this many bytes of the body are sent.
         reset: Break the connection off instead of closing it.
         endless: Send a body without a length that never ends.
@@ -99,6 +100,10 @@ class HubServer:
         """Goes away; new connections are refused from now on."""
         self._http.shutdown()
         self._http.server_close()
+
+    def wrap(self, context: ssl.SSLContext) -> None:
+        """Speaks https from now on."""
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
 
     def add(self, repo: str, files: dict[str, bytes], revision: str | None = None) -> str:
         """Commits files on top of what a repository holds; returns the commit."""
@@ -173,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.fault_for(self.command, path)
         if fault and fault.status is not None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.reply(fault.status, b"out of order", fault.headers)
+            self.reply(fault.status, fault.body or b"out of order", fault.headers)
         else:
             answer(path, fault)
 

@@ -69,6 +69,7 @@ def _note_how_to_load(to: Path, rows: Sequence[tuple[str, str, int, str]]) -> No
 
 def _pull(name: str, to: Path | None, hub: HubSettings) -> tuple[str, str, int, str]:
     from flowzoo.weights.cache import copy_into
+    from flowzoo.weights.external import Unlisted, card_file
     from flowzoo.weights.load import prepare
     from flowzoo.weights.safetensors_header import read_header
 
@@ -76,7 +77,7 @@ def _pull(name: str, to: Path | None, hub: HubSettings) -> tuple[str, str, int, 
     assert card.weights is not None
     read_header(path)
     if to is not None:
-        path = copy_into(to, card, path)
+        path = copy_into(to, card, path, card_file(name, hub) if isinstance(card, Unlisted) else None)
     return name, card.weights.sha256, card.weights.size, str(path)
 
 
@@ -127,6 +128,9 @@ def remove_copies(names: tuple[str, ...], everything: bool, cache_dir: Path | No
     entries = _chosen(names, everything)
     hub = hub_settings(cache_dir=cache_dir)
     freed = [(entry.key, remove_from_cache(entry, hub)) for entry in entries]
+    for name, size in freed:
+        if size is None:
+            note(f"{name} is being downloaded by another process, so it stays; try again later.")
     rows = [(name, size) for name, size in freed if size]
     if rows:
         table(("model", "bytes freed"), rows, right=("bytes freed",))

@@ -9,7 +9,7 @@ from flowzoo.errors import FlowzooError, InputError, IntegrityError, WeightsUnav
 from flowzoo.manifest.schema import Entry
 from flowzoo.publishing.stage import Staged
 from flowzoo.weights.hub import HubSettings
-from flowzoo.weights.hub.client import one_line
+from flowzoo.weights.hub.client import file_url, one_line
 
 __all__ = ["upload"]
 
@@ -19,25 +19,30 @@ def upload(staged: Staged, hub: HubSettings, *, private: bool = False) -> Entry:
 
     Args:
         staged: The model, which has passed its checks.
-        hub: How to reach the Hub; here the user's token is sent to ``hub.endpoint`` too.
+        hub: How to reach the Hub. Publishing sends the user's token, so it must not name a mirror.
         private: Whether a repository that is made shall be private.
 
     Returns:
         The entry with the commit's revision, after asking the Hub whether it has the file.
 
     Raises:
-        InputError: Offline was asked for.
+        InputError: Offline was asked for, or a mirror was named.
         WeightsUnavailable: The Hub refuses, or cannot be reached.
         IntegrityError: The Hub has another file than was sent.
     """
     if hub.offline:
         raise InputError(f"Cannot publish: {hub.offline_reason}.")
+    if hub.endpoint:
+        raise InputError(
+            f"Cannot publish to {hub.endpoint}: it was named as a mirror, and publishing sends your token. To trust it "
+            f"with that, set HF_ENDPOINT={hub.endpoint} instead of FLOWZOO_HUB_ENDPOINT or --endpoint."
+        )
     entry, weights = staged.entry, staged.entry.weights
     assert weights is not None
     assert weights.repo_id is not None
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    api = HfApi(endpoint=hub.endpoint, library_name="flowzoo")
+    api = HfApi(endpoint=hub.address, library_name="flowzoo")
     files = [CommitOperationAdd(name, staged.directory / name) for name in staged.filenames]
     try:
         api.create_repo(weights.repo_id, private=private, exist_ok=True)
@@ -51,15 +56,16 @@ def upload(staged: Staged, hub: HubSettings, *, private: bool = False) -> Entry:
 
 
 def _check_arrived(api: object, entry: Entry, revision: str, hub: HubSettings) -> None:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import get_hf_file_metadata
 
     weights = entry.weights
     assert weights is not None
     assert weights.repo_id is not None
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise IntegrityError(f"{hub.address} returned {revision!r} as the commit; expected 40 hex digits.")
-    url = hf_hub_url(weights.repo_id, weights.filename, revision=revision, endpoint=hub.endpoint)
-    found = get_hf_file_metadata(url, endpoint=hub.endpoint)
+    found = get_hf_file_metadata(
+        file_url(hub, weights.repo_id, revision, weights.filename), endpoint=hub.address
+    )
     digest = found.etag if re.fullmatch(r"[0-9a-f]{64}", found.etag or "") else weights.sha256
     if (found.size, digest) != (weights.size, weights.sha256):
         raise IntegrityError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowzoo.atomic import Chunk, write_chunks
 from flowzoo.errors import IntegrityError
+from flowzoo.weights.plain_files import open_regular, parse_json, shown
 from flowzoo.weights.safetensors_header import Header, read_header
 
 if TYPE_CHECKING:
@@ -138,8 +139,8 @@ def _header(path: Path) -> Header:
 
 def _metadata(header: Header, path: Path) -> dict[str, Any]:
     try:
-        parsed = json.loads(header.metadata.get(METADATA_KEY, "{}"))
-    except (ValueError, RecursionError) as error:
+        parsed = parse_json(header.metadata.get(METADATA_KEY, "{}"))
+    except ValueError as error:
         raise _bad(path, f"its flowzoo metadata is not JSON ({error})") from error
     if not isinstance(parsed, dict):
         raise _bad(path, "its flowzoo metadata is not a JSON object")
@@ -166,17 +167,11 @@ def load_weights(
     Raises:
         IntegrityError: Anything differs; the model is unchanged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(path)
     header = _header(path)
     wanted = flow.state_dict()
     check_header(header, wanted, path, stored_dtype=stored_dtype)
-    try:
-        loaded = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _bad(path, f"it cannot be read ({error})") from error
+    loaded = _read_tensors(header, path)
     for name, tensor in loaded.items():
         _check_finite(name, tensor, f"{path} is not usable")
         if name.rpartition(".")[2] == "initialized" and not bool(tensor.all()):
@@ -188,6 +183,27 @@ def load_weights(
         loaded = {n: t.to(wanted[n].dtype) for n, t in loaded.items()}
     flow.load_state_dict(loaded, strict=True, assign=meta)
     return _metadata(header, path)
+
+
+def _read_tensors(header: Header, path: Path) -> dict[str, torch.Tensor]:
+    """Reads the tensors of a checked header into memory of their own.
+
+    Mapping the file would be shorter, and end the whole process if the file is cut while it is read.
+    """
+    import torch
+
+    tensors = {}
+    try:
+        with open_regular(path) as file:
+            for name, info in header.tensors.items():
+                flat = torch.empty(info.end - info.begin, dtype=torch.uint8)
+                file.seek(info.begin)
+                if flat.numel() and file.readinto(flat.numpy().data) != flat.numel():
+                    raise _bad(path, "it was cut while it was read")
+                tensors[name] = flat.view(getattr(torch, NAMES[info.dtype])).reshape(info.shape)
+    except OSError as error:
+        raise _bad(path, f"it cannot be read ({error})") from error
+    return tensors
 
 
 def check_header(
@@ -229,8 +245,11 @@ def _check_finite(name: str, tensor: torch.Tensor, what: str) -> None:
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5]) or "none"
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+    few = (
+        ", ".join(name if len(name) <= 80 and name.isprintable() else shown(name) for name in names[:5])
+        or "none"
+    )
+    return f"{few} and {len(names) - 5} more" if len(names) > 5 else few
 
 
 def _bad(path: Path, what: str) -> IntegrityError:

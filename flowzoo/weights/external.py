@@ -6,7 +6,7 @@ keys (data, measurements, training) travel along. It never names code: the archi
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +16,10 @@ from typing import Any
 from flowzoo.errors import ConfigError, InputError, ManifestError, WeightsUnavailable
 from flowzoo.manifest.schema import Weights
 from flowzoo.manifest.typed_json import read
-from flowzoo.weights.hub import FileId, HubSettings, RemoteFile, check_file, fetch, fetch_unlisted
+from flowzoo.weights.hub import FileId, HubSettings, RemoteFile, check_file, expand, fetch, fetch_unlisted
+from flowzoo.weights.plain_files import open_regular, parse_json, shown
 
-__all__ = ["CARD_FILENAME", "WEIGHTS_FILENAME", "Unlisted", "locate_unlisted", "read_card"]
+__all__ = ["CARD_FILENAME", "WEIGHTS_FILENAME", "Unlisted", "card_file", "locate_unlisted", "read_card"]
 
 CARD_FILENAME = "flowzoo.json"
 WEIGHTS_FILENAME = "model.safetensors"
@@ -57,18 +58,22 @@ def read_card(path: Path) -> Unlisted:
         ManifestError: Its account of the weights is not well formed.
     """
     try:
-        with path.open("rb") as file:
-            data = json.loads(file.read(_MAX_CARD_BYTES))
+        with open_regular(path) as file:
+            text = file.read(_MAX_CARD_BYTES + 1)
     except OSError as error:
         raise WeightsUnavailable(
-            f"{path} cannot be read ({error.strerror}); expected a directory with {CARD_FILENAME} and "
-            f"{WEIGHTS_FILENAME}, as `flowzoo train` exports it."
+            f"{path} cannot be read ({error.strerror or 'it is not a regular file'}); expected a directory with "
+            f"{CARD_FILENAME} and {WEIGHTS_FILENAME}, as `flowzoo export` writes it."
         ) from error
-    except (ValueError, RecursionError) as error:
+    if len(text) > _MAX_CARD_BYTES:
+        raise ConfigError(f"{path} is longer than {_MAX_CARD_BYTES} bytes; export the model again.")
+    try:
+        data = parse_json(text)
+    except ValueError as error:
         raise ConfigError(f"{path} is not JSON ({error}); export the model again.") from error
     if not isinstance(data, dict) or data.get("schema") != _SCHEMA:
         raise ConfigError(f"{path} is not a flowzoo.json of schema {_SCHEMA}; use the flowzoo that wrote it.")
-    return _parse(data, str(path))
+    return _parse(data, path)
 
 
 def locate_unlisted(reference: str, hub: HubSettings) -> tuple[Unlisted, Path]:
@@ -79,24 +84,42 @@ def locate_unlisted(reference: str, hub: HubSettings) -> tuple[Unlisted, Path]:
         WeightsUnavailable: There is nothing there, or it cannot be reached.
         IntegrityError: The weights are not what ``flowzoo.json`` says.
     """
-    kind, _, rest = reference.partition(":")
-    if kind == "path":
-        if not rest.strip():
-            raise InputError("'path:' names no directory; write 'path:DIR'.")
-        directory = Path(rest).expanduser()
+    directory = _directory(reference)
+    if directory is not None:
         card = read_card(directory / CARD_FILENAME)
         path = directory / card.weights.filename
         return card, check_file(path, _id(card), f"it is not what {CARD_FILENAME} describes; export it again")
+    remote = _remote_card(reference)
+    card = _fetch_card(remote, hub)
+    return card, fetch(dataclasses.replace(remote, filename=card.weights.filename), _id(card), hub, reference)
+
+
+def card_file(reference: str, hub: HubSettings) -> Path:
+    """The local ``flowzoo.json`` of a reference that :func:`locate_unlisted` has resolved."""
+    directory = _directory(reference)
+    if directory is not None:
+        return directory / CARD_FILENAME
+    return fetch_unlisted(_remote_card(reference), hub, max_bytes=_MAX_CARD_BYTES)
+
+
+def _directory(reference: str) -> Path | None:
+    """The directory that a ``path:`` names; None for another kind of reference."""
+    kind, _, rest = reference.partition(":")
+    if kind != "path":
+        return None
+    if not rest.strip():
+        raise InputError("'path:' names no directory; write 'path:DIR'.")
+    return expand(rest)
+
+
+def _remote_card(reference: str) -> RemoteFile:
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise InputError(
             f"{reference!r} names no commit; write 'hf:org/repo@<40 hex digits of a commit>', since a branch "
             "may hold something else tomorrow."
         )
-    repo, revision = match["repo"], match["revision"]
-    remote = RemoteFile(repo, revision, CARD_FILENAME)
-    card = _fetch_card(remote, hub)
-    return card, fetch(RemoteFile(repo, revision, card.weights.filename), _id(card), hub, reference)
+    return RemoteFile(match["repo"], match["revision"], CARD_FILENAME)
 
 
 def _fetch_card(remote: RemoteFile, hub: HubSettings) -> Unlisted:
@@ -114,11 +137,11 @@ def _id(card: Unlisted) -> FileId:
     return FileId(card.weights.sha256, card.weights.size)
 
 
-def _parse(data: dict[str, Any], where: str) -> Unlisted:
+def _parse(data: dict[str, Any], path: Path) -> Unlisted:
     needed = {"name": str, "architecture": str, "config": dict, "config_hash": str, "weights": dict}
     for key, kind in needed.items():
         if not isinstance(data.get(key), kind):
-            raise ConfigError(f"{where}: {key} is {data.get(key)!r}; expected {kind.__name__}.")
-    weights = read(Weights, data["weights"], where, "$.weights")
+            raise ConfigError(f"{path}: {key} is {shown(data.get(key))}; expected {kind.__name__}.")
+    weights = read(Weights, data["weights"], str(path), "$.weights")
     details = {key: value for key, value in data.items() if key not in needed and key != "schema"}
     return Unlisted(**{key: data[key] for key in needed} | {"weights": weights}, details=details)

@@ -77,10 +77,19 @@ def load(
             "For half-precision networks call flow.set_network_dtype(...)."
         )
     target = find_device("cpu" if device is None else device)
-    card, path = prepare(name, hub_settings(offline=offline, endpoint=endpoint, cache_dir=cache_dir))
+    card, path = prepare(_text(name), hub_settings(offline=offline, endpoint=endpoint, cache_dir=cache_dir))
     flow = _assemble(card, path)
     flow.card = card
     return flow.to(device=target, dtype=dtype or torch.float32).eval()
+
+
+def _text(name: object) -> str:
+    if isinstance(name, str):
+        return name
+    spelling = (
+        f"; write {f'path:{os.fspath(name)}'!r} for a directory" if isinstance(name, os.PathLike) else ""
+    )
+    raise InputError(f"The name is a {type(name).__name__}; expected a text such as 'glow-mnist'{spelling}.")
 
 
 def prepare(name: str, hub: HubSettings) -> tuple[Entry | Unlisted, Path]:
@@ -152,25 +161,21 @@ def _config_of(card: Entry | Unlisted) -> Any:
 
 
 def _assemble(card: Entry | Unlisted, path: Path) -> Flow:
-    from flowzoo.weights.checkpoint import load_weights
-    from flowzoo.weights.skip_init import build_to_load
-
-    config = _config_of(card)
-    stored = card.weights.dtype if card.weights else None
-    if isinstance(card, Unlisted):
-        _check_fits(card, config, path)
-    flow = build_to_load(card.architecture, config)
-    load_weights(flow, path, stored_dtype=stored)
-    return flow
-
-
-def _check_fits(card: Unlisted, config: Any, path: Path) -> None:
-    """Shows on a model without storage that the file fits a config that nobody vouches for."""
     from flowzoo.factory import build_flow
-    from flowzoo.weights.checkpoint import check_header, read_header
+    from flowzoo.weights.checkpoint import check_header, load_weights, read_header
+    from flowzoo.weights.skip_init import bounded_build, build_to_load
 
-    try:
-        wanted = build_flow(card.architecture, config, device="meta").state_dict()
-    except PluginError:
-        return  # its plugin looks at values; if the config is at fault, the next build says so
-    check_header(read_header(path), wanted, path, stored_dtype=card.weights.dtype)
+    assert card.weights is not None
+    config = _config_of(card)
+    header = read_header(path)
+    # Before anything is allocated: the config may ask for more memory or time than there is.
+    with bounded_build(len(header.tensors), f"{card.name}: config"):
+        try:
+            wanted = build_flow(card.architecture, config, device="meta").state_dict()
+        except PluginError:
+            pass  # its plugin looks at values; if the config is at fault, the next build says so
+        else:
+            check_header(header, wanted, path, stored_dtype=card.weights.dtype)
+        flow = build_to_load(card.architecture, config)
+    load_weights(flow, path, stored_dtype=card.weights.dtype)
+    return flow

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowzoo.errors import WeightsUnavailable
-from flowzoo.weights.hub import FileId, HubSettings, RemoteFile, cached_file, check_file, fetch
+from flowzoo.weights.hub import (
+    FileId,
+    HubSettings,
+    RemoteFile,
+    cached_file,
+    check_file,
+    expand,
+    fetch,
+    problem_with,
+)
 from flowzoo.weights.hub.fetch import check_filename
 
 if TYPE_CHECKING:
@@ -55,7 +64,7 @@ def local_copies(entry: Entry, hub: HubSettings) -> Iterator[tuple[str, Path]]:
 
 
 def remote_file(weights: Weights) -> RemoteFile | None:
-    """Where weights lie on the Hub, or None if they are not there."""
+    """The place of weights on the Hub, or None if they are not there."""
     if weights.revision is None or weights.repo_id is None:
         return None
     return RemoteFile(weights.repo_id, weights.revision, weights.filename)
@@ -64,18 +73,28 @@ def remote_file(weights: Weights) -> RemoteFile | None:
 def _own_copies(entry: Entry, weights: Weights) -> Iterator[tuple[str, Path, str]]:
     """Yields the copies outside the Hub's cache: where from, the file, and what mends a bad one."""
     if overlay := os.environ.get(OVERLAY_VARIABLE):
-        path = Path(overlay).expanduser() / f"{weights.sha256}.safetensors"
+        path = expand(overlay) / f"{weights.sha256}.safetensors"
         # A dangling link is there too: whoever put it there expects it to be used.
         if os.path.lexists(path):
             yield "overlay", path, f"remove it, then run `flowzoo pull {entry.name} --to {overlay}`"
     package = package_directory(entry.architecture)
     bundled = package / "weights" / check_filename(weights.filename) if package else None
-    if bundled and bundled.is_file():
+    if bundled and bundled.is_file() and not _is_another_models(bundled, weights):
         yield (
             "plugin",
             bundled,
             f"run `pip install --force-reinstall` for the plugin that provides {entry.architecture}",
         )
+
+
+def _is_another_models(bundled: Path, weights: Weights) -> bool:
+    """Whether a file of the wheel only happens to have the name that an entry's file has on the Hub."""
+    if remote_file(weights) is None:
+        return False
+    try:
+        return problem_with(bundled, FileId(weights.sha256, weights.size)) is not None
+    except OSError:
+        return True
 
 
 def package_directory(architecture: str) -> Path | None:

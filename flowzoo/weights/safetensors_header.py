@@ -10,15 +10,14 @@ Source: the format's description in the safetensors project's README.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowzoo.errors import IntegrityError
+from flowzoo.weights.plain_files import NotRegular, open_regular, parse_json, shown
 
 __all__ = ["MAX_HEADER_BYTES", "Header", "TensorInfo", "parse_header", "read_header"]
 
@@ -45,6 +44,7 @@ _BYTES_PER_VALUE = {
 _PREFIX_BYTES = 8
 _TENSOR_KEYS = {"dtype", "shape", "data_offsets"}
 _MAX_SIZE = 2**63 - 1
+_MAX_AXES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +97,11 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         OSError: The file cannot be read.
     """
     where = Path(path)
-    # Opening a pipe would wait for a writer, so what it is has to be known before.
-    if not stat.S_ISREG(where.stat().st_mode):
-        raise IntegrityError(f"{where} is not a regular file; give a .safetensors file.")
-    with where.open("rb") as file:
+    try:
+        opened = open_regular(where)
+    except NotRegular:
+        raise IntegrityError(f"{where} is not a regular file; give a .safetensors file.") from None
+    with opened as file:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(_PREFIX_BYTES)
         length = _header_length(prefix, size, str(where))
@@ -158,17 +159,17 @@ def _parse_json(text: bytes, where: str) -> dict[str, Any]:
         raise _broken(where, "its header does not start with '{'")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise _broken(where, f"its header names {twice!r} twice")
+        result: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in result:
+                raise _broken(where, f"its header names {shown(name)} twice")
+            result[name] = value
         return result
 
     try:
         # The first byte is '{', so JSON that parses is an object.
-        fields: dict[str, Any] = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
+        fields: dict[str, Any] = parse_json(text.decode("utf-8"), unique)
+    except ValueError as error:
         raise _broken(where, f"its header is not JSON ({error})") from error
     return fields
 
@@ -181,19 +182,21 @@ def _check_metadata(value: Any, where: str) -> dict[str, str]:
 
 def _check_tensor(name: str, value: Any, data_begin: int, where: str) -> TensorInfo:
     if not isinstance(value, dict) or set(value) != _TENSOR_KEYS:
-        raise _broken(where, f"tensor {name!r} is not described by exactly dtype, shape and data_offsets")
+        raise _broken(
+            where, f"tensor {shown(name)} is not described by exactly dtype, shape and data_offsets"
+        )
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BYTES_PER_VALUE:
-        raise _broken(where, f"tensor {name!r} has the unknown dtype {dtype!r}")
-    if not _sizes(shape):
-        raise _broken(where, f"tensor {name!r} has the impossible shape {shape!r}")
+        raise _broken(where, f"tensor {shown(name)} has the unknown dtype {shown(dtype)}")
+    if not _sizes(shape) or len(shape) > _MAX_AXES:
+        raise _broken(where, f"tensor {shown(name)} has the impossible shape {shown(shape)}")
     if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _broken(where, f"tensor {name!r} has the impossible data_offsets {offsets!r}")
+        raise _broken(where, f"tensor {shown(name)} has the impossible data_offsets {shown(offsets)}")
     needed = math.prod(shape) * _BYTES_PER_VALUE[dtype]
     if needed != offsets[1] - offsets[0]:
         raise _broken(
             where,
-            f"tensor {name!r} of dtype {dtype} and shape {shape} needs {needed} bytes and is given "
+            f"tensor {shown(name)} of dtype {dtype} and shape {shown(shape)} needs {needed} bytes and is given "
             f"{offsets[1] - offsets[0]}",
         )
     return TensorInfo(dtype, tuple(shape), data_begin + offsets[0], data_begin + offsets[1])
@@ -208,12 +211,13 @@ def _check_layout(tensors: dict[str, TensorInfo], data_begin: int, size: int, wh
     position, before = data_begin, "the header"
     for name, info in tensors.items():
         if info.begin < position:
-            raise _broken(where, f"tensor {name!r} overlaps {before}")
+            raise _broken(where, f"tensor {shown(name)} overlaps {before}")
         if info.begin > position:
             raise _broken(
-                where, f"{info.begin - position} bytes between {before} and tensor {name!r} belong to nothing"
+                where,
+                f"{info.begin - position} bytes between {before} and tensor {shown(name)} belong to nothing",
             )
-        position, before = info.end, f"tensor {name!r}"
+        position, before = info.end, f"tensor {shown(name)}"
     if position != size:
         less = "fewer" if size < position else "more"
         raise _broken(where, f"it has {size} bytes, {abs(size - position)} {less} than its header describes")

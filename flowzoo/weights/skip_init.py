@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from flowzoo.errors import PluginError
+from flowzoo.errors import IntegrityError, PluginError
 
 if TYPE_CHECKING:
     from flowzoo.flow import Flow
 
-__all__ = ["build_to_load", "on_meta", "undrawn"]
+__all__ = ["bounded_build", "build_to_load", "on_meta", "undrawn"]
+
+_ONE_BUILD = threading.RLock()
 
 _DRAWS = frozenset(
     {
@@ -30,7 +33,7 @@ _DRAWS = frozenset(
         Tensor.uniform_,
     }
 )
-"""What fills a tensor in place with random numbers and takes it as the argument ``tensor`` or the first one."""
+"""The functions that fill a tensor, their argument ``tensor`` or the first one, with random numbers."""
 
 
 def build_to_load(architecture: str, config: Any) -> Flow:
@@ -52,7 +55,8 @@ def build_to_load(architecture: str, config: Any) -> Flow:
             return build_flow(architecture, config)
     except PluginError:
         # Perhaps it looks at what it draws; if not, the ordinary build fails as well and says why.
-        return build_flow(architecture, config)
+        with _random_state_kept():
+            return build_flow(architecture, config)
 
 
 @contextlib.contextmanager
@@ -63,14 +67,62 @@ def undrawn() -> Iterator[None]:
     from a generator may be constants that the model does not save, and are drawn. A stream counts as seeded when its
     seed is no longer the secret one that it gets here.
     """
-    state = torch.get_rng_state()
-    try:
+    with _random_state_kept():
         secret = secrets.randbits(62)
         torch.default_generator.manual_seed(secret)
         with _NoDraws(lambda tensor: isinstance(tensor, nn.Parameter) and torch.initial_seed() == secret):
             yield
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Puts torch's global random state back afterwards; one thread at a time, or one would keep another's."""
+    with _ONE_BUILD:
+        state = torch.get_rng_state()
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
+
+
+@contextlib.contextmanager
+def bounded_build(tensors: int, what: str) -> Iterator[None]:
+    """Ends the building of a model that has far more parts than the file it is built for.
+
+    Args:
+        tensors: Number of tensors in the file. Modules and their parts may be twenty times as many.
+        what: What asks for the model, for the error.
+
+    Raises:
+        IntegrityError: The model is that large.
+    """
+    thread, most = threading.get_ident(), 1000 + 20 * tensors
+    parts = 0
+
+    def count(module: nn.Module, name: str, part: object) -> None:
+        nonlocal parts
+        if threading.get_ident() != thread:
+            return
+        parts += 1
+        if parts > most:
+            raise IntegrityError(
+                f"{what} asks for a model of more than {most} parts, and the file holds {tensors} tensors: "
+                "they do not belong together; get both from whoever made them."
+            )
+
+    hooks = [
+        register(count)
+        for register in (
+            nn.modules.module.register_module_parameter_registration_hook,
+            nn.modules.module.register_module_buffer_registration_hook,
+            nn.modules.module.register_module_module_registration_hook,
+        )
+    ]
+    try:
+        yield
     finally:
-        torch.set_rng_state(state)
+        for hook in hooks:
+            hook.remove()
 
 
 @contextlib.contextmanager

@@ -40,6 +40,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
         # The client of this process may speak Xet; small files go the regular way.
         server.large = "never"
         monkeypatch.setenv("FLOWZOO_HUB_ENDPOINT", server.url)
+        # It is the Hub itself: a mirror would get no token, and nothing could be published there.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
         for name in ("FLOWZOO_OFFLINE", "HF_HUB_OFFLINE", "FLOWZOO_WEIGHTS_DIR"):
             monkeypatch.delenv(name, raising=False)
@@ -332,7 +334,7 @@ def test_a_large_file_goes_by_lfs(
     result = subprocess.run(
         [sys.executable, "-c", program, str(staged.directory), hub.url],
         input=dump(Manifest(entries=(staged.entry,))),
-        env=probe.environment(HF_HUB_DISABLE_XET="1"),
+        env=probe.environment(HF_HUB_DISABLE_XET="1", HF_ENDPOINT=hub.url),
         capture_output=True,
         text=True,
         check=False,

@@ -53,6 +53,12 @@ def flow(probe: Probe) -> Flow:
     return trained()
 
 
+def trusted(monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> None:
+    """Makes a server the Hub itself instead of a mirror of it."""
+    monkeypatch.delenv("FLOWZOO_HUB_ENDPOINT", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+
+
 def publish(hub: HubServer, probe: Probe, flow: Flow, tmp_path: Path) -> Entry:
     """Puts a flow on the Hub and into the manifest."""
     weights = save(flow, tmp_path / "made.safetensors")
@@ -125,8 +131,13 @@ def test_overlay_comes_before_the_plugin_before_the_hub(
     monkeypatch.setenv("FLOWZOO_WEIGHTS_DIR", str(overlay))
     assert same(load("probe-tiny"), flow)
     assert hub.requests == []
-    # A bad file anywhere on the way is an error that names it, never stepped over.
+    # Another file of the wheel that has the name which ours has on the Hub is not ours.
     bundled.write_bytes(b"no weights")
+    assert same(load("probe-tiny"), flow)
+    asked = len(hub.requests)
+    assert asked == 1
+    # Without a place on the Hub, or in a folder of digests, a bad file is an error that names it.
+    probe.list(dataclasses.replace(published, weights=dataclasses.replace(published.weights, revision=None)))
     with pytest.raises(IntegrityError, match=r"site.*pip install --force-reinstall"):
         load("probe-tiny")
     shutil.copy(tmp_path / "made.safetensors", overlay / f"{published.weights.sha256}.safetensors")
@@ -134,7 +145,7 @@ def test_overlay_comes_before_the_plugin_before_the_hub(
     (overlay / f"{published.weights.sha256}.safetensors").write_bytes(b"no weights")
     with pytest.raises(IntegrityError, match=r"overlay.*flowzoo pull probe-tiny --to"):
         load("probe-tiny")
-    assert hub.requests == []
+    assert len(hub.requests) == asked
 
 
 def test_offline_without_weights_says_how_to_get_them(
@@ -225,8 +236,9 @@ def test_a_directory_loads(probe: Probe, flow: Flow, tmp_path: Path) -> None:
 
 
 def test_a_pinned_repository_loads_and_then_needs_no_server(
-    hub: HubServer, probe: Probe, flow: Flow, tmp_path: Path
+    hub: HubServer, probe: Probe, flow: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    trusted(monkeypatch, hub)
     write_directory(tmp_path / "mine", flow)
     files = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
     revision = hub.add("some/one", files)
@@ -235,7 +247,50 @@ def test_a_pinned_repository_loads_and_then_needs_no_server(
     assert same(load(f"hf:some/one@{revision}"), flow)
 
 
-def test_a_spoilt_cached_card_is_replaced(hub: HubServer, probe: Probe, flow: Flow, tmp_path: Path) -> None:
+def test_a_mirror_cannot_bring_a_card(
+    hub: HubServer, probe: Probe, flow: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_directory(tmp_path / "mine", flow)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+    revision = hub.add("some/one", files)
+    trusted(monkeypatch, hub)
+    with HubServer() as mirror:
+        mirror.add("some/one", files, revision=revision)
+        with pytest.raises(InputError, match="set HF_ENDPOINT to a server that you trust") as error:
+            load(f"hf:some/one@{revision}", endpoint=mirror.url)
+        assert "\n" not in str(error.value)
+        assert mirror.requests == []
+        # With the Hub's own card, its digest decides, and the weights may come from anywhere.
+        load(f"hf:some/one@{revision}")
+        next((tmp_path / "cache").rglob("model.safetensors")).unlink()
+        assert same(load(f"hf:some/one@{revision}", endpoint=mirror.url), flow)
+        assert mirror.bytes_sent == len(files["model.safetensors"])
+
+
+def test_a_card_from_another_server_is_never_taken_for_the_hubs(
+    hub: HubServer, probe: Probe, flow: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_directory(tmp_path / "mine", flow)
+    write_directory(tmp_path / "evil", trained(seed=1))
+    revision = hub.add("some/one", {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()})
+    evil = {p.name: p.read_bytes() for p in (tmp_path / "evil").iterdir()}
+    # In the layout of the Hub's own client, as another program or an older flowzoo left it.
+    snapshot = tmp_path / "cache" / "models--some--one" / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    for name, content in evil.items():
+        (snapshot / name).write_bytes(content)
+    with HubServer() as other:
+        other.add("some/one", evil, revision=revision)
+        trusted(monkeypatch, other)
+        assert not same(load(f"hf:some/one@{revision}"), flow)
+    trusted(monkeypatch, hub)
+    assert same(load(f"hf:some/one@{revision}"), flow)
+
+
+def test_a_spoilt_cached_card_is_replaced(
+    hub: HubServer, probe: Probe, flow: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted(monkeypatch, hub)
     write_directory(tmp_path / "mine", flow)
     revision = hub.add("some/one", {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()})
     load(f"hf:some/one@{revision}")

@@ -11,7 +11,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "read_pickle", "unsafe_load", "Unt
 
 
 def pickle_paths(tree: ast.AST) -> list[str]:
-    """What in a module could unpickle or run what it reads."""
+    """The names in a module that could unpickle or run what it reads."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):

@@ -73,7 +73,7 @@ def flipped(content: bytes) -> bytes:
         ({"status": 403, "headers": {"X-Error-Code": "GatedRepo"}}, 6, "gated"),
         ({"status": 404, "headers": {"X-Error-Code": "EntryNotFound"}}, 6, "no file"),
         ({"method": "GET", "body": "flipped"}, 5, "expected sha256"),
-        ({"method": "GET", "body": "cut"}, 5, "size"),
+        ({"method": "GET", "body": "cut"}, 5, "bytes announced"),
     ],
     ids=["gated", "no file", "flipped bit", "cut short"],
 )
@@ -172,7 +172,8 @@ def test_pull_brings_unlisted_models_along(
 ) -> None:
     write_directory(tmp_path / "mine", trained())
     revision = hub.add("some/one", {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()})
-    result = probe.run("pull", f"hf:some/one@{revision}", "--to", str(tmp_path / "usb"), "--json", **reach)
+    trusted = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": reach["HF_HUB_CACHE"]}
+    result = probe.run("pull", f"hf:some/one@{revision}", "--to", str(tmp_path / "usb"), "--json", **trusted)
     assert result.returncode == 0, result.stderr
     [row] = json.loads(result.stdout)
     hub.stop()
@@ -205,12 +206,17 @@ def test_cache_lists_checks_and_removes(
     code, out = call(capsys, "cache", "verify", "probe-tiny")
     assert code == 5
     assert "BAD: expected sha256" in out
-    leftover = next((tmp_path / "cache").rglob("blobs")) / "x.incomplete"
+    place = Path(str(row["path"]))
+    leftover = place.with_name(".partial-0123-x")
     leftover.write_bytes(b"1234567")
+    foreign = tmp_path / "cache" / "models--flowzoo--probe" / "blobs" / "x.incomplete"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"another program is at it")
     code, out = call(capsys, "cache", "rm", "probe-tiny")
     assert code == 0
     assert str(len(content) + 7) in out
     assert not leftover.exists()
+    assert foreign.exists()
     assert downloaded() == []
     assert call(capsys, "cache", "rm", "--all") == (0, "")
 

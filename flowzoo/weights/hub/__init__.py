@@ -7,8 +7,8 @@ than expected is ever handed on.
 from __future__ import annotations
 
 from flowzoo.weights.hub.digest import FileId, check_file, problem_with
-from flowzoo.weights.hub.fetch import RemoteFile, cached_file, fetch, fetch_unlisted
-from flowzoo.weights.hub.settings import HubSettings, hub_settings
+from flowzoo.weights.hub.fetch import RemoteFile, cached_file, fetch, fetch_unlisted, one_at_a_time, place_of
+from flowzoo.weights.hub.settings import HubSettings, expand, hub_settings
 
 __all__ = [
     "FileId",
@@ -16,8 +16,11 @@ __all__ = [
     "RemoteFile",
     "cached_file",
     "check_file",
+    "expand",
     "fetch",
     "fetch_unlisted",
     "hub_settings",
+    "one_at_a_time",
+    "place_of",
     "problem_with",
 ]

@@ -1,20 +1,21 @@
-"""Is this local file, byte for byte, the file that was promised?"""
+"""Comparing a local file, byte for byte, with the file that was promised."""
 
 from __future__ import annotations
 
 import hashlib
-import stat
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowzoo.errors import IntegrityError
+from flowzoo.weights.plain_files import NotRegular, open_regular
 
 __all__ = ["FileId", "check_file", "problem_with"]
 
 
 @dataclass(frozen=True, slots=True)
 class FileId:
-    """What makes a file this file.
+    """The size and digest that make a file this file.
 
     Attributes:
         sha256: SHA-256 of its content, 64 lower-case hex digits.
@@ -33,12 +34,14 @@ def problem_with(path: Path, expected: FileId) -> str | None:
     Raises:
         OSError: The file cannot be read.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
+    try:
+        file = open_regular(path)
+    except NotRegular:
         return f"expected a file of {expected.size} bytes, found something that is not a regular file"
-    if status.st_size != expected.size:
-        return f"expected {expected.size} bytes, found {status.st_size} bytes"
-    with path.open("rb") as file:
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size != expected.size:
+            return f"expected {expected.size} bytes, found {size} bytes"
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.sha256:
         return f"expected sha256 {expected.sha256}, found sha256 {found}"

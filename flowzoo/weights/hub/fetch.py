@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from flowzoo.atomic import TEMPORARY, new_file
 from flowzoo.errors import InputError, IntegrityError, WeightsUnavailable
-from flowzoo.weights.hub import client
+from flowzoo.weights.hub import client, http
 from flowzoo.weights.hub.digest import FileId, check_file, problem_with
 from flowzoo.weights.hub.settings import HubSettings
 
-__all__ = ["RemoteFile", "cached_file", "check_filename", "fetch", "fetch_unlisted"]
+__all__ = [
+    "RemoteFile",
+    "cached_file",
+    "check_filename",
+    "fetch",
+    "fetch_unlisted",
+    "one_at_a_time",
+    "place_of",
+]
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -64,19 +77,15 @@ def check_filename(filename: str) -> str:
 
 
 def cached_file(remote: RemoteFile, hub: HubSettings) -> Path | None:
-    """Where the Hub's cache holds a file, or None. Makes no request and checks nothing."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(
-        remote.repo_id, remote.filename, cache_dir=hub.cache_dir, revision=remote.revision
-    )
-    return Path(found) if isinstance(found, str) else None
+    """The path of a file in the Hub's cache, or None. Makes no request and checks nothing."""
+    path = place_of(remote, hub)
+    return path if path.is_file() else None
 
 
 def fetch(remote: RemoteFile, expected: FileId, hub: HubSettings, label: str) -> Path:
     """Returns a local copy of a file, downloading it unless the cache holds a sound one.
 
-    A sound cached copy costs no request. A copy that differs is downloaded again, once.
+    A sound cached copy costs no request. A copy that differs is replaced by a sound one or stays as it is.
 
     Args:
         remote: The file at its pinned revision.
@@ -99,7 +108,7 @@ def fetch(remote: RemoteFile, expected: FileId, hub: HubSettings, label: str) ->
             f"{label} is not on this machine and {hub.offline_reason}. Wanted: {which}, looked for in "
             f"{hub.cache_dir}: {then}."
         )
-    with _one_at_a_time(remote, expected.sha256, hub):
+    with one_at_a_time(remote, hub):
         # Whoever held the lock before may have fetched it.
         cached = cached_file(remote, hub)
         if cached and _is_sound(cached, expected):
@@ -108,7 +117,10 @@ def fetch(remote: RemoteFile, expected: FileId, hub: HubSettings, label: str) ->
 
 
 def fetch_unlisted(remote: RemoteFile, hub: HubSettings, *, max_bytes: int, force: bool = False) -> Path:
-    """Returns a local copy of a pinned file whose digest nothing vouches for.
+    """Returns a local copy of a pinned file whose digest nothing vouches for but the Hub itself.
+
+    It is kept apart from other clients' files, under the address that it came from: what another server
+    once gave is never taken for the Hub's.
 
     Args:
         remote: The file at its pinned revision.
@@ -117,24 +129,38 @@ def fetch_unlisted(remote: RemoteFile, hub: HubSettings, *, max_bytes: int, forc
         force: Whether to download again what the cache holds.
 
     Raises:
+        InputError: The file is not cached, and ``hub`` names a mirror.
         IntegrityError: The file is too long, or its body is not as long as announced.
         WeightsUnavailable: The file is not cached and cannot be fetched or stored.
     """
-    cached = cached_file(remote, hub)
-    if cached and not force:
-        return cached
+    trusted = dataclasses.replace(hub, endpoint=None)
+    source = hashlib.sha256(trusted.address.encode()).hexdigest()[:16]
+    place = _repository(remote, hub) / "flowzoo" / source / remote.revision / remote.filename
+    if place.is_file() and not force:
+        return place
+    what = f"{remote.filename} of {remote.repo_id}@{remote.revision}"
     if hub.offline:
         raise WeightsUnavailable(
-            f"{remote.filename} of {remote.repo_id}@{remote.revision} is not in {hub.cache_dir} and "
-            f"{hub.offline_reason}; load it once on a connected machine, or use path:DIR."
+            f"{what} is not in {hub.cache_dir} and {hub.offline_reason}; load it once on a connected machine, or use "
+            "path:DIR."
         )
-    size = client.remote_size(remote, hub)
-    if size is None or size > max_bytes:
-        raise IntegrityError(
-            f"{remote.filename} of {remote.repo_id}@{remote.revision}: expected at most {max_bytes} bytes, "
-            f"{hub.address} announces {'no size' if size is None else size}; not downloaded."
+    if hub.endpoint:
+        raise InputError(
+            f"{what} cannot be taken from the mirror {hub.endpoint}: no manifest holds its digest, so nothing would "
+            "show that it was swapped. Load it once without the mirror, or set HF_ENDPOINT to a server that you trust."
         )
-    return client.download(remote, hub, force=force, max_bytes=max_bytes)
+    with client.disk_errors(remote, trusted), new_file(place) as file:
+        client.download(remote, trusted, file, max_bytes=max_bytes, size=None)
+    return place
+
+
+def _repository(remote: RemoteFile, hub: HubSettings) -> Path:
+    return hub.cache_dir / f"models--{remote.repo_id.replace('/', '--')}"
+
+
+def place_of(remote: RemoteFile, hub: HubSettings) -> Path:
+    """A file's path in the cache, as the Hub's client has it; made of the manifest's words, never of a server's."""
+    return _repository(remote, hub) / "snapshots" / remote.revision / remote.filename
 
 
 def _is_sound(path: Path, expected: FileId) -> bool:
@@ -145,19 +171,21 @@ def _is_sound(path: Path, expected: FileId) -> bool:
 
 
 def _download_verified(remote: RemoteFile, expected: FileId, hub: HubSettings, *, replace: bool) -> Path:
+    """Downloads into a new file beside its place, which it takes only when it is the expected one."""
     mend = f"{hub.address} served something else; use another endpoint or report it"
     _check_space(expected.size, remote, hub)
+    place = place_of(remote, hub)
     # A bad copy in the cache has already used up the second chance: it is replaced, once.
-    for force in [True] if replace else [False, True]:
+    for _ in range(1 if replace else 2):
         try:
-            size = client.remote_size(remote, hub)
-            if size is not None and size != expected.size:
-                raise IntegrityError(
-                    f"{remote.filename} of {remote.repo_id}@{remote.revision}: expected {expected.size} "
-                    f"bytes, found {size} bytes announced; {mend}."
-                )
-            path = client.download(remote, hub, force=force, max_bytes=expected.size)
-            return check_file(path, expected, mend)
+            with client.disk_errors(remote, hub), new_file(place) as file:
+                client.download(remote, hub, file, max_bytes=expected.size, size=expected.size)
+                problem = problem_with(Path(file.name), expected)
+                if problem:
+                    raise IntegrityError(
+                        f"{remote.filename} of {remote.repo_id}@{remote.revision}: {problem}; {mend}."
+                    )
+            return place
         except IntegrityError as error:
             failure = error
     raise failure
@@ -174,28 +202,57 @@ def _check_space(needed: int, remote: RemoteFile, hub: HubSettings) -> None:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(remote: RemoteFile, sha256: str, hub: HubSettings) -> Iterator[None]:
-    """Lets one process download a file while the others wait for it; a killed holder frees the lock."""
+def one_at_a_time(remote: RemoteFile, hub: HubSettings, *, wait: bool = True) -> Iterator[bool]:
+    """Lets one process at a time change a file of the cache; a killed holder frees the lock.
+
+    The lock saves work and guards nothing: downloads go to files of their own and are renamed when they are sound.
+    So a holder that makes no progress, because it was stopped for one, is waited for no longer.
+
+    Args:
+        remote: The file.
+        hub: Where the cache is.
+        wait: Whether to wait for another process.
+
+    Yields:
+        Whether the lock is held.
+    """
     from filelock import FileLock
 
-    lock = FileLock(hub.cache_dir / ".locks" / "flowzoo" / f"{sha256}.lock", mode=0o664)
+    name = hashlib.sha256(f"{remote.repo_id}@{remote.revision}/{remote.filename}".encode()).hexdigest()
+    lock = FileLock(hub.cache_dir / ".locks" / "flowzoo" / f"{name}.lock", mode=0o664)
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except NotImplementedError:
-        # No locks on this file system: every process downloads into a file of its own, still verified.
-        yield
-        return
+        held = _acquire(lock, place_of(remote, hub).parent, http.PATIENCE if wait else 0)
+    except NotImplementedError:  # no locks on this file system
+        held = wait
     except OSError as error:
         raise client.explain(error, remote, hub) from error
     try:
-        yield
+        yield held
     finally:
         lock.release()
 
 
+def _acquire(lock: Any, directory: Path, patience: float) -> bool:
+    """Waits for a lock while files grow in ``directory``, and for ``patience`` seconds while they do not."""
+    from filelock import Timeout
+
+    seen, since = -1, time.monotonic()
+    while True:
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=min(1.0, patience))
+            return True
+        growing = 0
+        with contextlib.suppress(OSError):
+            growing = sum(path.stat().st_size for path in directory.glob(f"{TEMPORARY}*"))
+        if growing != seen:
+            seen, since = growing, time.monotonic()
+        if time.monotonic() - since >= patience:
+            return False
+
+
 def _wanted(remote: RemoteFile, expected: FileId, label: str) -> tuple[str, str]:
-    """Which file it is, and how to bring it to a machine without a network."""
+    """Describes a file, and the way to bring it to a machine without a network."""
     which = (
         f"{remote.filename} of {remote.repo_id} at revision {remote.revision}, sha256 {expected.sha256}, "
         f"{expected.size} bytes"

@@ -1,25 +1,27 @@
-"""Where the Hub is, whether it may be asked, where its cache lies: read from the environment at call time."""
+"""The Hub's address, whether it may be asked, and its cache: read from the environment at call time."""
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from flowzoo.errors import InputError
 
-__all__ = ["HubSettings", "hub_settings"]
+__all__ = ["HubSettings", "expand", "hub_settings"]
 
 _TRUE = {"1", "true", "yes", "on"}
 
 
 @dataclass(frozen=True, slots=True)
 class HubSettings:
-    """How to reach the Hub.
+    """The way to the Hub and its cache.
 
     Attributes:
-        endpoint: Base address of a mirror without a trailing slash, or None for the client's own.
+        endpoint: Base address of a mirror without a trailing slash; None for the Hub itself, which is the address
+            that the client was set up for (HF_ENDPOINT).
         offline: Whether no request may be made.
         offline_reason: What asked for that, for error messages; empty when online.
         cache_dir: The Hub client's cache directory.
@@ -41,7 +43,7 @@ class HubSettings:
 
     @property
     def download_token(self) -> bool | None:
-        """What to pass as a token when downloading.
+        """The client's argument ``token`` for asking about files.
 
         A mirror is told no secret: it needs no trust, and a token would be trust. None lets the client
         use the token that the user logged in with, at the address that the client was set up for.
@@ -65,22 +67,16 @@ def hub_settings(
         cache_dir: The cache; None asks HF_HUB_CACHE, then HF_HOME.
 
     Raises:
-        InputError: The endpoint is not an http(s) address.
+        InputError: The endpoint is not an http(s) address, or the cache is no path.
     """
-    where = endpoint or os.environ.get("FLOWZOO_HUB_ENDPOINT") or None
-    if where is not None:
-        parts = urlsplit(where)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise InputError(
-                f"The Hub endpoint {where!r} is not a web address; give one such as 'https://hub.example.org'."
-            )
-        where = where.rstrip("/")
+    named = endpoint or os.environ.get("FLOWZOO_HUB_ENDPOINT")
+    where = _mirror(named) if named else None
     reason = ""
     if offline:
         reason = "offline was asked for"
     elif offline is None:
-        named = next((name for name in ("FLOWZOO_OFFLINE", "HF_HUB_OFFLINE") if _is_set(name)), None)
-        reason = f"{named} is set" if named else ""
+        variable = next((name for name in ("FLOWZOO_OFFLINE", "HF_HUB_OFFLINE") if _is_set(name)), None)
+        reason = f"{variable} is set" if variable else ""
     return HubSettings(where, bool(reason), reason, _cache_dir(cache_dir))
 
 
@@ -88,13 +84,47 @@ def _is_set(name: str) -> bool:
     return os.environ.get(name, "").strip().lower() in _TRUE
 
 
+def _mirror(where: str) -> str | None:
+    """The address in the form used everywhere; None if it is the one that the Hub's client trusts anyway."""
+    try:
+        parts = urlsplit(where)
+        # A password would end up in errors and logs.
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+        sound = sound and parts.port != 0 and not parts.query and not parts.fragment
+    except ValueError:
+        sound = False
+    if not sound or re.search(r"[\s\x00-\x1f]", where):
+        raise InputError(
+            f"The Hub endpoint {where.rpartition('@')[2]!r} is not a web address, or holds more than one; give one "
+            "such as 'https://hub.example.org'."
+        )
+    from huggingface_hub import constants
+
+    where = where.rstrip("/")
+    return None if where == constants.ENDPOINT else where
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """A path with its ``~`` replaced.
+
+    Raises:
+        InputError: There is no such user, or no home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{os.fspath(path)!r} cannot be expanded ({error}); write the whole path."
+        ) from error
+
+
 def _cache_dir(given: str | os.PathLike[str] | None) -> Path:
     if given is not None:
-        return Path(given).expanduser()
+        return expand(given)
     if direct := os.environ.get("HF_HUB_CACHE"):
-        return Path(direct).expanduser()
+        return expand(direct)
     if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
+        return expand(home) / "hub"
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
