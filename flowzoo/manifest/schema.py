@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from flowzoo.api import Published
 from flowzoo.manifest.typed_json import Rule
 
-__all__ = ["Data", "Entry", "Fingerprint", "Measured", "Training", "Weights"]
+__all__ = ["Data", "Entry", "Fingerprint", "Measured", "Sampling", "Training", "Weights"]
 
 Name = Annotated[
     str,
@@ -101,6 +101,7 @@ class Measured:
         reconstruction_exact: Images for which ``decode(encode(x)) == x`` held exactly, if it was tried.
         seconds: Wall-clock time of the measurement.
         hardware: What it was measured on.
+        one_sample_bpd: The same figure with one noise sample an image, where ``samples`` is larger.
     """
 
     bpd: NotNegative
@@ -116,6 +117,24 @@ class Measured:
     reconstruction_exact: Seed | None = None
     seconds: NotNegative | None = None
     hardware: Text | None = None
+    one_sample_bpd: NotNegative | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How many latents of the base density the flow's inverse maps to finite numbers, in float32.
+
+    Attributes:
+        drawn: Latents drawn.
+        finite: Those of which every value of the image was finite.
+        temperature: Factor on the latents.
+        seed: Seed of the generator that drew them.
+    """
+
+    drawn: Count
+    finite: Seed
+    temperature: Positive
+    seed: Seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +198,8 @@ class Entry:
         fingerprint: What these weights give on four generated images, written by a flowzoo command only.
         training: Recipe and cost.
         note: What a user should know before using it, such as what its figure must not be compared with.
+        sampling: How many of its samples are finite, counted by a flowzoo command only.
+        recommended_temperature: Factor on the latents at which its samples look best.
     """
 
     name: Name
@@ -198,6 +219,8 @@ class Entry:
     fingerprint: Fingerprint | None = None
     training: Training | None = None
     note: Text | None = None
+    sampling: Sampling | None = None
+    recommended_temperature: Positive | None = None
 
     @property
     def key(self) -> str:
@@ -212,6 +235,10 @@ class Entry:
                     yield f"status is 'unpublished' and {name} is given; release it or set {name} to null"
         elif self.weights is None:
             yield f"status is {self.status!r} and weights is null; give them or set it to 'unpublished'"
+        if self.sampling is not None and self.sampling.finite > self.sampling.drawn:
+            yield (
+                f"sampling.finite is {self.sampling.finite} of sampling.drawn {self.sampling.drawn}; measure it again"
+            )
         if self.weights and self.weights.revision is not None and self.weights.repo_id is None:
             yield "weights.revision is given and weights.repo_id is null; name the repository"
         if (self.published is None) == (self.published_reason is None):
