@@ -15,7 +15,7 @@ from flowzoo.errors import DataUnavailable
 from flowzoo.evaluation.measure import evaluate
 from flowzoo.evaluation.sampling import count_finite
 from flowzoo.manifest.schema import Entry
-from flowzoo.publishing.manifest_file import read_manifest, write_entry
+from flowzoo.manifest.write import read_manifest, write_entry
 from flowzoo.weights.load import load
 from tools.announce import ROOT
 
@@ -25,7 +25,7 @@ def completed(entry: Entry, data_root: Path | None) -> Entry:
     if entry.sampling is None:
         entry = dataclasses.replace(entry, sampling=count_finite(load(entry.key)))
     measured = entry.measured
-    if measured is None or measured.samples == 1 or measured.one_sample_bpd is not None:
+    if measured is None or measured.samples == 1 or entry.one_sample_bpd is not None:
         return entry
     try:
         found = evaluate(
@@ -34,7 +34,7 @@ def completed(entry: Entry, data_root: Path | None) -> Entry:
     except DataUnavailable as error:
         click.echo(f"{entry.key}: {error}", err=True)
         return entry
-    return dataclasses.replace(entry, measured=dataclasses.replace(measured, one_sample_bpd=found.bpd))
+    return dataclasses.replace(entry, one_sample_bpd=found.bpd)
 
 
 @click.command()

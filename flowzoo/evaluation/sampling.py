@@ -19,7 +19,7 @@ SHIPPING_COUNT = 10_000
 """Latents that a model that ships has to map to finite images, all of them, at temperature 1."""
 
 _BATCH = 50
-"""Latents drawn and mapped at a time. A constant, since it decides which numbers the generator gives to which latent."""
+"""Latents drawn and mapped at a time; a constant, since it decides which numbers each latent gets."""
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def check_shippable(name: str, sampling: Sampling | None) -> None:
     lost = sampling.drawn - sampling.finite
     if lost:
         raise IntegrityError(
-            f"{name} cannot ship: {lost:,} of {sampling.drawn:,} samples at temperature 1 are NaN or infinite, expected "
-            "none. Some coupling nearly loses a direction, which the inverse cannot give back: bound its scales, or "
-            "train with a smaller learning rate."
+            f"{name} cannot ship: {lost:,} of {sampling.drawn:,} samples at temperature 1 are NaN or infinite, "
+            "expected none. Some coupling nearly loses a direction, which the inverse cannot give back: bound its "
+            "scales, or train with a smaller learning rate."
         )

@@ -11,9 +11,10 @@ from flowzoo.manifest.typed_json import Rule
 
 __all__ = ["Data", "Entry", "Fingerprint", "Measured", "Sampling", "Training", "Weights"]
 
+NAME_PATTERN = r"[a-z0-9]+([-_.][a-z0-9]+)*"
 Name = Annotated[
     str,
-    Rule(pattern=r"[a-z0-9]+([-_.][a-z0-9]+)*", words="lower-case letters and digits, joined by - _ or ."),
+    Rule(pattern=NAME_PATTERN, words="lower-case letters and digits, joined by - _ or ."),
 ]
 Text = Annotated[str, Rule(pattern=r"[\s\S]*\S[\s\S]*", words="a text that is not empty")]
 Digest = Annotated[str, Rule(pattern=r"[0-9a-f]{64}", words="64 lower-case hexadecimal digits (SHA-256)")]
@@ -36,6 +37,9 @@ Count = Annotated[int, Rule(least=1, words="an integer of at least 1")]
 Seed = Annotated[int, Rule(least=0, words="an integer of at least 0")]
 Positive = Annotated[float, Rule(above=0, words="a number above 0")]
 NotNegative = Annotated[float, Rule(least=0, words="a number of at least 0")]
+MAX_TOLERANCE = 1e-3
+"""Bits per dimension: ten times what separates two machines; more would verify other weights."""
+MAX_SEED = 2**64 - 1
 StoredDtype = Literal["float64", "float32", "bfloat16", "float16"]
 
 
@@ -101,7 +105,6 @@ class Measured:
         reconstruction_exact: Images for which ``decode(encode(x)) == x`` held exactly, if it was tried.
         seconds: Wall-clock time of the measurement.
         hardware: What it was measured on.
-        one_sample_bpd: The same figure with one noise sample an image, where ``samples`` is larger.
     """
 
     bpd: NotNegative
@@ -117,7 +120,6 @@ class Measured:
     reconstruction_exact: Seed | None = None
     seconds: NotNegative | None = None
     hardware: Text | None = None
-    one_sample_bpd: NotNegative | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,14 +157,15 @@ class Training:
     """How the weights came to be, and what it cost.
 
     Attributes:
-        recipe: The training recipe as ``"package:path/inside/it.toml"``.
-        command: The command that repeats it.
+        recipe: The resolved recipe of each stage, by the name of the file that lies beside the weights.
+        command: The command that does with these recipes what was done.
         steps: Optimizer steps.
         hours: Wall-clock time.
         hardware: What it ran on.
         seed: Seed of the run.
         versions: Versions of what it ran with, by name.
         images: Training images seen, repetitions counted.
+        weights: Which weights of the run these are, such as its averaged ones at the best validation.
     """
 
     recipe: Text
@@ -173,6 +176,7 @@ class Training:
     seed: Seed
     versions: Mapping[str, str] = field(default_factory=dict)
     images: Count | None = None
+    weights: Text | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +202,7 @@ class Entry:
         fingerprint: What these weights give on four generated images, written by a flowzoo command only.
         training: Recipe and cost.
         note: What a user should know before using it, such as what its figure must not be compared with.
+        one_sample_bpd: The measured figure with one noise sample an image, where it is of several.
         sampling: How many of its samples are finite, counted by a flowzoo command only.
         recommended_temperature: Factor on the latents at which its samples look best.
     """
@@ -219,6 +224,7 @@ class Entry:
     fingerprint: Fingerprint | None = None
     training: Training | None = None
     note: Text | None = None
+    one_sample_bpd: NotNegative | None = None
     sampling: Sampling | None = None
     recommended_temperature: Positive | None = None
 
@@ -235,6 +241,7 @@ class Entry:
                     yield f"status is 'unpublished' and {name} is given; release it or set {name} to null"
         elif self.weights is None:
             yield f"status is {self.status!r} and weights is null; give them or set it to 'unpublished'"
+        yield from self._loopholes()
         if self.sampling is not None and self.sampling.finite > self.sampling.drawn:
             yield (
                 f"sampling.finite is {self.sampling.finite} of sampling.drawn {self.sampling.drawn}; measure it again"
@@ -244,8 +251,24 @@ class Entry:
         if (self.published is None) == (self.published_reason is None):
             yield "give exactly one of published and published_reason: a figure, or why there is none"
 
+    def _loopholes(self) -> Iterator[str]:
+        """Values under which anything would be verified."""
+        for name in ("measured", "fingerprint"):
+            part: Any = getattr(self, name)
+            if part is not None and part.tolerance > MAX_TOLERANCE:
+                yield f"{name}.tolerance is {part.tolerance:g}; expected at most {MAX_TOLERANCE:g} bits per dimension"
+        for name in ("measured", "training", "sampling"):
+            part = getattr(self, name)
+            if part is not None and part.seed > MAX_SEED:
+                yield f"{name}.seed is above 2^64 - 1, where it stands for another one; give a smaller one"
+
+
+_CEILING = {"properties": {"tolerance": {"maximum": MAX_TOLERANCE}}}
+_SEEDED = {"properties": {"seed": {"maximum": MAX_SEED}}}
 
 ENTRY_RULES: list[dict[str, Any]] = [
+    {"properties": {"measured": {"allOf": [_CEILING, _SEEDED]}, "fingerprint": _CEILING}},
+    {"properties": {"training": _SEEDED, "sampling": _SEEDED}},
     {
         "if": {"properties": {"status": {"const": "unpublished"}}},
         "then": {

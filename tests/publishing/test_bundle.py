@@ -93,7 +93,7 @@ def test_published_weights_stay_and_the_model_gets_a_new_version(
     entry = bundle_run(make_run(tmp_path / "first", 1), manifest)
     assert entry.weights is not None
     on_hub = dataclasses.replace(entry, weights=dataclasses.replace(entry.weights, revision="a" * 40))
-    from flowzoo.publishing.manifest_file import write_entry
+    from flowzoo.manifest.write import write_entry
 
     write_entry(manifest, on_hub)
     second = bundle_run(make_run(tmp_path / "second", 2), manifest)

@@ -20,7 +20,7 @@ from flowzoo.manifest.schema import Entry, Measured
 from flowzoo.publishing import Staged, check_before_upload, stage_run, upload, write_entry
 from flowzoo.publishing.card import check_model_card, model_card
 from flowzoo.publishing.describe import version_for
-from flowzoo.publishing.manifest_file import read_manifest
+from flowzoo.manifest.write import read_manifest
 from flowzoo.training.export import weights_metadata
 from flowzoo.training.run_dir import RunDir
 from flowzoo.weights.checkpoint import save_weights
