@@ -73,11 +73,18 @@ def evaluate(
     if explain:
         print_line(_explanation(name, options))
         return 0
+    return _evaluate_one(name, options, per_image, record=record, as_json=as_json)
+
+
+def _evaluate_one(
+    name: str, options: dict[str, Any], per_image: Path | None, *, record: bool, as_json: bool
+) -> int:
     from flowzoo.distributed import is_main_process
     from flowzoo.evaluation.measure import evaluate as run_evaluation
 
     if per_image is not None:
         _check_file(per_image)
+    path = None
     if record:
         note("`flowzoo eval NAME --record` is now `flowzoo publish NAME --record`; the old option will go.")
         found, path = record_figure(name, **options)
@@ -91,7 +98,7 @@ def evaluate(
         print_json(_as_dict(found))
     else:
         _show(found)
-    if record:
+    if path is not None:
         note(f"Recorded in {path}.")
         return 0
     return 0 if found.verdict.passed else 1

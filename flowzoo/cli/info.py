@@ -49,8 +49,8 @@ def info(name: str, stack: bool, bibtex: bool, as_json: bool) -> None:
 class _Subject:
     """The thing that a name on the command line turned out to be; only an architecture has no config.
 
-    ``create`` is the call that builds what bears the name, untrained, if there is one; ``described`` is all that a run or
-    a directory says of itself.
+    ``create`` is the call that builds what bears the name, untrained, if there is one; ``described`` is all that a run
+    or a directory says of itself.
     """
 
     name: str

@@ -244,6 +244,7 @@ def measure(
         bar.close()
     mean = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
     partial = total is not None and len(images) < total
+    noise = "variational" if flow.is_lower_bound else "uniform"
     return Evaluation(
         name=target.name,
         bpd=mean.value,
@@ -252,21 +253,14 @@ def measure(
         partial=partial,
         dataset=images.id,
         split=images.split,
-        dequantization="variational" if flow.is_lower_bound else "uniform",
+        dequantization=noise,
         is_lower_bound=flow.is_lower_bound,
         protocol=protocol,
         reconstruction=reconstruction,
         seconds=time.monotonic() - began,
         versions=versions(target.flow.architecture),
         hardware=str(environment(where.device)["hardware"]),
-        verdict=judge(
-            target.entry,
-            mean,
-            protocol,
-            images,
-            partial=partial,
-            dequantization="variational" if flow.is_lower_bound else "uniform",
-        ),
+        verdict=judge(target.entry, mean, protocol, images, partial=partial, dequantization=noise),
         per_image=found,
         dims=flow.dims,
     )

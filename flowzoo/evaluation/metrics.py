@@ -47,7 +47,7 @@ class Mean:
 
 
 def mean_and_stderr(values: Tensor) -> Mean:
-    """Mean and standard error of ``(N,)``, in float64, summed in the order of the items; NaN if any item is not finite."""
+    """Mean and standard error of ``(N,)``, in float64, summed in the order of the items; NaN if any is not finite."""
     values = values.double().cpu()
     count = values.numel()
     if not bool(values.isfinite().all()):

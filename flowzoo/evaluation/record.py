@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING
 
-from flowzoo.data.portable import is_own
+from flowzoo.data.portable import is_own, portable_id
 from flowzoo.errors import ManifestError
 from flowzoo.evaluation.verdict import TOLERANCE
 from flowzoo.manifest.read import Manifest, core_manifest_path
@@ -23,7 +23,7 @@ def measured_of(evaluation: Evaluation, entry: Entry) -> Measured:
     """A measurement in the manifest's form."""
     protocol = evaluation.protocol
     # One's own images are named without their directory, so that whoever has them says where they are.
-    where = f" --data {shlex.quote(entry.data.id)}" if is_own(entry.data.id) else ""
+    where = f" --data {shlex.quote(portable_id(entry.data.id))}" if is_own(entry.data.id) else ""
     command = f"flowzoo eval {entry.name}@{entry.version}{where}"
     audit = evaluation.reconstruction
     return Measured(
@@ -60,7 +60,8 @@ def record(
     Raises:
         ManifestError: The measurement is partial, or the file does not list the entry.
     """
-    if evaluation.partial or evaluation.dataset != entry.data.id or evaluation.split != entry.data.split:
+    same = portable_id(evaluation.dataset) == portable_id(entry.data.id)
+    if evaluation.partial or not same or evaluation.split != entry.data.split:
         raise ManifestError(
             f"{entry.key}: only a measurement over the whole {entry.data.split} split of {entry.data.id} is "
             "recorded; leave out --limit, --data and --split."

@@ -33,9 +33,10 @@ class Verdict:
     """The comparison with the manifest.
 
     Attributes:
-        state: ``verified``: within tolerance under the entry's protocol on the whole split; ``not
-            verified``: not within; ``not finite``: the figure is NaN or infinite; ``partial`` and ``other protocol``: not comparable; ``not recorded``:
-            the entry has no figure yet; ``no entry``: there is nothing to compare with.
+        state: ``verified``: within tolerance under the entry's protocol on the whole split; ``not verified``: not
+            within; ``not finite``: the figure is NaN or infinite; ``partial`` and ``other protocol``: not
+            comparable; ``not recorded``: the entry has no figure yet; ``no entry``: there is nothing to compare
+            with.
         reason: The state in words.
         manifest_bpd: The entry's figure.
         tolerance: The entry's tolerance.
@@ -81,7 +82,7 @@ def judge(
     if entry is None:
         return Verdict(state="not finite", reason=_NOT_FINITE)
     # A paper's figure is of the entry's images and of no others.
-    same_images = (portable_id(images.id), images.split) == (entry.data.id, entry.data.split)
+    same_images = (portable_id(images.id), images.split) == (portable_id(entry.data.id), entry.data.split)
     published = entry.published if same_images else None
     note = _published_note(entry, mean) if published else entry.published_reason
     if not same_images:
@@ -115,7 +116,7 @@ def _state(
     other = [
         f"{name} {found}, the entry's is {wanted}"
         for name, found, wanted in (
-            ("data set", portable_id(images.id), entry.data.id),
+            ("data set", portable_id(images.id), portable_id(entry.data.id)),
             ("split", images.split, entry.data.split),
             ("samples", protocol.samples, measured.samples),
             ("seed", protocol.seed, measured.seed),

@@ -103,5 +103,6 @@ def run_dataset(run: Path) -> str | None:
         return None
     from flowzoo.training.run_dir import RunDir
 
-    dataset = RunDir(run).recipe().data.dataset
+    recipe = RunDir(run).header().get("recipe") or {}
+    dataset = str((recipe.get("data") or {}).get("dataset", ""))
     return dataset if is_own(dataset) else None

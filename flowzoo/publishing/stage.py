@@ -176,9 +176,10 @@ def stage_entry(entry: Entry, directory: Path, hub: HubSettings, *, repo_id: str
 def _name_of(run: Path) -> str:
     """The name that a run or an export gives its model."""
     if (run / "run.json").is_file():
-        from flowzoo.training.run_dir import RunDir
+        from flowzoo.training.export import run_weights
+        from flowzoo.weights.checkpoint import read_metadata
 
-        return RunDir(run).recipe().name
+        return str(read_metadata(run_weights(run)).get("name", ""))
     return read_card(run / CARD_FILENAME).name
 
 

@@ -90,7 +90,7 @@ def test_a_figure_is_recorded_and_then_verified(manifest: Path) -> None:
     measured = find_entry(NAME).measured
     assert measured is not None
     assert measured.num_images == measured.reconstruction_exact == 20
-    assert measured.command == f"flowzoo eval {NAME}@1"
+    assert measured.command == f"flowzoo eval {NAME}@1 --data numpy:images.npy"
     assert measured.versions["torch"] == torch.__version__
     assert "flowzoo-glow" in measured.versions
     assert find_entry(NAME).fingerprint is not None
@@ -104,11 +104,12 @@ def test_a_figure_is_recorded_and_then_verified(manifest: Path) -> None:
 
 def test_what_is_not_the_entrys_protocol_is_not_verified(manifest: Path) -> None:
     call(NAME, "--record")
-    assert verdict(NAME, "--limit", "5") == (1, "partial")
+    assert verdict(NAME, "--limit", "5") == (0, "partial")
     assert verdict(NAME, "--seed", "1") == (1, "other protocol")
     assert verdict(NAME, "--samples", "2") == (1, "other protocol")
     assert verdict(NAME, "--dtype", "float64") == (1, "other protocol")
     assert verdict(NAME, "--split", "valid")[0] == 1
+    assert verdict(NAME, "--split", "valid", "--limit", "5") == (1, "other protocol")
 
 
 def change(path: Path, edit: Callable[[Entry], Entry]) -> None:
