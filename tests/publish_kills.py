@@ -29,7 +29,16 @@ from flowzoo.weights.checkpoint import save_weights
 from flowzoo.weights.fingerprint import take_fingerprint
 from tests.hub_server import HubServer
 
-EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree"}
+EVENTS = {
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "shutil.rmtree",
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 NAME, REPO = "nice-mnist", "org/nice-mnist"
 
@@ -110,7 +119,8 @@ def publish_on_hub(root: Path, run: str) -> None:
 
     manifest = root / "manifest" / "m.json"
     publish.main(
-        [str(root / run), "--repo", REPO, "--yes", "--manifest", str(manifest), "--json"], standalone_mode=False
+        [str(root / run), "--repo", REPO, "--yes", "--manifest", str(manifest), "--json"],
+        standalone_mode=False,
     )
 
 
@@ -131,7 +141,11 @@ def left(root: Path) -> list[str]:
     """Files that a finished publication should not leave."""
     stray = [str(path.relative_to(root)) for path in root.rglob(".partial-*")]
     weights = root / "project" / "flowzoo_nice" / "weights"
-    listed = {e.weights.filename for e in parse((root / "manifest" / "m.json").read_text(), "m").entries if e.weights}
+    listed = {
+        e.weights.filename
+        for e in parse((root / "manifest" / "m.json").read_text(), "m").entries
+        if e.weights
+    }
     return stray + [path.name for path in weights.glob("*.safetensors") if path.name not in listed]
 
 

@@ -219,7 +219,7 @@ def _check_file(path: Path) -> None:
     Raises:
         InputError: It cannot.
     """
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    folder = next(parent for parent in path.resolve().parents if parent.exists())
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise InputError(f"--per-image: {path} is a link or no ordinary file; name another.")
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

@@ -97,7 +97,9 @@ def test_published_weights_stay_and_the_model_gets_a_new_version(
 ) -> None:
     entry = publish_in_plugin(make_run(tmp_path / "first", 1), manifest)
     assert entry.weights is not None
-    on_hub = dataclasses.replace(entry, weights=dataclasses.replace(entry.weights, repo_id="org/nice", revision="a" * 40))
+    on_hub = dataclasses.replace(
+        entry, weights=dataclasses.replace(entry.weights, repo_id="org/nice", revision="a" * 40)
+    )
     from flowzoo.manifest.write import write_entry
 
     write_entry(manifest, on_hub)

@@ -17,10 +17,10 @@ from flowzoo.errors import InputError, IntegrityError, ManifestError, WeightsUna
 from flowzoo.flow import Flow
 from flowzoo.manifest.read import Manifest, dump, load_manifests
 from flowzoo.manifest.schema import Entry, Measured, Sampling
+from flowzoo.manifest.write import read_manifest
 from flowzoo.publishing import Staged, check_before_upload, stage_run, upload, write_entry
 from flowzoo.publishing.card import check_model_card, model_card
 from flowzoo.publishing.describe import version_for
-from flowzoo.manifest.write import read_manifest
 from flowzoo.training.export import weights_metadata
 from flowzoo.training.run_dir import RunDir
 from flowzoo.weights.checkpoint import save_weights

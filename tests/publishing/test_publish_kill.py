@@ -1,4 +1,4 @@
-"""Killed with SIGKILL before each of its file-system events, ``publish`` breaks nothing, and a second one repairs it."""
+"""Killed before each of its file-system events, ``publish`` breaks nothing, and a second one repairs it."""
 
 from __future__ import annotations
 
