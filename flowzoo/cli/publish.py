@@ -106,6 +106,8 @@ def publish(
         or (subject is None) != everything
     ):
         raise click.UsageError("Give RUN and one of --plugin, --repo ORG/NAME and --stage DIR; or --all.")
+    if options["yes"] and not everything and options["repo"] is None:
+        raise click.UsageError("--yes uploads: it goes with --repo ORG/NAME or --all.")
     if record:
         return _record(str(subject), options, as_json)
     run = None if subject is None else Path(subject)

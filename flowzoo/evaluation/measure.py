@@ -173,7 +173,7 @@ def _images(
 
 
 def protocol_of(target: Target, samples: int | None, seed: int | None, dtype: Dtype | None) -> Protocol:
-    """What is asked for; where nothing is, the manifest entry's protocol.
+    """The protocol that is asked for; where nothing is, that of the manifest entry.
 
     Raises:
         InputError: A value is impossible.

@@ -120,7 +120,7 @@ def _size(entry: Entry) -> str:
 
 def _usage(entry: Entry, revision: str | None) -> str:
     assert entry.weights is not None
-    pinned = f"hf:{entry.weights.repo_id}@{revision or '<40 hex digits of a commit>'}"
+    pinned = f"hf:{entry.weights.repo_id or 'ORG/NAME'}@{revision or '<40 hex digits of a commit>'}"
     shape = ", ".join(map(str, entry.config.get("image_shape", ())))
     return f"""## Usage
 

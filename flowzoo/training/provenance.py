@@ -21,7 +21,7 @@ STAGES = "stages.json"
 
 
 def write_origin(run: RunDir, source: Path) -> None:
-    """Writes into a new run what its first weights are: the stages of another run, or a file.
+    """Writes into a new run where its first weights come from: the stages of another run, or a file.
 
     Raises:
         CheckpointError: The disk refuses, or ``source`` is a directory without a run.
@@ -34,7 +34,7 @@ def write_origin(run: RunDir, source: Path) -> None:
 
 
 def run_stages(run: RunDir) -> list[dict[str, Any]]:
-    """What was done for a run's weights, oldest stage first.
+    """The stages of the training that led to a run's weights, oldest first.
 
     A stage has the resolved ``recipe`` (every field of the model's config, names of one's own images without their
     directories), ``steps``, ``images``, ``hours``, ``versions`` and ``environment``. One of which only the weights are

@@ -220,6 +220,16 @@ def test_every_stated_fact_of_the_protocol_is_compared(
     assert words.split(maxsplit=1)[0] in found["reason"]
 
 
+def test_publish_records_a_listed_models_figures(manifest: Path) -> None:
+    arguments = ["publish", NAME, "--record", "--samples", "2", "--json"]
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert result.exception is None, result.output
+    measured = find_entry(NAME).measured
+    assert measured is not None and measured.samples == 2
+    assert json.loads(result.stdout)["bpd"] == measured.bpd
+    assert verdict(NAME) == (0, "verified")
+
+
 @pytest.mark.parametrize(
     "edit",
     [
