@@ -67,7 +67,7 @@ def _remove_abandoned(path: Path) -> None:
     """Removes what killed processes left beside ``path``: whatever of that name nobody holds."""
     if not path.parent.is_dir():
         return
-    for left in path.parent.glob(f"{TEMPORARY}*-{path.name}"):
+    for left in path.parent.glob(f"{TEMPORARY}*-{path.name[:50]}"):
         if left.is_symlink() or not left.is_dir():
             continue
         descriptor = os.open(left, os.O_RDONLY)

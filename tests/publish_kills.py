@@ -114,7 +114,7 @@ def publish_in_plugin(root: Path, run: str) -> None:
 
 
 def publish_on_hub(root: Path, run: str) -> None:
-    """One publication on the server that FLOWZOO_HUB_ENDPOINT names."""
+    """One publication on the server that HF_ENDPOINT names."""
     from flowzoo.cli.publish import publish
 
     manifest = root / "manifest" / "m.json"
@@ -172,7 +172,8 @@ def main(directory: Path, kind: str) -> None:
     prepare(template, kind)
     with HubServer() as server:
         server.large = "never"
-        os.environ |= {"FLOWZOO_HUB_ENDPOINT": server.url, "HF_HUB_CACHE": str(directory / "cache")}
+        # The Hub itself and not a mirror, which is sent no token. The client reads it when it is first imported.
+        os.environ |= {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(directory / "cache")}
         os.environ |= {"HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
 
         def session(root: Path, kill_before: int | None) -> None:

@@ -11,10 +11,9 @@ from flowzoo.manifest.typed_json import Rule
 
 __all__ = ["Data", "Entry", "Fingerprint", "Measured", "Sampling", "Training", "Weights"]
 
-NAME_PATTERN = r"[a-z0-9]+([-_.][a-z0-9]+)*"
 Name = Annotated[
     str,
-    Rule(pattern=NAME_PATTERN, words="lower-case letters and digits, joined by - _ or ."),
+    Rule(pattern=r"[a-z0-9]+([-_.][a-z0-9]+)*", words="lower-case letters and digits, joined by - _ or ."),
 ]
 Text = Annotated[str, Rule(pattern=r"[\s\S]*\S[\s\S]*", words="a text that is not empty")]
 Digest = Annotated[str, Rule(pattern=r"[0-9a-f]{64}", words="64 lower-case hexadecimal digits (SHA-256)")]

@@ -76,7 +76,7 @@ def update_manifest(path: Path, change: Callable[[Manifest], Manifest]) -> None:
     read_manifest(path)
     with exclusive(path.parent):
         # Everyone who writes this file holds the lock, so that whatever lies here was left by a killed process.
-        for left in path.parent.glob(f"{TEMPORARY}*-{path.name}"):
+        for left in path.parent.glob(f"{TEMPORARY}*-{path.name[:50]}"):
             left.unlink(missing_ok=True)
         text = dump(change(read_manifest(path)))
         parse(text, str(path))

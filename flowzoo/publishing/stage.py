@@ -218,7 +218,9 @@ def _export(run: Path, directory: Path, name: str, dtype: Any) -> Unlisted:
         write_export(run, directory, source, read_metadata(source), name=name, dtype=dtype)
         return read_card(directory / CARD_FILENAME)
     if dtype is not None:
-        raise InputError(f"{run} is an export, whose weights are published as they are stored; leave out --dtype.")
+        raise InputError(
+            f"{run} is an export, whose weights are published as they are stored; leave out --dtype."
+        )
     card = read_card(run / CARD_FILENAME)
     shutil.copyfile(run / card.weights.filename, directory / WEIGHTS_FILENAME)
     card = dataclasses.replace(card, weights=dataclasses.replace(card.weights, filename=WEIGHTS_FILENAME))

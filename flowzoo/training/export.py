@@ -13,8 +13,9 @@ from flowzoo.atomic import TEMPORARY, write_text
 from flowzoo.config import config_hash, config_to_dict
 from flowzoo.data.portable import portable_id
 from flowzoo.directories import replaced_directory
-from flowzoo.errors import CheckpointError, InputError
-from flowzoo.manifest.schema import NAME_PATTERN
+from flowzoo.errors import CheckpointError, InputError, ManifestError
+from flowzoo.manifest.schema import Name
+from flowzoo.manifest.typed_json import read
 from flowzoo.training.provenance import commands, recipe_files, run_stages
 from flowzoo.training.run_dir import RunDir
 from flowzoo.weights.checkpoint import load_weights, read_metadata, save_weights
@@ -135,11 +136,10 @@ def check_name(name: str) -> str:
     Raises:
         InputError: It is not of the form that a manifest takes.
     """
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise InputError(
-            f"{name!r} cannot be a model's name; expected lower-case letters and digits joined by - _ or ."
-        )
-    return name
+    try:
+        return str(read(Name, name, "name"))
+    except ManifestError as error:
+        raise InputError(f"{name!r} cannot be a model's name: {error}") from error
 
 
 def _is_export(path: Path, name: str) -> bool:
