@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 import pytest
@@ -84,7 +86,7 @@ GLOW = Architecture(
 )
 
 
-def rendered(*entries: Entry, pictures: frozenset[str] = frozenset()) -> dict[str, str]:
+def rendered(*entries: Entry, pictures: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     return dict(render(Manifest(entries=entries), MARKERS, pictures, lambda _: GLOW))
 
 
@@ -140,9 +142,11 @@ def test_no_published_figure_means_its_reason_is_shown() -> None:
 
 def test_pictures_are_shown_if_and_only_if_they_are_there() -> None:
     without = rendered(entry())
-    both = rendered(entry(), pictures=frozenset({"glow-digits.png", "glow-digits-curve.png"}))
+    both = rendered(entry(), pictures={"glow-digits.png": "0.7", "glow-digits-curve.png": ""})
     assert "images/" not in without["README.md"] + without["docs/models/glow-digits.md"]
     assert "(docs/images/glow-digits.png)" in both["README.md"]
+    for page in (both["README.md"], both["docs/models/glow-digits.md"]):
+        assert "temperature 0.7" in page.lower(), "a grid that does not say its temperature says little"
     assert "(../images/glow-digits-curve.png)" in both["docs/models/glow-digits.md"]
 
 
@@ -154,7 +158,7 @@ def test_the_newest_release_stands_for_a_name() -> None:
 
 def test_a_readme_without_its_markers_is_refused() -> None:
     with pytest.raises(click.ClickException, match="models"):
-        render(Manifest(), "no markers", frozenset(), lambda _: GLOW)
+        render(Manifest(), "no markers", {}, lambda _: GLOW)
 
 
 @pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])

@@ -16,8 +16,8 @@ from flowzoo.config import config_hash, config_to_dict
 from flowzoo.data import get_dataset
 from flowzoo.factory import build_flow, resolve
 from flowzoo.manifest.schema import Data, Entry
+from flowzoo.manifest.write import read_manifest, write_entry
 from flowzoo.publishing.describe import NO_FIGURE
-from flowzoo.publishing.manifest_file import read_manifest, write_entry
 from flowzoo.registry import discover
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry
-from tools.cells import count, measured, megabytes, published, shape, table, versions
+from tools.cells import count, finite, measured, megabytes, one_sample, published, shape, table, versions
 
 GENERATED = "<!-- generated from weights_manifest.json by `make docs`; edit that, not this -->"
 
 
-def card(entry: Entry, architecture: Architecture, pictures: frozenset[str]) -> str:
+def card(entry: Entry, architecture: Architecture, pictures: Mapping[str, str]) -> str:
     """The page ``docs/models/NAME.md``.
 
     Args:
         entry: The model.
         architecture: What its plugin says: papers, of which those that the entry names are printed, and the
             number of parameters that the model's preset found tabulated.
-        pictures: Names of the files in ``docs/images``; ``NAME.png`` is the grid of samples and
-            ``NAME-curve.png`` the training curve.
+        pictures: Names of the files in ``docs/images``, each with the temperature that it states; ``NAME.png`` is the
+            grid of samples and ``NAME-curve.png`` the training curve.
     """
     sections = [
         [GENERATED, f"# {entry.name}", *_opening(entry)],
@@ -56,6 +56,8 @@ def _figures(entry: Entry) -> Iterator[str]:
     rows = []
     if entry.measured is not None:
         rows.append(("measured", measured(entry), _protocol(entry)))
+    if entry.one_sample_bpd is not None:
+        rows.append(("measured, one sample", one_sample(entry), "the same with one noise sample an image"))
     if entry.published is not None:
         source = f"{entry.published.source}; {entry.published.dataset}; {entry.published.protocol}"
         rows.append(("published", published(entry), source))
@@ -102,10 +104,18 @@ def _where(hardware: str | None, seconds: float | None) -> str:
     return "".join(parts + ([f" in {seconds:.0f} s"] if seconds is not None else []))
 
 
-def _samples(entry: Entry, pictures: frozenset[str]) -> Iterator[str]:
+def _samples(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
     if f"{entry.name}.png" in pictures:
         yield "## Samples"
         yield f"![Samples of {entry.name}](../images/{entry.name}.png)"
+        yield f"*Temperature {pictures[f'{entry.name}.png'] or 'not recorded'}, the first that were drawn.*"
+    if entry.sampling is not None:
+        recommended = entry.recommended_temperature
+        advice = f" Recommended temperature: {recommended:g}." if recommended is not None else ""
+        yield (
+            f"{finite(entry)} samples at temperature {entry.sampling.temperature:g} are finite in float32 (seed "
+            f"{entry.sampling.seed}).{advice}"
+        )
 
 
 def _model(entry: Entry, architecture: Architecture) -> Iterator[str]:
@@ -144,7 +154,7 @@ def _data(entry: Entry) -> Iterator[str]:
         yield f"SHA-256 of these images after preprocessing: `{entry.data.digest}`."
 
 
-def _training(entry: Entry, pictures: frozenset[str]) -> Iterator[str]:
+def _training(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
     curve = f"{entry.name}-curve.png"
     if entry.training is None and curve not in pictures:
         return
@@ -159,6 +169,8 @@ def _training(entry: Entry, pictures: frozenset[str]) -> Iterator[str]:
             ("cost", f"{cost.hours:.1f} hours on {cost.hardware}"),
             ("seed", str(cost.seed)),
         ]
+        if cost.weights:
+            rows.append(("weights", cost.weights))
         if cost.versions:
             rows.append(("versions", versions(cost.versions.items())))
         yield table(("training", ""), rows)

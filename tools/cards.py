@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
+from PIL import Image
 
 from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry, Manifest, parse
 from flowzoo.registry import get_architecture
 from tools.card import GENERATED, card
-from tools.cells import count, measured, published, shape, table
+from tools.cells import count, finite, measured, one_sample, published, shape, table
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES_A_ROW = 3
@@ -26,14 +27,14 @@ Architectures = Callable[[str], Architecture]
 
 
 def render(
-    manifest: Manifest, readme: str, pictures: frozenset[str], architectures: Architectures
+    manifest: Manifest, readme: str, pictures: Mapping[str, str], architectures: Architectures
 ) -> Mapping[str, str]:
     """Every generated file of the repository.
 
     Args:
         manifest: The models.
         readme: The README as it is; what lies between its markers is replaced.
-        pictures: Names of the files in ``docs/images``.
+        pictures: Names of the files in ``docs/images``, each with the temperature that it states.
         architectures: From an architecture's name to what its plugin says of it.
 
     Returns:
@@ -69,32 +70,37 @@ def _readme_models(trained: list[Entry], untrained: list[Entry]) -> str:
             entry.data.id,
             count(entry.num_params),
             measured(entry),
+            one_sample(entry),
             published(entry),
+            finite(entry),
         )
         for entry in trained
     ]
-    found = table(("model", "data", "parameters", "bits/dim, measured on test", "published"), rows)
+    headings = ("bits/dim, measured on test", "of one sample", "published", "finite samples")
+    found = table(("model", "data", "parameters", *headings), rows)
     return (
         f"\n{found}\n\n± is the standard error over the test images; ≤ marks a bound, under learned "
-        "dequantization. Protocols and sources of the\npublished figures are in each model's card. "
-        f"[docs/models.md](docs/models.md) lists these and {len(untrained)} configurations\n"
-        "that have no weights yet.\n\n"
+        "dequantization, of several noise\nsamples an image; beside it stands the figure of one. Finite samples are "
+        "counted at temperature 1. Protocols and sources of\nthe published figures are in each model's card. "
+        f"[docs/models.md](docs/models.md) lists these and {len(untrained)}\nconfigurations that have no weights "
+        "yet.\n\n"
     )
 
 
-def _readme_samples(trained: list[Entry], pictures: frozenset[str]) -> str:
+def _readme_samples(trained: list[Entry], pictures: Mapping[str, str]) -> str:
     shown = [entry.name for entry in trained if f"{entry.name}.png" in pictures]
     blocks = []
     for first in range(0, len(shown), PICTURES_A_ROW):
         names = shown[first : first + PICTURES_A_ROW]
         images = [f"![Samples of {name}](docs/images/{name}.png)" for name in names]
-        blocks.append(table([f"`{name}`" for name in names], [images]))
+        captions = [f"temperature {pictures[f'{name}.png'] or 'not recorded'}" for name in names]
+        blocks.append(table([f"`{name}`" for name in names], [images, captions]))
     return "".join(f"\n{block}\n" for block in blocks) + ("\n" if blocks else "")
 
 
 def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
     with_weights = table(
-        ("model", "architecture", "data", "images", "parameters", "measured", "published"),
+        ("model", "architecture", "data", "images", "parameters", "measured", "of one sample", "published"),
         [
             (
                 f"[`{entry.name}`](models/{entry.name}.md)",
@@ -103,6 +109,7 @@ def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
                 shape(entry),
                 count(entry.num_params),
                 measured(entry),
+                one_sample(entry),
                 published(entry),
             )
             for entry in trained
@@ -137,9 +144,15 @@ def expected(root: Path) -> Mapping[str, str]:
     """The generated files as they should be in the checkout at ``root``."""
     manifest_path = root / "weights_manifest.json"
     manifest = parse(manifest_path.read_text(encoding="utf-8"), manifest_path.name)
-    pictures = frozenset(path.name for path in (root / "docs/images").glob("*.png"))
+    pictures = {path.name: temperature(path) for path in sorted((root / "docs/images").glob("*.png"))}
     readme = (root / "README.md").read_text(encoding="utf-8")
     return render(manifest, readme, pictures, get_architecture)
+
+
+def temperature(picture: Path) -> str:
+    """The temperature that a grid of samples states; empty if it states none."""
+    with Image.open(picture) as found:
+        return str(found.info.get("temperature", ""))
 
 
 def differences(root: Path) -> list[str]:

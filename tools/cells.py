@@ -23,6 +23,19 @@ def measured(entry: Entry) -> str:
     return f"{bound}{entry.measured.bpd:.4f} ± {entry.measured.stderr:.4f}"
 
 
+def one_sample(entry: Entry) -> str:
+    """The figure with one noise sample an image; nothing where it is not known."""
+    if entry.measured is not None and entry.measured.samples == 1:
+        return f"{entry.measured.bpd:.4f}"
+    return NOTHING if entry.one_sample_bpd is None else f"{entry.one_sample_bpd:.4f}"
+
+
+def finite(entry: Entry) -> str:
+    """How many of the samples that were counted are finite."""
+    found = entry.sampling
+    return NOTHING if found is None else f"{found.finite:,} of {found.drawn:,}"
+
+
 def published(entry: Entry) -> str:
     """The published bits per dimension, as many digits as were published."""
     return NOTHING if entry.published is None else f"{entry.published.bpd:g}"

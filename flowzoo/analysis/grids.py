@@ -47,7 +47,13 @@ def grid(images: Tensor, columns: int | None = None, border: int = 2) -> Tensor:
 
 
 def save_grid(
-    images: Tensor, path: str | Path, *, columns: int | None = None, border: int = 2, scale: int | None = None
+    images: Tensor,
+    path: str | Path,
+    *,
+    columns: int | None = None,
+    border: int = 2,
+    scale: int | None = None,
+    temperature: float | None = None,
 ) -> None:
     """Writes a grid as PNG, atomically.
 
@@ -57,12 +63,14 @@ def save_grid(
         columns: Images in a row.
         border: Pixels between images.
         scale: Whole-number enlargement; None enlarges small images so that they can be seen.
+        temperature: Factor on the latents of the images, which the file then states as its text ``temperature``.
 
     Raises:
         InputError: The images cannot be shown.
         CheckpointError: The file cannot be written.
     """
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     canvas = grid(images, columns, border).numpy()
     scale = scale or max(1, 64 // max(images.shape[-2:]))
@@ -71,5 +79,8 @@ def save_grid(
         (picture.width * scale, picture.height * scale), resample=Image.Resampling.NEAREST
     )
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    facts = PngInfo()
+    if temperature is not None:
+        facts.add_text("temperature", f"{temperature:g}")
+    picture.save(buffer, "PNG", pnginfo=facts)
     write_chunks(Path(path), [buffer.getvalue()])

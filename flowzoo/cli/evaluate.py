@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowzoo.cli.output import fields, json_option, note, print_json, print_line, table
-from flowzoo.errors import DataUnavailable, FlowzooError, WeightsUnavailable
+from flowzoo.errors import DataUnavailable, FlowzooError, InputError, WeightsUnavailable
 
 if TYPE_CHECKING:
     from flowzoo.evaluation.measure import Evaluation, Protocol
@@ -39,7 +40,7 @@ RIGHT = ("images", "measured here", "in the manifest", "published")
     "--per-image", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV, one image a row."
 )
 @click.option("--explain", is_flag=True, help="Print protocol and formula instead of measuring.")
-@click.option("--record", is_flag=True, help="Write the result into the manifest as the measured figure.")
+@click.option("--record", is_flag=True, hidden=True, help="Deprecated: publish NAME --record.")
 @json_option
 def evaluate(
     name: str | None,
@@ -54,8 +55,9 @@ def evaluate(
     """Measure the bits per dimension of NAME: a model, a run's directory, or a path.
 
     Samples, seed and precision default to those of the model's manifest entry. Exit code 0: verified
-    (the manifest's figure within its tolerance), or nothing to verify against; 1: anything else. With
-    --all, models without data or weights are skipped; at least one must be verified.
+    (the manifest's figure within its tolerance), or nothing to verify against, or only a part asked for
+    with --limit; 1: anything else, a figure that is not finite included. With --all, models without data
+    or weights are skipped; at least one must be verified.
     """
     if (name is None) != everything:
         raise click.UsageError("Give a model, a run's directory or a path; or --all.")
@@ -71,14 +73,23 @@ def evaluate(
     if explain:
         print_line(_explanation(name, options))
         return 0
+    return _evaluate_one(name, options, per_image, record=record, as_json=as_json)
+
+
+def _evaluate_one(
+    name: str, options: dict[str, Any], per_image: Path | None, *, record: bool, as_json: bool
+) -> int:
     from flowzoo.distributed import is_main_process
     from flowzoo.evaluation.measure import evaluate as run_evaluation
 
+    if per_image is not None:
+        _check_file(per_image)
+    path = None
     if record:
-        from flowzoo.weights.load import find_entry
-
-        find_entry(name)  # Known before the measurement rather than after it.
-    found = run_evaluation(name, **options)
+        note("`flowzoo eval NAME --record` is now `flowzoo publish NAME --record`; the old option will go.")
+        found, path = record_figure(name, **options)
+    else:
+        found = run_evaluation(name, **options)
     if not is_main_process():
         return 0
     if per_image is not None:
@@ -87,8 +98,8 @@ def evaluate(
         print_json(_as_dict(found))
     else:
         _show(found)
-    if record:
-        note(f"Recorded in {_record(found, name)}.")
+    if path is not None:
+        note(f"Recorded in {path}.")
         return 0
     return 0 if found.verdict.passed else 1
 
@@ -182,15 +193,39 @@ def _as_dict(found: Evaluation) -> dict[str, Any]:
         for field in dataclasses.fields(found)
         if field.name not in ("per_image", "protocol", "reconstruction", "verdict")
     }
-    result["stderr"] = found.stderr if math.isfinite(found.stderr) else None
     result["images_per_s"] = found.images_per_s
     result["protocol"] = dataclasses.asdict(found.protocol)
     result["verdict"] = dataclasses.asdict(found.verdict)
     audit = found.reconstruction
     if audit is not None:
-        worst = audit.worst_latent if math.isfinite(audit.worst_latent) else None
-        result["reconstruction"] = {"exact": audit.exact, "count": audit.count, "worst_latent": worst}
-    return result
+        result["reconstruction"] = {
+            "exact": audit.exact,
+            "count": audit.count,
+            "worst_latent": audit.worst_latent,
+        }
+    return {key: _plain(value) for key, value in result.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: a figure that is not finite is null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _check_file(path: Path) -> None:
+    """Checks, before the measurement, that a file can be written; what is there stays if it is no ordinary file.
+
+    Raises:
+        InputError: It cannot.
+    """
+    folder = next(parent for parent in path.resolve().parents if parent.exists())
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(f"--per-image: {path} is a link or no ordinary file; name another.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(
+            f"--per-image: {path} cannot be written: {folder} is not a directory that may be written to."
+        )
 
 
 def _write_csv(found: Evaluation, path: Path) -> None:
@@ -205,9 +240,25 @@ def _write_csv(found: Evaluation, path: Path) -> None:
     note(f"Wrote {path}.")
 
 
-def _record(found: Evaluation, name: str) -> Path:
+def record_figure(name: str, **options: Any) -> tuple[Evaluation, Path]:
+    """Measures a listed model and writes the figure into the manifest.
+
+    Raises:
+        UnknownModel: No manifest lists it.
+        InputError: The name means a directory, or the figure is not finite.
+        ManifestError: The measurement is not of the whole split of the entry's data.
+    """
+    from flowzoo.distributed import is_main_process
+    from flowzoo.evaluation.measure import evaluate as run_evaluation
     from flowzoo.evaluation.record import record
+    from flowzoo.manifest.raw import core_manifest_path
     from flowzoo.weights.fingerprint import take_fingerprint
     from flowzoo.weights.load import find_entry, load
 
-    return record(found, find_entry(name), take_fingerprint(load(name)))
+    entry = find_entry(name)  # Known before the measurement rather than after it.
+    found = run_evaluation(name, **options)
+    if found.verdict.state in ("no entry", "not finite"):
+        raise InputError(f"{name}: nothing is recorded: {found.verdict.reason}.")
+    if not is_main_process():
+        return found, core_manifest_path()
+    return found, record(found, entry, take_fingerprint(load(name)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from flowzoo.errors import FlowzooError, UnknownModel, did_you_mean
 from flowzoo.factory import preset_names, resolve
 from flowzoo.manifest.read import Entry, Manifest, load_manifests
 from flowzoo.registry import get_architecture, get_plugin, plugin_names
+from flowzoo.weights.hub import hub_settings
 
 _COUNTS = ("num_params", "size", "num_images", "reconstruction_exact", "steps", "count")
 _NOTHING: tuple[Any, ...] = (None, "", {}, [], ())
@@ -26,8 +28,8 @@ _NOTHING: tuple[Any, ...] = (None, "", {}, [], ())
 @click.option("--bibtex", is_flag=True, help="Print the papers as BibTeX, and nothing else.")
 @json_option
 def info(name: str, stack: bool, bibtex: bool, as_json: bool) -> None:
-    """Show everything about NAME: a model (glow-mnist, glow-mnist@1), a preset, or an architecture."""
-    subject = _subject(name)
+    """Show everything about NAME: a model (glow-mnist, glow-mnist@1), a preset, an architecture, a run or a path."""
+    subject = _external(name) or _subject(name)
     if bibtex:
         for citation in subject.citations:
             print_line(citation.bibtex())
@@ -45,9 +47,10 @@ def info(name: str, stack: bool, bibtex: bool, as_json: bool) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Subject:
-    """What a name on the command line turned out to be; only an architecture has no config.
+    """The thing that a name on the command line turned out to be; only an architecture has no config.
 
-    ``create`` is the call that builds what bears the name, untrained, if there is one.
+    ``create`` is the call that builds what bears the name, untrained, if there is one; ``described`` is all that a run
+    or a directory says of itself.
     """
 
     name: str
@@ -59,6 +62,7 @@ class _Subject:
     config: Mapping[str, Any] | None = None
     source: str = ""
     create: str | None = None
+    described: Mapping[str, Any] | None = None
 
     @property
     def citations(self) -> tuple[Citation, ...]:
@@ -73,6 +77,8 @@ class _Subject:
         if self.entry is not None:
             facts |= {**asdict(self.entry), "listed_by": self.source}
             facts["load"] = f'flowzoo.load("{self.name}")' if self.entry.weights else None
+        elif self.described is not None:
+            facts |= self.described
         elif self.preset is not None:
             facts |= {
                 "summary": self.preset.summary,
@@ -99,6 +105,48 @@ class _Subject:
             }
         facts["papers"] = [asdict(citation) for citation in self.citations]
         return facts
+
+
+def _external(name: str) -> _Subject | None:
+    """A run, or weights that no manifest lists: what ``eval`` takes beside a model's name; None for any other name.
+
+    Raises:
+        FlowzooError: It is there and cannot be read.
+    """
+    path = Path(name.removeprefix("path:"))
+    run, card = (path / "run.json").is_file(), (path / "flowzoo.json").is_file()
+    if not (run or card or name.startswith(("hf:", "path:"))):
+        return None
+    from flowzoo.evaluation.trained_model import check_unambiguous
+
+    check_unambiguous(name, path)
+    kind, described = ("run", _run_facts(path)) if run else ("exported model", _card_facts(name, card, path))
+    architecture = str(described.get("architecture", ""))
+    return _Subject(
+        name=name,
+        kind=kind,
+        architecture=_usable(architecture),
+        architecture_name=architecture if architecture in plugin_names() else "",
+        config=described.get("config"),
+        described=described,
+    )
+
+
+def _run_facts(path: Path) -> dict[str, Any]:
+    from flowzoo.training.export import run_summary
+    from flowzoo.training.run_dir import RunDir
+
+    header = RunDir(path).header()
+    facts = {key: header.get(key) for key in ("architecture", "config", "parameters", "started")}
+    return facts | run_summary(path)
+
+
+def _card_facts(name: str, here: bool, path: Path) -> dict[str, Any]:
+    from flowzoo.weights.external import locate_unlisted, read_card
+
+    card = read_card(path / "flowzoo.json") if here else locate_unlisted(name, hub_settings())[0]
+    facts = asdict(card)
+    return {"model": facts.pop("name"), **facts.pop("details"), **facts}
 
 
 def _subject(name: str) -> _Subject:

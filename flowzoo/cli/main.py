@@ -27,18 +27,21 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "cache": ("weights:cache", "List, check or remove downloaded weights."),
     "train": ("train:train", "Train a model, or resume a run."),
     "runs": ("train:runs", "Show training runs."),
-    "export": ("train:export", "Write a run's best weights as a directory that loads."),
+    "export": ("export:export", "Write a run's best weights as a directory that loads."),
     "data": ("data:data", "Show the data sets, where they are looked for, and how to get them."),
     "plugins": ("plugins:plugins", "Show the installed architectures and their states, or check one."),
     "manifest": ("manifest:manifest", "Check a weights manifest."),
     "convert": ("convert:convert", "Import a checkpoint of another implementation."),
-    "publish": ("publish:publish", "Publish a run's weights on the Hugging Face Hub."),
-    "bundle": ("bundle:bundle", "Ship a run's weights inside its plugin."),
+    "publish": ("publish:publish", "Publish a run's weights: in its plugin, or on the Hugging Face Hub."),
+    "bundle": ("publish:bundle", "Deprecated: publish --plugin."),
 }
 """Every command: where it is, as ``"module:object"`` in ``flowzoo.cli``, and its line in ``--help``.
 
 The line is here so that help imports none of them.
 """
+
+HIDDEN = frozenset({"bundle"})
+"""Names that still work and are not shown any more."""
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
@@ -50,7 +53,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the table's order."""
-        return list(COMMANDS)
+        return [name for name in COMMANDS if name not in HIDDEN]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports and returns a command."""
@@ -72,7 +75,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the table of commands without importing any."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command. A reader that has gone away (``| head``) is no error of ours."""

@@ -1,4 +1,4 @@
-"""``flowzoo publish``: weights, model card and manifest entry in one command; dry run unless ``--yes``."""
+"""``flowzoo publish``: weights, card and manifest entry of a run: in its plugin, in a directory, or on the Hub."""
 
 from __future__ import annotations
 
@@ -8,30 +8,74 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowzoo.cli.output import json_option, note, print_json, table
+from flowzoo.cli.output import json_option, note, print_json, print_line, table
 from flowzoo.errors import IntegrityError
 from flowzoo.manifest.read import core_manifest_path
 from flowzoo.weights.hub import HubSettings, hub_settings
 
 if TYPE_CHECKING:
+    from flowzoo.manifest.schema import Entry
     from flowzoo.publishing import Staged
+
+_DTYPE = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="How the weights are stored; what is measured is what was stored.",
+)
+_SHARED = (
+    click.option("--name", help="The model's name in the manifest [the recipe's]."),
+    click.option("--note", help="What a user should know before using it [that of the entry it replaces]."),
+    click.option(
+        "--temperature",
+        type=click.FloatRange(0, min_open=True),
+        help="Recommended factor on the latents, of the card's samples too [that of the entry it replaces].",
+    ),
+    click.option(
+        "--license", "license_id", default="Apache-2.0", show_default=True, help="Of the weights, SPDX."
+    ),
+    click.option(
+        "--samples",
+        type=click.IntRange(1),
+        help="Noise samples an image of the measured figure: a tighter bound, as many times the work to verify "
+        "[those of the entry it replaces, else 1].",
+    ),
+    click.option("--data", "dataset", help="The data set on this machine [the run's]."),
+    click.option("--data-root", type=click.Path(path_type=Path), help="Where data sets are [$FLOWZOO_DATA]."),
+    click.option(
+        "--manifest",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="The manifest that the entry goes into [the plugin's; flowzoo's own for its plugins].",
+    ),
+    _DTYPE,
+    json_option,
+)
+
+
+def _shared(command: Any) -> Any:
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
 
 
 @click.command()
-@click.argument("run", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("subject", metavar="[RUN]", required=False)
+@click.option(
+    "--plugin", is_flag=True, help="Put the weights into the plugin that builds the model, in a checkout."
+)
+@click.option("--repo", metavar="ORG/NAME", help="The repository on the Hub that the model becomes.")
 @click.option(
     "--all", "everything", is_flag=True, help="Every model of the manifest that is not on the Hub yet."
 )
-@click.option("--repo", metavar="ORG/NAME", help="The repository that the run's model becomes.")
+@click.option(
+    "--record", is_flag=True, help="RUN is a listed model's name: measure it and write its figures."
+)
 @click.option(
     "--org",
     default="flowzoo",
     show_default=True,
-    help="With --all: whose the repositories are; named as the models.",
-)
-@click.option("--name", help="The model's name in the manifest [the recipe's].")
-@click.option(
-    "--license", "license_id", default="Apache-2.0", show_default=True, help="Of the weights, SPDX."
+    help="With --all: whose the repositories are that no entry names; named as the models.",
 )
 @click.option(
     "--yes", is_flag=True, help="Upload and write the manifest; without it nothing leaves this machine."
@@ -40,65 +84,153 @@ if TYPE_CHECKING:
 @click.option(
     "--stage",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the files to upload are put together [RUN/publish].",
+    help="Where the files to upload are put together: missing, empty or an earlier stage [RUN/publish].",
 )
-@click.option(
-    "--manifest",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The manifest that the entry goes into [flowzoo's own].",
-)
-@click.option("--data-root", type=click.Path(path_type=Path), help="Where data sets are [$FLOWZOO_DATA].")
 @click.option("--endpoint", help="Another Hub [FLOWZOO_HUB_ENDPOINT].")
-@json_option
+@_shared
 def publish(
-    run: Path | None,
-    everything: bool,
-    repo: str | None,
-    org: str,
-    stage: Path | None,
-    manifest: Path | None,
-    endpoint: str | None,
-    yes: bool,
-    private: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Publish the best weights of RUN on the Hugging Face Hub, as --repo.
+    subject: str | None, plugin: bool, everything: bool, record: bool, as_json: bool, **options: Any
+) -> int:
+    """Publish the best weights of RUN, a training run or an exported directory.
 
-    Exports the averaged weights, measures them on the whole test split, takes their fingerprint, writes a
-    model card with samples, checks everything, uploads it in one commit, and writes the manifest entry with
-    the commit's revision. Without --yes it stops before uploading. With --all, every model of the manifest
-    whose revision is null is published, in the repository it names or one of --org.
+    Exports the averaged weights, draws 10,000 samples that must all be finite, measures bits per dimension on the whole
+    test split, takes the fingerprint, and writes a model card and the recipes of the training. --plugin puts weights
+    and manifest entry into the plugin's checkout. --repo uploads to the Hub in one commit and writes the entry with it;
+    without --yes it stops before uploading. --stage alone writes the directory. --all uploads every model of the
+    manifest whose revision is null.
     """
-    if everything in (run is not None, repo is not None):
-        raise click.UsageError("Give RUN and --repo ORG/NAME; or --all.")
-    hub = hub_settings(endpoint=endpoint)
-    path = manifest or core_manifest_path()
-    if run is not None:
-        from flowzoo.publishing import stage_run
+    targets = [plugin, options["repo"] is not None, everything, record]
+    if (
+        sum(targets) > 1
+        or (sum(targets) == 0 and options["stage"] is None)
+        or (subject is None) != everything
+    ):
+        raise click.UsageError("Give RUN and one of --plugin, --repo ORG/NAME and --stage DIR; or --all.")
+    if options["yes"] and not everything and options["repo"] is None:
+        raise click.UsageError("--yes uploads: it goes with --repo ORG/NAME or --all.")
+    if record:
+        return _record(str(subject), options, as_json)
+    run = None if subject is None else Path(subject)
+    if run is not None and not run.is_dir():
+        raise click.UsageError(f"RUN: {subject!r} is no directory; give a training run or an exported model.")
+    if plugin:
+        _into_plugin(run, options, as_json)
+        return 0
+    return _to_hub(run, options, as_json)
 
-        staged = [stage_run(run, stage or run / "publish", path, repo_id=str(repo), **options)]
+
+@click.command(hidden=True)
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_shared
+def bundle(run: Path, as_json: bool, **options: Any) -> None:
+    """Deprecated: the same as publish RUN --plugin."""
+    note("`flowzoo bundle RUN` is now `flowzoo publish RUN --plugin`; the old name will go.")
+    _into_plugin(run, options, as_json)
+
+
+def _run_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that describe the model."""
+    import torch
+
+    keys = ("name", "note", "temperature", "license_id", "samples", "dataset", "data_root")
+    dtype = None if options["dtype"] == "float32" else getattr(torch, options["dtype"])
+    return {key: options[key] for key in keys} | {"dtype": dtype}
+
+
+def _into_plugin(run: Path | None, options: dict[str, Any], as_json: bool) -> None:
+    from flowzoo.publishing.plugin_package import publish_in_plugin
+
+    assert run is not None
+    entry = publish_in_plugin(run, options["manifest"], **_run_options(options))
+    if as_json:
+        print_json(dataclasses.asdict(entry))
+        return
+    assert entry.weights is not None
+    assert entry.measured is not None
+    assert entry.sampling is not None
+    row = (
+        entry.key,
+        f"{entry.measured.bpd:.4f}",
+        f"{entry.measured.stderr:.4f}",
+        f"{entry.sampling.finite} of {entry.sampling.drawn}",
+        entry.weights.size,
+        entry.weights.filename,
+    )
+    headers = ("model", "bpd", "stderr", "finite samples", "bytes", "file")
+    table(headers, [row], right=("bpd", "stderr", "finite samples", "bytes"))
+
+
+def _record(name: str, options: dict[str, Any], as_json: bool) -> int:
+    from flowzoo.cli.evaluate import record_figure
+
+    found, path = record_figure(name, samples=options["samples"], data_root=options["data_root"])
+    if as_json:
+        print_json({"name": name, "bpd": found.bpd, "stderr": found.stderr, "manifest": str(path)})
     else:
-        staged = _stage_all(path, org, stage or Path("publish"), hub)
-    results = [_publish(one, path, hub, yes=yes, private=private) for one in staged]
+        print_line(f"{name}: {found.bpd:.6f} ± {found.stderr:.4f} bits/dim")
+    note(f"Recorded in {path}.")
+    return 0
+
+
+def _to_hub(run: Path | None, options: dict[str, Any], as_json: bool) -> int:
+    """Stages, checks and, with --yes, uploads; a model that fails takes no other down."""
+    hub = hub_settings(endpoint=options["endpoint"])
+    stage = options["stage"]
+    results, failures = [], []
+    if run is not None:
+        path = options["manifest"] or _manifest_of(run)
+        staged = _stage_run(run, stage or run / "publish", path, options)
+        results.append(_publish(staged, path, hub, yes=options["yes"], private=options["private"]))
+    else:
+        path = options["manifest"] or core_manifest_path()
+        for entry in _waiting(path):
+            try:
+                staged = _stage_entry(entry, (stage or Path("publish")) / entry.key, options["org"], hub)
+                results.append(_publish(staged, path, hub, yes=options["yes"], private=options["private"]))
+            except IntegrityError as error:
+                failures.append(error)
+                note(f"{entry.key} is not published: {error}")
     _show(results, as_json)
-    if not yes:
+    if not options["yes"]:
         note(
             "Dry run: nothing was uploaded and no manifest was written. Read README.md there, then add --yes."
         )
+    return failures[0].exit_code if failures else 0
 
 
-def _stage_all(path: Path, org: str, directory: Path, hub: HubSettings) -> list[Staged]:
-    from flowzoo.publishing import stage_entry
-    from flowzoo.publishing.manifest_file import read_manifest
+def _manifest_of(run: Path) -> Path:
+    """The manifest that a run's model belongs in."""
+    from flowzoo.publishing.plugin_package import manifest_for
+    from flowzoo.weights.checkpoint import read_metadata
+    from flowzoo.weights.external import CARD_FILENAME, read_card
+
+    if (run / "run.json").is_file():
+        from flowzoo.training.export import run_weights
+
+        return manifest_for(str(read_metadata(run_weights(run)).get("architecture", "")))
+    return manifest_for(read_card(run / CARD_FILENAME).architecture)
+
+
+def _stage_run(run: Path, directory: Path, path: Path, options: dict[str, Any]) -> Staged:
+    from flowzoo.publishing import stage_run
+
+    return stage_run(run, directory, path, repo_id=options["repo"], **_run_options(options))
+
+
+def _waiting(path: Path) -> list[Entry]:
+    from flowzoo.manifest.write import read_manifest
 
     waiting = [e for e in read_manifest(path).entries if e.weights is not None and e.weights.revision is None]
     if not waiting:
         note(f"{path} lists no model with weights whose revision is null; there is nothing to publish.")
-    return [
-        stage_entry(e, directory / e.key, hub, repo_id=(e.weights and e.weights.repo_id) or f"{org}/{e.name}")
-        for e in waiting
-    ]
+    return waiting
+
+
+def _stage_entry(entry: Entry, directory: Path, org: str, hub: HubSettings) -> Staged:
+    from flowzoo.publishing import stage_entry
+
+    repo_id = (entry.weights and entry.weights.repo_id) or f"{org}/{entry.name}"
+    return stage_entry(entry, directory, hub, repo_id=repo_id)
 
 
 def _publish(staged: Staged, path: Path, hub: HubSettings, *, yes: bool, private: bool) -> dict[str, Any]:

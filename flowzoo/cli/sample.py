@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from flowzoo.cli.output import print_line
+from flowzoo.cli.output import note, print_line
 
 
 @click.command()
 @click.argument("name")
 @click.option("-n", "count", type=click.IntRange(1), default=64, show_default=True, help="How many images.")
 @click.option(
-    "--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Factor on the latent."
+    "--temperature",
+    type=click.FloatRange(0),
+    help="Factor on the latents [what the model recommends, else 1]; the grid states it.",
 )
 @click.option(
     "-o",
@@ -32,7 +35,7 @@ from flowzoo.cli.output import print_line
 def sample(
     name: str,
     count: int,
-    temperature: float,
+    temperature: float | None,
     out: Path,
     seed: int,
     columns: int | None,
@@ -52,8 +55,28 @@ def sample(
 
     target = find_device(device)
     flow = find_target(name).flow.to(target)
+    temperature = _temperature(temperature, flow.card)
     # The latents are drawn on the CPU, so that a seed gives the same images on every device.
     generator = torch.Generator().manual_seed(seed)
     images = flow.sample(count, temperature=temperature, generator=generator, batch_size=batch_size)
-    save_grid(images, out, columns=columns)
+    save_grid(images, out, columns=columns, temperature=temperature)
     print_line(str(out))
+
+
+def _temperature(asked: float | None, card: Any) -> float:
+    """The temperature that was asked for, else the one that the model recommends; said on stderr."""
+    if asked is not None:
+        found, why = asked, "as asked for"
+    elif (recommended := _recommended(card)) is not None:
+        found, why = recommended, "which the model recommends"
+    else:
+        found, why = 1.0, "the model's own density"
+    note(f"Temperature {found:g}, {why}.")
+    return found
+
+
+def _recommended(card: Any) -> float | None:
+    """The temperature that a manifest entry or a ``flowzoo.json`` recommends, if it is one."""
+    details = getattr(card, "details", {})
+    found = getattr(card, "recommended_temperature", None) or details.get("recommended_temperature")
+    return float(found) if isinstance(found, int | float) and 0 < found < 100 else None

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from flowzoo.cli.output import fields, json_option, note, print_json, print_line, table
-from flowzoo.cli.toml import toml_lines
+from flowzoo.training.toml_text import toml_lines
 
 
 @click.command()
@@ -107,29 +107,6 @@ def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
         print_line(line)
     print_line()
     fields((key, f"{value:,}" if isinstance(value, int) else value) for key, value in plan.items())
-
-
-@click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The directory."
-)
-@click.option("--which", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="How the weights are stored.",
-)
-def export(run: Path, out: Path, which: Any, dtype: str) -> None:
-    """Write the averaged weights of RUN as a directory that flowzoo.load("path:DIR") reads."""
-    import torch
-
-    from flowzoo.training.export import export_weights
-
-    stored = None if dtype == "float32" else getattr(torch, dtype)
-    print_line(str(export_weights(run, out, which=which, dtype=stored)))
 
 
 @click.command()

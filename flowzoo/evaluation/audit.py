@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """What the audit found.
+    """The findings of the audit.
 
     Attributes:
         exact: Images with ``decode(encode(x)) == x`` in every pixel (low bits dropped if n_bits < 8).

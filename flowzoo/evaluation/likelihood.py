@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Likelihoods:
-    """What each image got.
+    """The log-likelihood of each image.
 
     Attributes:
         indices: int64 ``(N,)``, positions in the split, ascending, each once.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from flowzoo.data import get_dataset
+from flowzoo.data.portable import is_own
 from flowzoo.distributed import World, world
-from flowzoo.errors import InputError
+from flowzoo.errors import DataUnavailable, InputError
 from flowzoo.evaluation.audit import Reconstruction, ReconstructionAudit
 from flowzoo.evaluation.environment import environment, versions
 from flowzoo.evaluation.likelihood import Likelihoods, likelihoods
@@ -18,6 +19,7 @@ from flowzoo.evaluation.metrics import mean_and_stderr, nats_to_bpd
 from flowzoo.evaluation.progress import Bar
 from flowzoo.evaluation.trained_model import Target, find_target
 from flowzoo.evaluation.verdict import Verdict, judge
+from flowzoo.manifest.schema import MAX_SEED
 
 if TYPE_CHECKING:
     import os
@@ -158,12 +160,20 @@ def _images(
         raise InputError(f"{target.name}: nothing says what data it is for; give --data ID (flowzoo data).")
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; expected at least 1 image.")
-    images = get_dataset(identifier).load(split or target.split, root)
+    try:
+        images = get_dataset(identifier).load(split or target.split, root)
+    except DataUnavailable as error:
+        if dataset is not None or not is_own(identifier):
+            raise
+        raise DataUnavailable(
+            f"{target.name} was measured on somebody's own images, {identifier}, which are not here: {error} "
+            "Say where they are with --data folder:DIR?size=N or --data numpy:FILE.npy."
+        ) from error
     return (images if limit is None else images.take(limit)), len(images)
 
 
 def protocol_of(target: Target, samples: int | None, seed: int | None, dtype: Dtype | None) -> Protocol:
-    """What is asked for; where nothing is, the manifest entry's protocol.
+    """The protocol that is asked for; where nothing is, that of the manifest entry.
 
     Raises:
         InputError: A value is impossible.
@@ -176,8 +186,10 @@ def protocol_of(target: Target, samples: int | None, seed: int | None, dtype: Dt
         seed=base.seed if seed is None else seed,
         dtype=base.dtype if dtype is None else dtype,
     )
-    if found.samples < 1 or found.seed < 0:
-        raise InputError(f"samples is {found.samples} and seed {found.seed}; expected >= 1 and >= 0.")
+    if found.samples < 1 or not 0 <= found.seed <= MAX_SEED:
+        raise InputError(
+            f"samples is {found.samples} and seed {found.seed}; expected at least 1, and 0 to 2^64 - 1."
+        )
     return found
 
 
@@ -232,6 +244,7 @@ def measure(
         bar.close()
     mean = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
     partial = total is not None and len(images) < total
+    noise = "variational" if flow.is_lower_bound else "uniform"
     return Evaluation(
         name=target.name,
         bpd=mean.value,
@@ -240,14 +253,14 @@ def measure(
         partial=partial,
         dataset=images.id,
         split=images.split,
-        dequantization="variational" if flow.is_lower_bound else "uniform",
+        dequantization=noise,
         is_lower_bound=flow.is_lower_bound,
         protocol=protocol,
         reconstruction=reconstruction,
         seconds=time.monotonic() - began,
         versions=versions(target.flow.architecture),
         hardware=str(environment(where.device)["hardware"]),
-        verdict=judge(target.entry, mean, protocol, images, partial=partial),
+        verdict=judge(target.entry, mean, protocol, images, partial=partial, dequantization=noise),
         per_image=found,
         dims=flow.dims,
     )

@@ -47,13 +47,15 @@ class Mean:
 
 
 def mean_and_stderr(values: Tensor) -> Mean:
-    """Mean and standard error of ``(N,)``, in float64, summed in the order of the items."""
+    """Mean and standard error of ``(N,)``, in float64, summed in the order of the items; NaN if any is not finite."""
     values = values.double().cpu()
     count = values.numel()
+    if not bool(values.isfinite().all()):
+        return Mean(float("nan"), float("nan"), count)
     mean = math.fsum(values.tolist()) / count
     if count < 2:
         return Mean(mean, float("nan"), count)
-    variance = math.fsum((v - mean) ** 2 for v in values.tolist()) / (count - 1)
+    variance = math.fsum((v - mean) * (v - mean) for v in values.tolist()) / (count - 1)
     return Mean(mean, math.sqrt(variance / count), count)
 
 

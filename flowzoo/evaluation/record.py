@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import TYPE_CHECKING
 
-from flowzoo.atomic import write_text
+from flowzoo.data.portable import is_own, portable_id
 from flowzoo.errors import ManifestError
 from flowzoo.evaluation.verdict import TOLERANCE
-from flowzoo.manifest.read import core_manifest_path, dump, parse
+from flowzoo.manifest.read import Manifest, core_manifest_path
 from flowzoo.manifest.schema import Entry, Fingerprint, Measured
+from flowzoo.manifest.write import update_manifest, with_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 def measured_of(evaluation: Evaluation, entry: Entry) -> Measured:
     """A measurement in the manifest's form."""
     protocol = evaluation.protocol
-    command = f"flowzoo eval {entry.name}@{entry.version}"
+    # One's own images are named without their directory, so that whoever has them says where they are.
+    where = f" --data {shlex.quote(portable_id(entry.data.id))}" if is_own(entry.data.id) else ""
+    command = f"flowzoo eval {entry.name}@{entry.version}{where}"
     audit = evaluation.reconstruction
     return Measured(
         bpd=evaluation.bpd,
@@ -56,23 +60,21 @@ def record(
     Raises:
         ManifestError: The measurement is partial, or the file does not list the entry.
     """
-    if evaluation.partial or evaluation.dataset != entry.data.id or evaluation.split != entry.data.split:
+    same = portable_id(evaluation.dataset) == portable_id(entry.data.id)
+    if evaluation.partial or not same or evaluation.split != entry.data.split:
         raise ManifestError(
             f"{entry.key}: only a measurement over the whole {entry.data.split} split of {entry.data.id} is "
             "recorded; leave out --limit, --data and --split."
         )
     path = path or core_manifest_path()
-    manifest = parse(path.read_text(encoding="utf-8"), str(path))
-    if all(old.key != entry.key for old in manifest.entries):
-        raise ManifestError(f"{path} does not list {entry.key}; add the entry first, then record.")
     measured = measured_of(evaluation, entry)
-    entries = tuple(
-        dataclasses.replace(old, measured=measured, fingerprint=old.fingerprint or fingerprint)
-        if old.key == entry.key
-        else old
-        for old in manifest.entries
-    )
-    text = dump(dataclasses.replace(manifest, entries=entries))
-    parse(text, str(path))
-    write_text(path, text)
+
+    def change(manifest: Manifest) -> Manifest:
+        old = next((old for old in manifest.entries if old.key == entry.key), None)
+        if old is None:
+            raise ManifestError(f"{path} does not list {entry.key}; add the entry first, then record.")
+        renewed = dataclasses.replace(old, measured=measured, fingerprint=old.fingerprint or fingerprint)
+        return with_entry(manifest, renewed)
+
+    update_manifest(path, change)
     return path

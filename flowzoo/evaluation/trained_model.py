@@ -1,4 +1,4 @@
-"""What ``eval`` and ``sample`` take: a manifest's name, a run's directory, or a path."""
+"""Models that ``eval``, ``sample`` and ``info`` take: by a manifest's name, a run's directory, or a path."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def find_target(name: str) -> Target:
         FlowzooError: It is nowhere, or not sound.
     """
     path = Path(name.removeprefix("path:"))
+    check_unambiguous(name, path)
     if (path / "run.json").is_file():
         return _run_target(name, path)
     if (path / "flowzoo.json").is_file() and not name.startswith("path:"):
@@ -66,6 +67,31 @@ def find_target(name: str) -> Target:
         )
     details = getattr(flow.card, "details", {})
     return Target(name=name, flow=flow, entry=None, dataset=str(details.get("dataset", "")))
+
+
+def check_unambiguous(name: str, path: Path) -> None:
+    """Checks that a bare name does not mean both a listed model and a directory here.
+
+    Raises:
+        InputError: It does; the figure of one would pass for the other's.
+    """
+    if (
+        "/" in name
+        or ":" in name
+        or not any((path / file).is_file() for file in ("run.json", "flowzoo.json"))
+    ):
+        return
+    from flowzoo.manifest.read import load_manifests
+
+    manifest = load_manifests()
+    base = name.partition("@")[0]
+    if base in manifest.names():
+        model = name if "@" in name else f"{name}@{manifest.get(name).version}"
+        other = f"{model!r} for the model" if model != name else "another working directory for the model"
+        raise InputError(
+            f"{name!r} is a model of `flowzoo list` and a directory here; write './{name}' for the directory, "
+            f"{other}."
+        )
 
 
 def _run_target(name: str, path: Path) -> Target:

@@ -6,13 +6,22 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from flowzoo.data import get_dataset
+from flowzoo.data.portable import portable_id
+
 if TYPE_CHECKING:
     from flowzoo.data.images import ImageSet
     from flowzoo.evaluation.measure import Protocol
     from flowzoo.evaluation.metrics import Mean
     from flowzoo.manifest.schema import Entry
 
-State = Literal["verified", "not verified", "partial", "other protocol", "not recorded", "no entry"]
+State = Literal[
+    "verified", "not verified", "not finite", "partial", "other protocol", "not recorded", "no entry"
+]
+
+_NOT_FINITE = (
+    "the figure is NaN or infinite: the model cannot be used as it is, or its images are not its own"
+)
 
 TOLERANCE = 1e-4
 """Bits per dimension. The noise is the same bits everywhere; what differs between machines is the rounding
@@ -24,9 +33,10 @@ class Verdict:
     """The comparison with the manifest.
 
     Attributes:
-        state: ``verified``: within tolerance under the entry's protocol on the whole split; ``not
-            verified``: not within; ``partial`` and ``other protocol``: not comparable; ``not recorded``:
-            the entry has no figure yet; ``no entry``: there is nothing to compare with.
+        state: ``verified``: within tolerance under the entry's protocol on the whole split; ``not verified``: not
+            within; ``not finite``: the figure is NaN or infinite; ``partial`` and ``other protocol``: not
+            comparable; ``not recorded``: the entry has no figure yet; ``no entry``: there is nothing to compare
+            with.
         reason: The state in words.
         manifest_bpd: The entry's figure.
         tolerance: The entry's tolerance.
@@ -43,18 +53,47 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the command succeeds: verified, or nothing to verify against."""
-        return self.state in ("verified", "no entry")
+        """Whether the command succeeds: verified, or nothing to verify against, or only a part was asked for."""
+        return self.state in ("verified", "no entry", "partial")
 
 
-def judge(entry: Entry | None, mean: Mean, protocol: Protocol, images: ImageSet, *, partial: bool) -> Verdict:
-    """Compares a measurement with a manifest entry."""
-    if entry is None:
+def judge(
+    entry: Entry | None,
+    mean: Mean,
+    protocol: Protocol,
+    images: ImageSet,
+    *,
+    partial: bool,
+    dequantization: str,
+) -> Verdict:
+    """Compares a measurement with a manifest entry.
+
+    Args:
+        entry: The entry; None if there is none.
+        mean: The figure.
+        protocol: Samples, seed and dtype that it was measured with.
+        images: The images that it was measured on.
+        partial: Whether these are less than the split.
+        dequantization: ``uniform`` or ``variational``: the noise that was added.
+    """
+    finite = math.isfinite(mean.value)
+    if entry is None and finite:
         return Verdict(state="no entry", reason="no manifest entry to compare with")
-    published = entry.published
+    if entry is None:
+        return Verdict(state="not finite", reason=_NOT_FINITE)
+    # A paper's figure is of the entry's images and of no others.
+    same_images = (portable_id(images.id), images.split) == (portable_id(entry.data.id), entry.data.split)
+    published = entry.published if same_images else None
     note = _published_note(entry, mean) if published else entry.published_reason
+    if not same_images:
+        note = f"not compared: the published figure is of the {entry.data.split} split of {entry.data.id}"
+        note = note if entry.published else None
     measured = entry.measured
-    state, reason = _state(entry, mean, protocol, images, partial)
+    state, reason = (
+        _state(entry, mean, protocol, images, partial, dequantization)
+        if finite
+        else ("not finite", _NOT_FINITE)
+    )
     return Verdict(
         state=state,
         reason=reason,
@@ -66,32 +105,48 @@ def judge(entry: Entry | None, mean: Mean, protocol: Protocol, images: ImageSet,
 
 
 def _state(
-    entry: Entry, mean: Mean, protocol: Protocol, images: ImageSet, partial: bool
+    entry: Entry, mean: Mean, protocol: Protocol, images: ImageSet, partial: bool, dequantization: str
 ) -> tuple[State, str]:
     measured = entry.measured
     if measured is None:
         return (
             "not recorded",
-            "the manifest has no measured figure for it yet; flowzoo eval --record writes it",
+            f"the manifest has no measured figure for it yet; flowzoo publish {entry.key} --record writes it",
         )
-    if partial or mean.count != measured.num_images:
-        return "partial", f"{mean.count} images of {measured.num_images} prove nothing about the figure"
     other = [
         f"{name} {found}, the entry's is {wanted}"
         for name, found, wanted in (
-            ("data set", images.id, entry.data.id),
+            ("data set", portable_id(images.id), portable_id(entry.data.id)),
             ("split", images.split, entry.data.split),
             ("samples", protocol.samples, measured.samples),
             ("seed", protocol.seed, measured.seed),
             ("dtype", protocol.dtype, measured.dtype),
+            ("dequantization", dequantization, measured.dequantization),
+            ("preprocessing", get_dataset(images.id).preprocessing, entry.data.preprocessing),
+            *_whole_split(entry, images, partial),
         )
         if found != wanted
     ]
     if other:
         return "other protocol", "; ".join(other)
+    if partial:
+        return "partial", f"{mean.count} images of {measured.num_images} prove nothing about the figure"
     difference = mean.value - measured.bpd
     words = f"differs from the manifest by {difference:+.2e} bits/dim, tolerance {measured.tolerance:g}"
     return ("verified" if abs(difference) <= measured.tolerance else "not verified"), words
+
+
+def _whole_split(entry: Entry, images: ImageSet, partial: bool) -> list[tuple[str, object, object]]:
+    """Facts that only all images of a split can be compared in."""
+    if partial or entry.measured is None:
+        return []
+    found: list[tuple[str, object, object]] = [
+        ("number of images", len(images), entry.data.num_images),
+        ("number of measured images", len(images), entry.measured.num_images),
+    ]
+    if entry.data.digest is not None:
+        found.append(("digest of the images", images.digest, entry.data.digest))
+    return found
 
 
 def _published_note(entry: Entry, mean: Mean) -> str:

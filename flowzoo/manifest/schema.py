@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from flowzoo.api import Published
 from flowzoo.manifest.typed_json import Rule
 
-__all__ = ["Data", "Entry", "Fingerprint", "Measured", "Training", "Weights"]
+__all__ = ["Data", "Entry", "Fingerprint", "Measured", "Sampling", "Training", "Weights"]
 
 Name = Annotated[
     str,
@@ -36,6 +36,9 @@ Count = Annotated[int, Rule(least=1, words="an integer of at least 1")]
 Seed = Annotated[int, Rule(least=0, words="an integer of at least 0")]
 Positive = Annotated[float, Rule(above=0, words="a number above 0")]
 NotNegative = Annotated[float, Rule(least=0, words="a number of at least 0")]
+MAX_TOLERANCE = 1e-3
+"""Bits per dimension: ten times what separates two machines; more would verify other weights."""
+MAX_SEED = 2**64 - 1
 StoredDtype = Literal["float64", "float32", "bfloat16", "float16"]
 
 
@@ -119,6 +122,23 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How many latents of the base density the flow's inverse maps to finite numbers, in float32.
+
+    Attributes:
+        drawn: Latents drawn.
+        finite: Those of which every value of the image was finite.
+        temperature: Factor on the latents.
+        seed: Seed of the generator that drew them.
+    """
+
+    drawn: Count
+    finite: Seed
+    temperature: Positive
+    seed: Seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
     """Proof of code and weights without data: bits per dimension of four integer-generated images.
 
@@ -136,14 +156,15 @@ class Training:
     """How the weights came to be, and what it cost.
 
     Attributes:
-        recipe: The training recipe as ``"package:path/inside/it.toml"``.
-        command: The command that repeats it.
+        recipe: The resolved recipe of each stage, by the name of the file that lies beside the weights.
+        command: The command that does with these recipes what was done.
         steps: Optimizer steps.
         hours: Wall-clock time.
         hardware: What it ran on.
         seed: Seed of the run.
         versions: Versions of what it ran with, by name.
         images: Training images seen, repetitions counted.
+        weights: Which weights of the run these are, such as its averaged ones at the best validation.
     """
 
     recipe: Text
@@ -154,6 +175,7 @@ class Training:
     seed: Seed
     versions: Mapping[str, str] = field(default_factory=dict)
     images: Count | None = None
+    weights: Text | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +201,9 @@ class Entry:
         fingerprint: What these weights give on four generated images, written by a flowzoo command only.
         training: Recipe and cost.
         note: What a user should know before using it, such as what its figure must not be compared with.
+        one_sample_bpd: The measured figure with one noise sample an image, where it is of several.
+        sampling: How many of its samples are finite, counted by a flowzoo command only.
+        recommended_temperature: Factor on the latents at which its samples look best.
     """
 
     name: Name
@@ -198,6 +223,9 @@ class Entry:
     fingerprint: Fingerprint | None = None
     training: Training | None = None
     note: Text | None = None
+    one_sample_bpd: NotNegative | None = None
+    sampling: Sampling | None = None
+    recommended_temperature: Positive | None = None
 
     @property
     def key(self) -> str:
@@ -212,13 +240,34 @@ class Entry:
                     yield f"status is 'unpublished' and {name} is given; release it or set {name} to null"
         elif self.weights is None:
             yield f"status is {self.status!r} and weights is null; give them or set it to 'unpublished'"
+        yield from self._loopholes()
+        if self.sampling is not None and self.sampling.finite > self.sampling.drawn:
+            yield (
+                f"sampling.finite is {self.sampling.finite} of sampling.drawn {self.sampling.drawn}; measure it again"
+            )
         if self.weights and self.weights.revision is not None and self.weights.repo_id is None:
             yield "weights.revision is given and weights.repo_id is null; name the repository"
         if (self.published is None) == (self.published_reason is None):
             yield "give exactly one of published and published_reason: a figure, or why there is none"
 
+    def _loopholes(self) -> Iterator[str]:
+        """Values under which anything would be verified."""
+        for name in ("measured", "fingerprint"):
+            part: Any = getattr(self, name)
+            if part is not None and part.tolerance > MAX_TOLERANCE:
+                yield f"{name}.tolerance is {part.tolerance:g}; expected at most {MAX_TOLERANCE:g} bits per dimension"
+        for name in ("measured", "training", "sampling"):
+            part = getattr(self, name)
+            if part is not None and part.seed > MAX_SEED:
+                yield f"{name}.seed is above 2^64 - 1, where it stands for another one; give a smaller one"
+
+
+_CEILING = {"properties": {"tolerance": {"maximum": MAX_TOLERANCE}}}
+_SEEDED = {"properties": {"seed": {"maximum": MAX_SEED}}}
 
 ENTRY_RULES: list[dict[str, Any]] = [
+    {"properties": {"measured": {"allOf": [_CEILING, _SEEDED]}, "fingerprint": _CEILING}},
+    {"properties": {"training": _SEEDED, "sampling": _SEEDED}},
     {
         "if": {"properties": {"status": {"const": "unpublished"}}},
         "then": {

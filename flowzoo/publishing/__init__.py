@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from flowzoo.manifest.write import write_entry
 from flowzoo.publishing.checks import check_before_upload
-from flowzoo.publishing.manifest_file import write_entry
 from flowzoo.publishing.stage import Staged, stage_entry, stage_run
 from flowzoo.publishing.upload import upload
 

@@ -41,6 +41,7 @@ def model_card(entry: Entry, dataset_title: str, revision: str | None = None) ->
         entry.note or "",
         _usage(entry, revision),
         _figures(entry, entry.measured, dataset_title),
+        _sampling(entry),
         _training(entry),
         _data(entry, dataset_title),
         _citations(entry),
@@ -108,7 +109,7 @@ def _opening(entry: Entry, dataset_title: str) -> str:
         f"{entry.num_params:,} parameters, {_size(entry)} as safetensors. "
         f"Loaded by [flowzoo](https://pypi.org/project/flowzoo/), which checks every byte.\n\n"
         f"![Samples of {entry.name}]({SAMPLES_FILENAME})\n\n"
-        "*Samples at temperature 1, the first that were drawn.*"
+        f"*Samples at temperature {entry.recommended_temperature or 1:g}, the first that were drawn.*"
     )
 
 
@@ -119,7 +120,7 @@ def _size(entry: Entry) -> str:
 
 def _usage(entry: Entry, revision: str | None) -> str:
     assert entry.weights is not None
-    pinned = f"hf:{entry.weights.repo_id}@{revision or '<40 hex digits of a commit>'}"
+    pinned = f"hf:{entry.weights.repo_id or 'ORG/NAME'}@{revision or '<40 hex digits of a commit>'}"
     shape = ", ".join(map(str, entry.config.get("image_shape", ())))
     return f"""## Usage
 
@@ -131,7 +132,7 @@ pip install flowzoo {get_plugin(entry.architecture).distribution}
 import flowzoo
 
 flow = flowzoo.load("{entry.key}")
-images = flow.sample(16, temperature=0.7)  # uint8 (16, {shape})
+images = flow.sample(16, temperature={entry.recommended_temperature or 1.0:g})  # uint8 (16, {shape})
 bpd = flow.bits_per_dim(images)  # bits per dimension, (16,)
 z = flow.encode(images)  # latent, (16, D); flow.decode(z) gives the images back
 ```
@@ -150,6 +151,10 @@ def _figures(entry: Entry, measured: Measured, dataset_title: str) -> str:
         f"{measured.num_images:,} images; {measured.dequantization} dequantization, {measured.samples} "
         f"sample{'s' if measured.samples > 1 else ''}, seed {measured.seed}, {measured.dtype} |",
     ]
+    if entry.one_sample_bpd is not None:
+        rows.append(
+            f"| measured, one sample | {entry.one_sample_bpd:.4f} | the same with one noise sample an image |"
+        )
     if entry.published:
         rows.append(
             f"| published | {entry.published.bpd:g} | {entry.published.source}; {entry.published.dataset}; "
@@ -167,14 +172,30 @@ def _figures(entry: Entry, measured: Measured, dataset_title: str) -> str:
     return "\n".join(rows)
 
 
+def _sampling(entry: Entry) -> str:
+    """The share of finite samples, and the temperature to sample at."""
+    if entry.sampling is None:
+        return ""
+    found = entry.sampling
+    recommended = entry.recommended_temperature
+    advice = f" Recommended temperature: {recommended:g}." if recommended is not None else ""
+    return (
+        f"## Sampling\n\n{found.finite:,} of {found.drawn:,} samples at temperature {found.temperature:g} are finite "
+        f"in float32 (seed {found.seed}).{advice}"
+    )
+
+
 def _training(entry: Entry) -> str:
     if entry.training is None:
         return ""
-    seen = f" ({entry.training.images:,} images)" if entry.training.images else ""
+    cost = entry.training
+    seen = f" ({cost.images:,} images)" if cost.images else ""
+    which = f"; {cost.weights}" if cost.weights else ""
+    versions = ", ".join(f"{name} {version}" for name, version in cost.versions.items())
     return (
-        f"## Training\n\n{entry.training.steps:,} steps{seen} in {entry.training.hours:.2g} hours on "
-        f"{entry.training.hardware}, seed {entry.training.seed}; averaged weights (EMA) of the best "
-        f"validation. Again: `{entry.training.command}`. The full config:\n\n"
+        f"## Training\n\n{cost.steps:,} steps{seen} in {cost.hours:.2g} hours on {cost.hardware}, seed {cost.seed}"
+        f"{which}.{f' With {versions}.' if versions else ''} What was done, with the recipes beside the weights "
+        f"({cost.recipe}):\n\n```bash\n{cost.command}\n```\n\nThe full config:\n\n"
         f"```json\n{json.dumps(entry.config, indent=2)}\n```"
     )
 

@@ -1,4 +1,4 @@
-"""What has to hold before anything leaves this machine."""
+"""Everything that has to hold before a model leaves this machine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowzoo.errors import FlowzooError, InputError, IntegrityError
+from flowzoo.evaluation.sampling import check_shippable
+from flowzoo.manifest.write import plan_entry
 from flowzoo.publishing.card import SAMPLES_FILENAME, check_model_card
-from flowzoo.publishing.manifest_file import plan_entry
+from flowzoo.publishing.describe import check_held_out
 from flowzoo.publishing.stage import Staged
-from flowzoo.weights.external import CARD_FILENAME
+from flowzoo.weights.external import CARD_FILENAME, read_card
 
 __all__ = ["Check", "check_before_upload"]
 
@@ -40,7 +42,9 @@ def check_before_upload(staged: Staged, manifest: Path) -> list[Check]:
     checks: dict[str, Callable[[], None]] = {
         "files": lambda: _check_files(staged),
         "weights and fingerprint": lambda: _check_weights(staged),
+        "finite samples": lambda: check_shippable(staged.entry.key, staged.entry.sampling),
         "measured figure": lambda: _check_measured(staged),
+        "held-out test split": lambda: check_held_out(read_card(staged.directory / CARD_FILENAME)),
         "model card": lambda: check_model_card(
             (staged.directory / "README.md").read_text("utf-8"), staged.entry
         ),
@@ -115,7 +119,7 @@ def _check_entry(staged: Staged, manifest: Path) -> None:
 def _check_private(staged: Staged) -> None:
     """Looks for what names this machine or its user in the texts."""
     revealing = {str(Path.home()), str(staged.directory.resolve().parent), socket.gethostname()}
-    for name in ("README.md", CARD_FILENAME):
+    for name in ("README.md", CARD_FILENAME, *staged.recipes):
         text = (staged.directory / name).read_text(encoding="utf-8")
         for word in revealing:
             if len(word) > 4 and word in text:

@@ -1,4 +1,4 @@
-"""The manifest entry of a run: what its ``flowzoo.json`` says, and what installed code knows about it."""
+"""The manifest entry of a run, from its ``flowzoo.json`` and from what installed code knows about it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from flowzoo.api import Architecture, Preset
 from flowzoo.config import config_to_dict, parse_config
+from flowzoo.data.portable import holds_all_in_every_split, portable_id
 from flowzoo.errors import InputError
 from flowzoo.manifest.schema import Data, Entry, Training, Weights
 from flowzoo.registry import config_class, get_architecture
+from flowzoo.training.provenance import commands, recipe_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flowzoo.weights.external import Unlisted
 
-__all__ = ["describe", "version_for"]
+__all__ = ["check_held_out", "describe", "measured_images", "training_stages", "version_for"]
 
 NO_FIGURE = "no paper gives a figure for exactly this configuration"
+NONE_NAMED = "its plugin names no published figure for this configuration"
 
 
 def describe(
@@ -24,10 +29,12 @@ def describe(
     known: Iterable[Entry],
     *,
     name: str,
-    repo_id: str,
+    repo_id: str | None,
     license_id: str,
     num_params: int,
+    data: Data,
     note: str | None = None,
+    filename: str | None = None,
 ) -> Entry:
     """Drafts the manifest entry of exported weights, without figures yet.
 
@@ -35,14 +42,13 @@ def describe(
         card: The export's ``flowzoo.json``.
         known: Entries of the manifest that the new one goes into.
         name: The model's name there.
-        repo_id: ``"organization/name"`` on the Hub.
+        repo_id: ``"organization/name"`` on the Hub; None if it is not decided.
         license_id: SPDX identifier of the weights' license.
         num_params: Number of trainable parameters.
+        data: The images that the figure is measured on; those of the entry that this one renews stay.
         note: What a user should know; None keeps the note of the entry that this one renews.
+        filename: Name of the weights file; None for that of the entry that this one renews, else the model's name.
 
-    Raises:
-        InputError: The export does not say what it was trained on.
-        UnknownDataset: That data set is not known here.
     """
     architecture = get_architecture(card.architecture)
     before = [entry for entry in known if entry.name == name]
@@ -52,8 +58,9 @@ def describe(
     published = same.published if same else preset.published if preset else None
     reason = same.published_reason if same else None
     suffix = "" if version == 1 else f"-v{version}"
+    kept = same.weights.filename if same and same.weights else None
     weights = Weights(
-        filename=same.weights.filename if same and same.weights else f"{name}{suffix}.safetensors",
+        filename=filename or kept or f"{name}{suffix}.safetensors",
         sha256=card.weights.sha256,
         size=card.weights.size,
         dtype=card.weights.dtype,
@@ -67,13 +74,13 @@ def describe(
         config=dict(card.config),
         config_hash=card.config_hash,
         num_params=num_params,
-        data=same.data if same else _data(card),
+        data=same.data if same else data,
         license=license_id,
         citations=tuple(citation.key for citation in architecture.citations),
         weights=weights,
         published=published,
-        published_reason=None if published else reason or NO_FIGURE,
-        training=_training(card, preset) or (same.training if same else None),
+        published_reason=None if published else reason or NONE_NAMED,
+        training=_training(card, weights.filename) or (same.training if same else None),
         note=note or (same.note if same else None),
     )
 
@@ -98,50 +105,110 @@ def _preset(architecture: Architecture, config: Mapping[str, Any]) -> Preset | N
     return None
 
 
-def _data(card: Unlisted) -> Data:
+def measured_images(card: Unlisted, dataset: str | None, data_root: Path | None) -> Data:
+    """The test split that a model's figure is measured on. One's own images are counted, and known by their digest.
+
+    Args:
+        card: The export's ``flowzoo.json``.
+        dataset: The data set's id here; None for the one that the export names.
+        data_root: Where data sets are.
+
+    Raises:
+        InputError: Nothing says what the model was trained on.
+        UnknownDataset: That data set is not known here.
+        DataUnavailable: One's own images are not here.
+    """
     from flowzoo.data import get_dataset
 
-    identifier = card.details.get("dataset")
+    identifier = dataset or card.details.get("dataset")
     if not isinstance(identifier, str) or not identifier:
         raise InputError(
             f"{card.name}: its flowzoo.json does not name a data set, so nothing can be measured or credited; "
-            'export it with `flowzoo train`, or add "dataset".'
+            "give --data ID (`flowzoo data list`, folder:DIR?size=N or numpy:FILE.npy)."
         )
-    dataset = get_dataset(identifier)
-    test = dataset.split("test")
-    if test.size is None:
-        raise InputError(f"The data set {identifier!r} has no fixed test split; a released model needs one.")
+    found = get_dataset(identifier)
+    size, digest = found.split("test").size, found.split("test").sha256
+    if size is None:
+        images = found.load("test", data_root)
+        size, digest = len(images), images.digest
     return Data(
-        id=dataset.id,
-        preprocessing=dataset.preprocessing,
+        id=portable_id(found.id),
+        preprocessing=found.preprocessing,
         split="test",
-        num_images=test.size,
-        terms=dataset.terms,
-        release=dataset.release,
-        digest=test.sha256,
+        num_images=size,
+        terms=found.terms,
+        release=found.release,
+        digest=digest,
     )
 
 
-def _training(card: Unlisted, preset: Preset | None) -> Training | None:
-    """What the run's summary says, in the manifest's words; None if there is no summary."""
+def training_stages(card: Unlisted) -> list[dict[str, Any]]:
+    """The stages of the training that an export describes; of an older export, the one recipe that it holds."""
     facts = card.details.get("training")
-    if not isinstance(facts, dict) or not isinstance(facts.get("recipe"), dict):
+    if not isinstance(facts, dict):
+        return []
+    stages = facts.get("stages")
+    if isinstance(stages, list) and all(isinstance(stage, dict) for stage in stages):
+        return stages
+    if not isinstance(facts.get("recipe"), dict):
+        return []
+    # An older export counts earlier stages in and holds the last one's recipe alone.
+    extra = int(facts.get("best_step") or facts.get("step") or 0) - int(facts.get("steps") or 0)
+    earlier = [{"steps": extra}] if facts.get("steps") and extra > 0 else []
+    return [*earlier, {"recipe": facts["recipe"], "versions": facts.get("versions") or {}}]
+
+
+def check_held_out(card: Unlisted) -> None:
+    """Checks that no stage of the training looked at the test split.
+
+    Raises:
+        InputError: One did; a figure on that split would say nothing.
+    """
+    for stage in training_stages(card):
+        data = (stage.get("recipe") or {}).get("data") or {}
+        used = [key for key in ("split", "valid_split") if data.get(key) == "test"]
+        whole = holds_all_in_every_split(str(data.get("dataset", "")))
+        if used or whole:
+            how = (
+                " and ".join(f"data.{key} was 'test'" for key in used)
+                or "split=all put all images in every split"
+            )
+            raise InputError(
+                f"{card.name} was trained or chosen on its test images ({how}), so that no figure on them says "
+                "anything. Train it again on train, with valid for validation; nothing else is published."
+            )
+
+
+def _training(card: Unlisted, filename: str) -> Training | None:
+    """The training in the manifest's words; None if the export does not describe it."""
+    facts, stages = card.details.get("training"), training_stages(card)
+    recipe = stages[-1].get("recipe") if stages else None
+    if not isinstance(facts, dict) or not recipe:
         return None
-    recipe, machine = facts["recipe"], facts.get("environment") or {}
-    steps = facts.get("best_step") or facts.get("step") or 0
+    last = facts.get("which") == "last"
+    steps = (None if last else facts.get("best_step")) or facts.get("step") or 0
     if steps < 1:
         return None
+    train, stem = recipe.get("train") or {}, filename.removesuffix(".safetensors")
     return Training(
-        recipe=preset.recipe
-        if preset and preset.recipe
-        else f"{recipe.get('name', card.name)} (in flowzoo.json)",
-        command=f"flowzoo train {recipe.get('name', card.name)} --out RUN",
+        recipe=", ".join(recipe_files(stages, stem)),
+        command=commands(stages, stem),
         steps=int(steps),
         hours=float(facts.get("hours") or 0.0),
-        hardware=_hardware(machine),
-        seed=int(recipe.get("seed", 0)),
-        versions=dict(facts.get("versions") or {}),
+        hardware=_hardware(facts.get("environment") or {}),
+        seed=int(train.get("seed", recipe.get("seed", 0))),
+        versions={key: str(value) for key, value in (facts.get("versions") or {}).items()},
         images=facts.get("images") or None,
+        weights=_which(train.get("ema"), last=last),
+    )
+
+
+def _which(ema: object, *, last: bool) -> str:
+    moment = "the end of training" if last else "the best validation"
+    return (
+        f"averaged weights (EMA {ema:g}) of {moment}"
+        if isinstance(ema, float) and ema
+        else f"weights of {moment}"
     )
 
 

@@ -1,21 +1,28 @@
-"""The directory that becomes a repository: weights, ``flowzoo.json``, model card and sample grid."""
+"""The directory that becomes a repository: weights, ``flowzoo.json``, recipes, model card and sample grid."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowzoo.atomic import write_text
+from flowzoo.atomic import TEMPORARY, write_text
+from flowzoo.data.portable import is_own
+from flowzoo.directories import replaced_directory
 from flowzoo.errors import InputError, ManifestError
-from flowzoo.manifest.schema import Entry, Measured
+from flowzoo.evaluation.sampling import check_shippable, count_finite
+from flowzoo.manifest.schema import Entry, Fingerprint, Measured, Sampling
 from flowzoo.manifest.typed_json import read
+from flowzoo.manifest.write import read_manifest
 from flowzoo.publishing.card import SAMPLES_FILENAME, model_card
-from flowzoo.publishing.describe import describe
-from flowzoo.publishing.manifest_file import read_manifest
+from flowzoo.publishing.describe import check_held_out, describe, measured_images, training_stages
+from flowzoo.publishing.figures import measure_model, run_dataset
+from flowzoo.training.provenance import recipe_files
 from flowzoo.weights.external import CARD_FILENAME, WEIGHTS_FILENAME, Unlisted, read_card
 from flowzoo.weights.hub import HubSettings
 
@@ -41,10 +48,17 @@ class Staged:
     directory: Path
 
     @property
+    def recipes(self) -> tuple[str, ...]:
+        """The recipe files that lie beside the weights, by name."""
+        assert self.entry.weights is not None
+        stem = self.entry.weights.filename.removesuffix(".safetensors")
+        return tuple(sorted(path.name for path in self.directory.glob(f"{stem}.recipe*.toml")))
+
+    @property
     def filenames(self) -> tuple[str, ...]:
         """The files of the repository, by name."""
         assert self.entry.weights is not None
-        return ("README.md", CARD_FILENAME, self.entry.weights.filename, SAMPLES_FILENAME)
+        return ("README.md", CARD_FILENAME, self.entry.weights.filename, SAMPLES_FILENAME, *self.recipes)
 
 
 def stage_run(
@@ -52,56 +66,77 @@ def stage_run(
     directory: Path,
     manifest: Path,
     *,
-    repo_id: str,
+    repo_id: str | None,
     name: str | None = None,
     license_id: str = "Apache-2.0",
+    dtype: Any = None,
+    note: str | None = None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    dataset: str | None = None,
     data_root: Path | None = None,
 ) -> Staged:
     """Exports, fingerprints and measures a run, and writes everything that will be uploaded.
 
-    A figure that was measured for the same file before, by an earlier call, is kept.
+    The directory changes as a whole: killed in between, it is as it was. Figures that were measured for the same file
+    before, by an earlier call, are kept.
 
     Args:
         run: A training run's directory, or an exported one with ``flowzoo.json``.
-        directory: Where to write; made if it is missing.
+        directory: Where to write: missing, empty, or an earlier stage of this model.
         manifest: The manifest file that the entry will go into.
-        repo_id: ``"organization/name"`` on the Hub.
+        repo_id: ``"organization/name"`` on the Hub; None if it is not decided.
         name: The model's name; None for the one in ``flowzoo.json``.
         license_id: SPDX identifier of the weights' license.
+        dtype: How a run's floating-point tensors are stored; None for float32.
+        note: What a user should know before using it; None keeps the note of the entry that this one renews.
+        samples: Noise samples an image of the measured figure; None for 1.
+        temperature: Recommended factor on the latents, of the card's samples too; None for 1.
+        dataset: Id of the data set on this machine; None for the run's.
         data_root: Where data sets are.
 
     Raises:
+        InputError: The directory holds something else, or the model was chosen on its test split.
+        IntegrityError: Some of the model's samples are not finite.
         FlowzooError: The run is not whole, or the data set is not to be had.
     """
-    from flowzoo.weights.fingerprint import take_fingerprint
+    from flowzoo.training.export import check_name
     from flowzoo.weights.load import load
 
-    before = _clear(directory)
-    card = _export(run, directory)
     known = read_manifest(manifest).entries
-    flow = load(f"path:{directory}")
-    entry = describe(
-        card,
-        known,
-        name=name or card.name,
-        repo_id=repo_id,
-        license_id=license_id,
-        num_params=sum(parameter.numel() for parameter in flow.parameters()),
-    )
-    assert entry.weights is not None
-    (directory / card.weights.filename).rename(directory / entry.weights.filename)
-    same = next((old for old in known if old.key == entry.key and old.weights), None)
-    entry = dataclasses.replace(
-        entry,
-        fingerprint=(same.fingerprint if same else None) or take_fingerprint(flow),
-        measured=same.measured if same else None,
-    )
-    _write_card_file(directory, entry, card.details)
-    if entry.measured is None:
-        entry = dataclasses.replace(
-            entry, measured=_kept(before, card) or _measure(entry, directory, data_root)
+    source = check_name(name or _name_of(run))
+    if directory.resolve() == run.resolve():
+        raise InputError(f"--stage {directory} is what is published; name another directory.")
+    before = _earlier(directory)
+    with _taken(directory, source) as new:
+        card = _export(run, new, source, dtype)
+        check_held_out(card)
+        here = dataset or run_dataset(run)
+        flow = load(f"path:{new}")
+        entry = describe(
+            card,
+            known,
+            name=source,
+            repo_id=repo_id,
+            license_id=license_id,
+            num_params=sum(parameter.numel() for parameter in flow.parameters()),
+            data=measured_images(card, here, data_root),
+            note=note,
         )
-    return _finish(entry, directory, flow, card.details)
+        entry = dataclasses.replace(entry, recommended_temperature=temperature)
+        entry = _with_kept_figures(entry, known, before, samples)
+        if entry.measured is None:
+            entry = measure_model(
+                new, flow, entry.data, samples=samples or 1, dataset=here, data_root=data_root
+            ).of(entry)
+        assert entry.weights is not None
+        (new / card.weights.filename).rename(new / entry.weights.filename)
+        stem = entry.weights.filename.removesuffix(".safetensors")
+        for recipe in new.glob("recipe*.toml"):
+            recipe.unlink()
+        for file, text in recipe_files(training_stages(card), stem).items():
+            write_text(new / file, text)
+        return _finish(entry, new, directory, flow, card.details)
 
 
 def stage_entry(entry: Entry, directory: Path, hub: HubSettings, *, repo_id: str) -> Staged:
@@ -109,12 +144,13 @@ def stage_entry(entry: Entry, directory: Path, hub: HubSettings, *, repo_id: str
 
     Args:
         entry: The entry; its weights are on this machine and not on the Hub.
-        directory: Where to write; made if it is missing.
+        directory: Where to write: missing, empty, or an earlier stage of this model.
         hub: Where local weights may be.
         repo_id: ``"organization/name"`` on the Hub.
 
     Raises:
-        InputError: The entry has no measured figure or no fingerprint yet.
+        InputError: The entry has no measured figure or no fingerprint yet, or the directory holds something else.
+        IntegrityError: Some of the model's samples are not finite.
         WeightsUnavailable: The weights are not on this machine.
     """
     from flowzoo.weights.load import load
@@ -122,24 +158,70 @@ def stage_entry(entry: Entry, directory: Path, hub: HubSettings, *, repo_id: str
 
     if entry.weights is None or entry.measured is None or entry.fingerprint is None:
         raise InputError(
-            f"{entry.key} has no measured figure or fingerprint yet; run `flowzoo eval {entry.key} --record` first."
+            f"{entry.key} has no measured figure or fingerprint yet; run `flowzoo publish {entry.key} --record` first."
         )
-    directory.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(locate(entry, hub), directory / entry.weights.filename)
-    entry = dataclasses.replace(entry, weights=dataclasses.replace(entry.weights, repo_id=repo_id))
-    _write_card_file(directory, entry, {})
-    return _finish(entry, directory, load(f"path:{directory}"), {})
+    with _taken(directory, entry.name) as new:
+        source = locate(entry, hub)
+        shutil.copyfile(source, new / entry.weights.filename)
+        for recipe in source.parent.glob(f"{source.stem}.recipe*.toml"):
+            shutil.copyfile(recipe, new / recipe.name)
+        entry = dataclasses.replace(entry, weights=dataclasses.replace(entry.weights, repo_id=repo_id))
+        _write_card_file(new, entry, {})
+        flow = load(f"path:{new}")
+        entry = dataclasses.replace(entry, sampling=entry.sampling or count_finite(flow))
+        check_shippable(entry.key, entry.sampling)
+        return _finish(entry, new, directory, flow, {})
 
 
-def _export(run: Path, directory: Path) -> Unlisted:
+def _name_of(run: Path) -> str:
+    """The name that a run or an export gives its model."""
+    if (run / "run.json").is_file():
+        from flowzoo.training.export import run_weights
+        from flowzoo.weights.checkpoint import read_metadata
+
+        return str(read_metadata(run_weights(run)).get("name", ""))
+    return read_card(run / CARD_FILENAME).name
+
+
+def _taken(directory: Path, name: str) -> AbstractContextManager[Path]:
+    def ours(path: Path) -> bool:
+        card = _earlier(path)
+        names = {file.name for file in path.iterdir() if not file.name.startswith(TEMPORARY)}
+        strange = [
+            file
+            for file in names - {"README.md", CARD_FILENAME, SAMPLES_FILENAME}
+            if not (file.startswith(name) and file.endswith((".safetensors", ".toml")))
+        ]
+        return card is not None and card.name == name and not strange
+
+    return replaced_directory(directory, ours, f"an earlier stage of {name}")
+
+
+def _earlier(directory: Path) -> Unlisted | None:
+    """The ``flowzoo.json`` of an earlier stage; an export's, which says nothing of a release, is none."""
+    if not (directory / CARD_FILENAME).is_file():
+        return None
+    try:
+        card = read_card(directory / CARD_FILENAME)
+    except (InputError, ManifestError, ValueError):
+        return None
+    return card if {"status", "version"} <= set(card.details) else None
+
+
+def _export(run: Path, directory: Path, name: str, dtype: Any) -> Unlisted:
     """Puts weights and ``flowzoo.json`` of a run into the directory."""
     if (run / "run.json").is_file():
-        from flowzoo.training.export import export_weights
+        from flowzoo.training.export import run_weights, write_export
+        from flowzoo.weights.checkpoint import read_metadata
 
-        export_weights(run, directory)
+        source = run_weights(run)
+        write_export(run, directory, source, read_metadata(source), name=name, dtype=dtype)
         return read_card(directory / CARD_FILENAME)
+    if dtype is not None:
+        raise InputError(
+            f"{run} is an export, whose weights are published as they are stored; leave out --dtype."
+        )
     card = read_card(run / CARD_FILENAME)
-    directory.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run / card.weights.filename, directory / WEIGHTS_FILENAME)
     card = dataclasses.replace(card, weights=dataclasses.replace(card.weights, filename=WEIGHTS_FILENAME))
     described = {"schema": 1, **_plain(card), **card.details}
@@ -153,36 +235,41 @@ def _plain(card: Unlisted) -> dict[str, Any]:
     return found
 
 
-def _clear(directory: Path) -> Unlisted | None:
-    """Removes what an earlier call staged; returns its ``flowzoo.json``."""
-    if not (directory / CARD_FILENAME).is_file():
-        return None
-    card = read_card(directory / CARD_FILENAME)
-    for name in (card.weights.filename, "README.md", SAMPLES_FILENAME, CARD_FILENAME):
-        (directory / name).unlink(missing_ok=True)
-    return card
-
-
-def _kept(before: Unlisted | None, card: Unlisted) -> Measured | None:
-    """What an earlier call measured for the same bytes."""
-    if before is None or before.weights.sha256 != card.weights.sha256 or not before.details.get("measured"):
-        return None
+def _with_kept_figures(
+    entry: Entry, known: tuple[Entry, ...], before: Unlisted | None, samples: int | None
+) -> Entry:
+    """The entry with figures of the same bytes: those of the manifest, else those of an earlier stage."""
+    same = next((old for old in known if old.key == entry.key and old.weights), None)
+    if same is not None and same.measured is not None:
+        return dataclasses.replace(
+            entry,
+            measured=same.measured,
+            one_sample_bpd=same.one_sample_bpd,
+            fingerprint=same.fingerprint,
+            sampling=same.sampling,
+            recommended_temperature=entry.recommended_temperature or same.recommended_temperature,
+        )
+    assert entry.weights is not None
+    if before is None or before.weights.sha256 != entry.weights.sha256:
+        return entry
+    details = before.details
     try:
-        found: Measured = read(Measured, before.details["measured"], CARD_FILENAME, "$.measured")
+        kept = dataclasses.replace(
+            entry,
+            measured=read(Measured, details.get("measured"), CARD_FILENAME, "$.measured"),
+            one_sample_bpd=read(
+                float | None, details.get("one_sample_bpd"), CARD_FILENAME, "$.one_sample_bpd"
+            ),
+            fingerprint=read(Fingerprint, details.get("fingerprint"), CARD_FILENAME, "$.fingerprint"),
+            sampling=read(Sampling, details.get("sampling"), CARD_FILENAME, "$.sampling"),
+        )
     except ManifestError:
-        return None
-    return found
+        return entry
+    assert kept.measured is not None
+    return kept if samples in (None, kept.measured.samples) else entry
 
 
-def _measure(entry: Entry, directory: Path, data_root: Path | None) -> Measured:
-    from flowzoo.evaluation.measure import evaluate
-    from flowzoo.evaluation.record import measured_of
-
-    found = evaluate(f"path:{directory}", dataset=entry.data.id, split=entry.data.split, data_root=data_root)
-    return measured_of(found, entry)
-
-
-def _finish(entry: Entry, directory: Path, flow: Flow, details: Any) -> Staged:
+def _finish(entry: Entry, new: Path, directory: Path, flow: Flow, details: Mapping[str, Any]) -> Staged:
     """Writes what needs the figures: ``flowzoo.json``, samples and model card."""
     import torch
 
@@ -190,16 +277,23 @@ def _finish(entry: Entry, directory: Path, flow: Flow, details: Any) -> Staged:
     from flowzoo.data import get_dataset
 
     generator = torch.Generator().manual_seed(_SEED)
-    save_grid(flow.sample(_SAMPLES, generator=generator), directory / SAMPLES_FILENAME)
-    _write_card_file(directory, entry, details)
-    write_text(directory / "README.md", model_card(entry, get_dataset(entry.data.id).title.rstrip(".")))
+    temperature = entry.recommended_temperature or 1.0
+    images = flow.sample(_SAMPLES, temperature=temperature, generator=generator)
+    save_grid(images, new / SAMPLES_FILENAME, temperature=temperature)
+    _write_card_file(new, entry, details)
+    title = entry.data.id if is_own(entry.data.id) else get_dataset(entry.data.id).title.rstrip(".")
+    write_text(new / "README.md", model_card(entry, title))
     return Staged(entry, directory)
 
 
-def _write_card_file(directory: Path, entry: Entry, details: Any) -> None:
+def _write_card_file(directory: Path, entry: Entry, details: Mapping[str, Any]) -> None:
     """Writes ``flowzoo.json``: the entry, and whatever else the export said."""
     described = dataclasses.asdict(entry)
     described["weights"] |= {"repo_id": None, "revision": None}
     described |= {"schema": 1, "dataset": entry.data.id}
+    # The entry's account of the training is shorter; the stages stay.
+    training = details.get("training")
+    if isinstance(training, dict) and isinstance(described.get("training"), dict):
+        described["training"] = training | described["training"]
     text = json.dumps({**details, **described}, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(directory / CARD_FILENAME, text + "\n")

@@ -1,14 +1,22 @@
-"""From a run to weights that ``load`` reads: ``model.safetensors`` and ``flowzoo.json``."""
+"""From a run to weights that ``load`` reads: ``model.safetensors``, ``flowzoo.json`` and the recipes."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowzoo.atomic import write_text
+from flowzoo.atomic import TEMPORARY, write_text
 from flowzoo.config import config_hash, config_to_dict
-from flowzoo.errors import CheckpointError
+from flowzoo.data.portable import portable_id
+from flowzoo.directories import replaced_directory
+from flowzoo.errors import CheckpointError, InputError, ManifestError
+from flowzoo.manifest.schema import Name
+from flowzoo.manifest.typed_json import read
+from flowzoo.training.provenance import commands, recipe_files, run_stages
 from flowzoo.training.run_dir import RunDir
 from flowzoo.weights.checkpoint import load_weights, read_metadata, save_weights
 from flowzoo.weights.safetensors_header import read_header
@@ -22,7 +30,7 @@ CARD, WEIGHTS = "flowzoo.json", "model.safetensors"
 
 
 def weights_metadata(flow: Flow, name: str, dataset: str, **facts: Any) -> dict[str, Any]:
-    """What a weights file says about itself: nothing that two equal trainings would write differently."""
+    """A weights file's account of itself: nothing that two equal trainings would write differently."""
     config = config_to_dict(flow.config) if flow.config is not None else {}
     architecture = flow.architecture or ""
     return {
@@ -88,41 +96,103 @@ def export_weights(
     *,
     which: Literal["best", "last"] = "best",
     dtype: torch.dtype | None = None,
+    name: str | None = None,
 ) -> Path:
     """Writes a run's averaged weights as a directory that ``flowzoo.load("path:DIR")`` reads.
 
+    Beside the weights lie ``flowzoo.json``, with the fingerprint of what was written, and the recipe of every stage.
+    The directory changes as a whole: killed in between, it is as it was.
+
     Args:
         run: The run's directory.
-        out: The directory to write.
+        out: The directory to write: missing, empty, or an earlier export of this model.
         which: The weights of the best validation, or of the end.
         dtype: Stored type, such as ``torch.float16`` for half the size; None for float32.
+        name: The model's name; None for the recipe's.
 
     Returns:
         The path of the weights file. Equal trainings give equal bytes.
 
     Raises:
         CheckpointError: The run has no such weights yet, or the disk refuses.
+        InputError: The directory holds something else, or the name cannot be a model's.
         IntegrityError: A weight is not finite in ``dtype``.
     """
     source, target = run_weights(run, which), Path(out)
+    metadata = read_metadata(source)
+    name = check_name(name or str(metadata.get("name", "")))
+    if target.resolve() == Path(run).resolve():
+        raise InputError(f"{target} is the run itself; name another directory for the export.")
+    with replaced_directory(
+        target, lambda path: _is_export(path, name), f"an earlier export of {name}"
+    ) as new:
+        write_export(run, new, source, metadata, which=which, dtype=dtype, name=name)
+    return target / WEIGHTS
+
+
+def check_name(name: str) -> str:
+    """Returns a model's name that is one; anything else could leave the directories that are named after it.
+
+    Raises:
+        InputError: It is not of the form that a manifest takes.
+    """
+    try:
+        return str(read(Name, name, "name"))
+    except ManifestError as error:
+        raise InputError(f"{name!r} cannot be a model's name: {error}") from error
+
+
+def _is_export(path: Path, name: str) -> bool:
+    """Whether a directory holds an export of the model and nothing else."""
+    allowed = {CARD, WEIGHTS}
+    names = {file.name for file in path.iterdir() if not file.name.startswith(TEMPORARY)}
+    if not all(found in allowed or re.fullmatch(r"recipe(-\d+)?\.toml", found) for found in names):
+        return False
+    try:
+        card = json.loads((path / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(card, dict) and card.get("name") == name and "status" not in card
+
+
+def write_export(
+    run: str | Path,
+    directory: Path,
+    source: Path,
+    metadata: Mapping[str, Any],
+    *,
+    name: str,
+    which: Literal["best", "last"] = "best",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Writes weights, ``flowzoo.json`` and recipes into a directory that nobody else looks at yet.
+
+    Raises:
+        CheckpointError: The run is damaged, or the disk refuses.
+        IntegrityError: A weight is not finite in ``dtype``, or the fingerprint is not.
+    """
     from safetensors.torch import load_file
 
-    metadata = read_metadata(source)
-    state = load_file(source)
-    weights = target / WEIGHTS
-    digest, size = save_weights(state, weights, metadata, dtype=dtype)
+    from flowzoo.weights.fingerprint import take_fingerprint
+
+    weights, stages = directory / WEIGHTS, run_stages(RunDir(run))
+    described = {**metadata, "name": name, "dataset": portable_id(str(metadata.get("dataset", "")))}
+    digest, size = save_weights(load_file(source), weights, described, dtype=dtype)
     header = read_header(weights)
-    card = metadata | {
+    card = described | {
         "weights": {
             "filename": WEIGHTS,
             "sha256": digest,
             "size": size,
             "dtype": stored_dtype({info.dtype for info in header.tensors.values()}),
         },
-        "training": run_summary(run),
+        "fingerprint": asdict(take_fingerprint(built_from(weights).eval())),
+        "training": run_summary(run)
+        | {"recipe": stages[-1]["recipe"], "stages": stages, "which": which, "command": commands(stages)},
     }
-    write_text(target / CARD, json.dumps(card, indent=2) + "\n")
-    return weights
+    for file, text in recipe_files(stages).items():
+        write_text(directory / file, text)
+    write_text(directory / CARD, json.dumps(card, indent=2) + "\n")
 
 
 def stored_dtype(codes: set[str]) -> str:
@@ -132,7 +202,7 @@ def stored_dtype(codes: set[str]) -> str:
 
 
 def run_summary(run: str | Path) -> dict[str, Any]:
-    """What a training cost and reached, from its metrics: for cards and tables.
+    """Cost and result of a training, from its metrics: for cards and tables.
 
     Steps, images and hours count the runs that it started from as well.
     """
@@ -153,4 +223,5 @@ def run_summary(run: str | Path) -> dict[str, Any]:
         "state": last.get("state", "interrupted") if last.get("kind") == "end" else "running or interrupted",
         "recipe": header.get("recipe"),
         "environment": header.get("environment"),
+        "versions": header.get("versions") or {},
     }

@@ -22,6 +22,7 @@ from flowzoo.evaluation.noise import derive_seed
 from flowzoo.training.export import run_weights
 from flowzoo.training.interrupt import stop_requests
 from flowzoo.training.loop import Loop, Outcome
+from flowzoo.training.provenance import write_origin
 from flowzoo.training.recipe import Recipe, parse_recipe, read_recipe, with_defaults
 from flowzoo.training.run_dir import RunDir
 from flowzoo.training.warm_start import start_from
@@ -131,6 +132,7 @@ def train(
             source = Path(init_from)
             start_from(flow, run_weights(source) if source.is_dir() else source, images[1])
             before = RunDir(source) if source.is_dir() else None
+            write_origin(RunDir(Path(out)), source)
         return train_flow(
             flow,
             recipe,

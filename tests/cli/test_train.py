@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from flowzoo.cli.main import main
-from flowzoo.cli.toml import toml_lines
 from flowzoo.errors import ConfigError
 from flowzoo.factory import preset_names
 from flowzoo.registry import discover
 from flowzoo.training.recipe import parse_recipe
+from flowzoo.training.toml_text import toml_lines
 from flowzoo.training.train import find_recipe
 
 RECIPES = [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+import flowzoo.flow
 import flowzoo.manifest.raw
 from flowzoo.api import Published
 from flowzoo.atomic import sha256_file
@@ -90,7 +92,7 @@ def test_a_figure_is_recorded_and_then_verified(manifest: Path) -> None:
     measured = find_entry(NAME).measured
     assert measured is not None
     assert measured.num_images == measured.reconstruction_exact == 20
-    assert measured.command == f"flowzoo eval {NAME}@1"
+    assert measured.command == f"flowzoo eval {NAME}@1 --data numpy:images.npy"
     assert measured.versions["torch"] == torch.__version__
     assert "flowzoo-glow" in measured.versions
     assert find_entry(NAME).fingerprint is not None
@@ -104,11 +106,12 @@ def test_a_figure_is_recorded_and_then_verified(manifest: Path) -> None:
 
 def test_what_is_not_the_entrys_protocol_is_not_verified(manifest: Path) -> None:
     call(NAME, "--record")
-    assert verdict(NAME, "--limit", "5") == (1, "partial")
+    assert verdict(NAME, "--limit", "5") == (0, "partial")
     assert verdict(NAME, "--seed", "1") == (1, "other protocol")
     assert verdict(NAME, "--samples", "2") == (1, "other protocol")
     assert verdict(NAME, "--dtype", "float64") == (1, "other protocol")
     assert verdict(NAME, "--split", "valid")[0] == 1
+    assert verdict(NAME, "--split", "valid", "--limit", "5") == (1, "other protocol")
 
 
 def change(path: Path, edit: Callable[[Entry], Entry]) -> None:
@@ -185,3 +188,115 @@ def test_what_no_manifest_lists_is_not_measured_for_a_record(tmp_path: Path, man
     result = CliRunner().invoke(cli, ["eval", str(tmp_path), "--record"])
     assert isinstance(result.exception, InputError)
     assert "not a model's name" in str(result.exception)
+
+
+def with_measured(entry: Entry, **changes: Any) -> Entry:
+    assert entry.measured is not None
+    return dataclasses.replace(entry, measured=dataclasses.replace(entry.measured, **changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda e: dataclasses.replace(e, data=dataclasses.replace(e.data, digest="0" * 64)), "digest"),
+        (
+            lambda e: dataclasses.replace(e, data=dataclasses.replace(e.data, preprocessing="x")),
+            "preprocessing x",
+        ),
+        (lambda e: with_measured(e, dequantization="variational"), "dequantization uniform"),
+        (lambda e: with_measured(e, num_images=19), "number of measured images 20"),
+    ],
+)
+def test_every_stated_fact_of_the_protocol_is_compared(
+    manifest: Path, change: Callable[[Entry], Entry], words: str
+) -> None:
+    call(NAME, "--record")
+    change_file = json.loads(manifest.read_text())
+    change_entry = change(parse(json.dumps(change_file), "x").entries[0])
+    manifest.write_text(dump(Manifest(entries=(change_entry,))))
+    code, text = call(NAME, "--json")
+    found = json.loads(text)["verdict"]
+    assert (code, found["state"]) == (1, "other protocol")
+    assert words.split(maxsplit=1)[0] in found["reason"]
+
+
+def test_publish_records_a_listed_models_figures(manifest: Path) -> None:
+    arguments = ["publish", NAME, "--record", "--samples", "2", "--json"]
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert result.exception is None, result.output
+    measured = find_entry(NAME).measured
+    assert measured is not None and measured.samples == 2
+    assert json.loads(result.stdout)["bpd"] == measured.bpd
+    assert verdict(NAME) == (0, "verified")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda e: with_measured(e, tolerance=1e9),
+        lambda e: with_measured(e, seed=2**64),
+        lambda e: dataclasses.replace(e, fingerprint=dataclasses.replace(e.fingerprint, tolerance=1e9)),
+    ],
+)
+def test_a_manifest_under_which_anything_would_be_verified_is_not_read(
+    manifest: Path, edit: Callable[[Entry], Entry]
+) -> None:
+    call(NAME, "--record")
+    change(manifest, edit)
+    result = CliRunner().invoke(cli, ["eval", NAME, "--device", "cpu"], standalone_mode=False)
+    assert isinstance(result.exception, ManifestError)
+
+
+def test_a_seed_that_stands_for_another_is_refused(manifest: Path) -> None:
+    with pytest.raises(InputError, match=r"2\^64"):
+        evaluate(NAME, seed=2**64, device="cpu", progress=False)
+
+
+def test_a_run_called_like_a_model_is_not_taken_for_it(
+    manifest: Path, trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = manifest.read_text()
+    (tmp_path / NAME).symlink_to(trained[0])
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["--record"]):
+        result = CliRunner().invoke(cli, ["eval", NAME, "--device", "cpu", *options], standalone_mode=False)
+        assert isinstance(result.exception, InputError)
+        assert f"'./{NAME}' for the directory" in str(result.exception)
+    assert verdict(f"./{NAME}") == (0, "no entry")
+    assert verdict(f"{NAME}@1") == (1, "not recorded")
+    assert manifest.read_text() == before
+
+
+def test_a_published_figure_stands_beside_its_own_images_only(manifest: Path, tmp_path: Path) -> None:
+    other = save_images(tmp_path / "others.npy", 100)
+    _, text = call(NAME, "--json", "--data", other)
+    found = json.loads(text)["verdict"]
+    assert found["published_bpd"] is None
+    assert "not compared" in found["published_note"]
+    assert json.loads(call(NAME, "--json")[1])["verdict"]["published_bpd"] == 3.5
+
+
+def test_a_figure_that_is_not_a_number_fails_in_valid_json(
+    trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_prob = flowzoo.flow.Flow.log_prob
+    monkeypatch.setattr(flowzoo.flow.Flow, "log_prob", lambda *a, **k: log_prob(*a, **k) * float("nan"))
+    code, text = call(str(trained[0]), "--json")
+    found = json.loads(text)
+    assert (code, found["bpd"], found["stderr"]) == (1, None, None)
+    assert found["verdict"]["state"] == "not finite"
+    assert call(str(trained[0]))[0] == 1
+
+
+@pytest.mark.parametrize("place", ["missing/../file/x.csv", "fifo", "link"])
+def test_a_table_that_cannot_be_written_is_refused_before_the_measurement(
+    trained: tuple[Path, str], tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    monkeypatch.setattr("flowzoo.evaluation.measure.evaluate", lambda *_, **__: pytest.fail("measured"))
+    arguments = ["eval", str(trained[0]), "--per-image", str(tmp_path / place)]
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert isinstance(result.exception, InputError)
+    assert (tmp_path / "file").read_text() == "mine"

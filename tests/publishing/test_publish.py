@@ -16,21 +16,22 @@ from flowzoo.cli.main import main
 from flowzoo.errors import InputError, IntegrityError, ManifestError, WeightsUnavailable
 from flowzoo.flow import Flow
 from flowzoo.manifest.read import Manifest, dump, load_manifests
-from flowzoo.manifest.schema import Entry, Measured
+from flowzoo.manifest.schema import Entry, Measured, Sampling
+from flowzoo.manifest.write import read_manifest
 from flowzoo.publishing import Staged, check_before_upload, stage_run, upload, write_entry
 from flowzoo.publishing.card import check_model_card, model_card
 from flowzoo.publishing.describe import version_for
-from flowzoo.publishing.manifest_file import read_manifest
 from flowzoo.training.export import weights_metadata
 from flowzoo.training.run_dir import RunDir
 from flowzoo.weights.checkpoint import save_weights
-from flowzoo.weights.fingerprint import compare
+from flowzoo.weights.fingerprint import compare, take_fingerprint
 from flowzoo.weights.hub import hub_settings
 from flowzoo.weights.load import load
 from tests.hub_server import HubServer
 from tests.probe import Probe, entry, fingerprinted, save, trained, write_directory
 
 REPO = "org/probe-one"
+SAMPLING = Sampling(drawn=10_000, finite=10_000, temperature=1.0, seed=0)
 IMAGES = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8)
 
 
@@ -62,7 +63,8 @@ def manifest(probe: Probe) -> Path:
 
 @pytest.fixture
 def exported(tmp_path: Path, probe: Probe) -> Path:
-    run = {"recipe": {"name": "probe-one", "seed": 3}, "best_step": 120, "hours": 0.5, "environment": {}}
+    recipe = {"name": "probe-one", "train": {"seed": 3, "ema": 0.999}, "data": {"dataset": "mnist"}}
+    run = {"recipe": recipe, "best_step": 120, "hours": 0.5, "environment": {}, "versions": {"torch": "2.14"}}
     write_directory(tmp_path / "run", trained(), dataset="mnist", name="probe-one", training=run)
     return tmp_path / "run"
 
@@ -82,10 +84,19 @@ def measured(bpd: float = 6.5) -> Measured:
     )
 
 
+class Fake:
+    """Figures that nobody measured."""
+
+    def of(self, entry: Entry) -> Entry:
+        return dataclasses.replace(
+            entry, measured=measured(), fingerprint=take_fingerprint(trained()), sampling=SAMPLING
+        )
+
+
 @pytest.fixture
 def staged(exported: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staged:
     # Measuring is the harness's business and needs images of the model's shape, which no data set here has.
-    monkeypatch.setattr("flowzoo.publishing.stage._measure", lambda *_: measured())
+    monkeypatch.setattr("flowzoo.publishing.stage.measure_model", lambda *_, **__: Fake())
     return stage_run(exported, tmp_path / "stage", manifest, repo_id=REPO)
 
 

@@ -1,4 +1,4 @@
-"""``flowzoo bundle``: from a run to weights in a plugin's package and an entry in the manifest."""
+"""``flowzoo publish --plugin``: from a run to weights in a plugin's package and an entry in the manifest."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 import flowzoo
 from flowzoo.errors import PluginError
 from flowzoo.manifest.read import parse
-from flowzoo.publishing import bundle
-from flowzoo.publishing.bundle import bundle_run
+from flowzoo.publishing import plugin_package
+from flowzoo.publishing.plugin_package import publish_in_plugin
 from flowzoo.testing import randomize
 from flowzoo.training.export import weights_metadata
 from flowzoo.weights.checkpoint import save_weights
@@ -26,7 +26,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "project" / "flowzoo_nice"
     (package / "weights").mkdir(parents=True)
     (package.parent / "pyproject.toml").write_text("")
-    monkeypatch.setattr(bundle, "package_directory", lambda architecture: package)
+    monkeypatch.setattr(plugin_package, "package_directory", lambda architecture: package)
     return package
 
 
@@ -43,6 +43,10 @@ def make_run(where: Path, seed: int) -> Path:
     return where
 
 
+def weights_in(package: Path) -> list[str]:
+    return sorted(path.name for path in (package / "weights").glob("*.safetensors"))
+
+
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     path = tmp_path / "manifest.json"
@@ -53,7 +57,7 @@ def manifest(tmp_path: Path) -> Path:
 def test_a_bundled_run_is_measured_fingerprinted_and_in_the_package(
     checkout: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    entry = bundle_run(make_run(tmp_path / "run", 1), manifest)
+    entry = publish_in_plugin(make_run(tmp_path / "run", 1), manifest)
     content = (checkout / "weights" / "nice-mnist.safetensors").read_bytes()
     assert entry.weights is not None and entry.weights.revision is None
     assert entry.weights.sha256 == hashlib.sha256(content).hexdigest()
@@ -66,47 +70,50 @@ def test_a_bundled_run_is_measured_fingerprinted_and_in_the_package(
 def test_weights_that_were_never_on_the_hub_are_replaced(
     checkout: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    first = bundle_run(make_run(tmp_path / "first", 1), manifest)
-    second = bundle_run(make_run(tmp_path / "second", 2), manifest, note="Half of the digits.")
+    first = publish_in_plugin(make_run(tmp_path / "first", 1), manifest)
+    second = publish_in_plugin(make_run(tmp_path / "second", 2), manifest, note="Half of the digits.")
     assert second.version == first.version == 1
     assert (first.note, second.note) == (None, "Half of the digits.")
-    assert bundle_run(make_run(tmp_path / "third", 3), manifest).note == second.note
+    third = publish_in_plugin(make_run(tmp_path / "third", 3), manifest)
+    assert third.note == second.note and third.weights is not None
     assert [e.key for e in parse(manifest.read_text(), "manifest").entries] == ["nice-mnist@1"]
-    assert [path.name for path in (checkout / "weights").iterdir()] == ["nice-mnist.safetensors"]
+    assert weights_in(checkout) == [third.weights.filename]
 
 
 def test_a_bound_of_several_samples_is_measured_and_kept_for_the_next(
     checkout: Path, manifest: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "first", 1)
-    loose, tight = bundle_run(run, manifest), bundle_run(run, manifest, samples=2)
+    loose, tight = publish_in_plugin(run, manifest), publish_in_plugin(run, manifest, samples=2)
     assert loose.measured is not None and tight.measured is not None
     assert (loose.measured.samples, tight.measured.samples) == (1, 2)
     assert tight.measured.bpd != loose.measured.bpd
-    again = bundle_run(make_run(tmp_path / "second", 2), manifest)
+    again = publish_in_plugin(make_run(tmp_path / "second", 2), manifest)
     assert again.measured is not None and again.measured.samples == 2
 
 
 def test_published_weights_stay_and_the_model_gets_a_new_version(
     checkout: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    entry = bundle_run(make_run(tmp_path / "first", 1), manifest)
+    entry = publish_in_plugin(make_run(tmp_path / "first", 1), manifest)
     assert entry.weights is not None
-    on_hub = dataclasses.replace(entry, weights=dataclasses.replace(entry.weights, revision="a" * 40))
-    from flowzoo.publishing.manifest_file import write_entry
+    on_hub = dataclasses.replace(
+        entry, weights=dataclasses.replace(entry.weights, repo_id="org/nice", revision="a" * 40)
+    )
+    from flowzoo.manifest.write import write_entry
 
     write_entry(manifest, on_hub)
-    second = bundle_run(make_run(tmp_path / "second", 2), manifest)
+    second = publish_in_plugin(make_run(tmp_path / "second", 2), manifest)
     assert second.version == 2
     assert [e.key for e in parse(manifest.read_text(), "manifest").entries] == [
         "nice-mnist@1",
         "nice-mnist@2",
     ]
-    assert len(list((checkout / "weights").iterdir())) == 2
+    assert len(weights_in(checkout)) == 2
 
 
 def test_an_installed_plugin_is_not_written_into(checkout: Path, manifest: Path, tmp_path: Path) -> None:
     (checkout.parent / "pyproject.toml").unlink()
-    with pytest.raises(PluginError, match="only be bundled from a checkout"):
-        bundle_run(make_run(tmp_path / "run", 1), manifest)
+    with pytest.raises(PluginError, match="from a checkout"):
+        publish_in_plugin(make_run(tmp_path / "run", 1), manifest)
     assert parse(manifest.read_text(), "manifest").entries == ()

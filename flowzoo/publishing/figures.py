@@ -1,0 +1,108 @@
+"""Everything about a model that is measured before it is published."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowzoo.data.portable import is_own
+from flowzoo.evaluation.sampling import check_shippable, count_finite
+from flowzoo.manifest.schema import Data, Entry, Fingerprint, Sampling
+
+if TYPE_CHECKING:
+    from flowzoo.evaluation.measure import Evaluation
+    from flowzoo.flow import Flow
+
+__all__ = ["Figures", "measure_model", "run_dataset"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Measurements of one weights file.
+
+    Attributes:
+        sampling: The share of finite samples.
+        fingerprint: Proof of code and weights.
+        evaluation: Bits per dimension on the whole test split.
+        one_sample_bpd: The same of one noise sample an image, if ``evaluation`` is of several.
+    """
+
+    sampling: Sampling
+    fingerprint: Fingerprint
+    evaluation: Evaluation
+    one_sample_bpd: float | None = None
+
+    def of(self, entry: Entry) -> Entry:
+        """The entry with these figures."""
+        from flowzoo.evaluation.record import measured_of
+
+        return dataclasses.replace(
+            entry,
+            measured=measured_of(self.evaluation, entry),
+            one_sample_bpd=self.one_sample_bpd,
+            fingerprint=self.fingerprint,
+            sampling=self.sampling,
+        )
+
+
+def measure_model(
+    directory: Path,
+    flow: Flow,
+    data: Data,
+    *,
+    samples: int = 1,
+    dataset: str | None = None,
+    data_root: Path | None = None,
+) -> Figures:
+    """Measures an exported model; first whether it may ship at all, which takes less time than the rest.
+
+    Args:
+        directory: The export.
+        flow: Its flow.
+        data: The images that the figure is of.
+        samples: Noise samples an image.
+        dataset: Id of the data set on this machine; None for ``data.id``.
+        data_root: Where data sets are.
+
+    Raises:
+        IntegrityError: Some of its samples are not finite.
+        DataUnavailable: The images are not here.
+    """
+    from flowzoo.data import get_dataset
+    from flowzoo.evaluation.measure import evaluate
+    from flowzoo.weights.fingerprint import take_fingerprint
+
+    identifier = dataset or data.id
+    get_dataset(identifier).load(data.split, data_root)  # Missing images are said now, not after the samples.
+    sampling = count_finite(flow)
+    check_shippable(directory.name if flow.card is None else flow.card.name, sampling)
+    found = [
+        evaluate(
+            f"path:{directory}",
+            samples=count,
+            audit=count == samples,
+            dataset=identifier,
+            split=data.split,
+            data_root=data_root,
+        )
+        for count in sorted({1, samples}, reverse=True)
+    ]
+    return Figures(
+        sampling=sampling,
+        fingerprint=take_fingerprint(flow),
+        evaluation=found[0],
+        one_sample_bpd=found[-1].bpd if samples > 1 else None,
+    )
+
+
+def run_dataset(run: Path) -> str | None:
+    """The data set of a run as this machine knows it, if it is one's own images; an export names no directories."""
+    if not (run / "run.json").is_file():
+        return None
+    from flowzoo.training.run_dir import RunDir
+
+    recipe = RunDir(run).header().get("recipe") or {}
+    dataset = str((recipe.get("data") or {}).get("dataset", ""))
+    return dataset if is_own(dataset) else None

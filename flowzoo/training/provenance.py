@@ -1,0 +1,117 @@
+"""How weights came to be, stage by stage: what was done, not what a preset would do today.
+
+A run that starts from another (``--init-from``) keeps that run's stages in ``stages.json``; its own is in ``run.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flowzoo.atomic import sha256_file, write_text
+from flowzoo.data.portable import portable_id
+from flowzoo.errors import CheckpointError
+from flowzoo.training.run_dir import COUNTED, RunDir
+from flowzoo.training.toml_text import toml_lines
+
+__all__ = ["commands", "recipe_files", "run_stages", "write_origin"]
+
+STAGES = "stages.json"
+
+
+def write_origin(run: RunDir, source: Path) -> None:
+    """Writes into a new run where its first weights come from: the stages of another run, or a file.
+
+    Raises:
+        CheckpointError: The disk refuses, or ``source`` is a directory without a run.
+    """
+    if source.is_dir():
+        stages = run_stages(RunDir(source))
+    else:
+        stages = [{"weights": {"file": source.name, "sha256": sha256_file(source)}}]
+    write_text(run.path / STAGES, json.dumps(stages, indent=2) + "\n")
+
+
+def run_stages(run: RunDir) -> list[dict[str, Any]]:
+    """The stages of the training that led to a run's weights, oldest first.
+
+    A stage has the resolved ``recipe`` (every field of the model's config, names of one's own images without their
+    directories), ``steps``, ``images``, ``hours``, ``versions`` and ``environment``. One of which only the weights are
+    known has ``weights`` with file name and SHA-256, and no recipe.
+
+    Raises:
+        CheckpointError: The run is damaged.
+    """
+    header, rows = run.header(), run.rows()
+    recipe = _resolved(header)
+    done = {key: max((row.get(key, 0) for row in rows), default=0) for key in COUNTED}
+    mine = {
+        "recipe": recipe,
+        "steps": done["step"],
+        "images": done["images"],
+        "hours": round(done["seconds"] / 3600, 4),
+        "versions": header.get("versions") or {},
+        "environment": header.get("environment") or {},
+    }
+    if header.get("extended"):
+        mine["extended"] = header["extended"]
+    return [*_earlier(run, header), mine]
+
+
+def _resolved(header: dict[str, Any]) -> dict[str, Any] | None:
+    """The recipe of a header with the whole config in it, so that it outlives a change of the preset."""
+    recipe = header.get("recipe")
+    if not isinstance(recipe, dict):
+        return None
+    found = recipe | {"model": header.get("config") or recipe.get("model") or {}}
+    data = found.get("data")
+    if isinstance(data, dict) and isinstance(data.get("dataset"), str):
+        found["data"] = data | {"dataset": portable_id(data["dataset"])}
+    return found
+
+
+def _earlier(run: RunDir, header: dict[str, Any]) -> list[dict[str, Any]]:
+    path = run.path / STAGES
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}); restore it from the earlier run."
+            ) from error
+        if isinstance(found, list) and all(isinstance(stage, dict) for stage in found):
+            return found
+        raise CheckpointError(f"{path} is not a list of stages; restore it from the earlier run.")
+    before = header.get("before")
+    # Runs of an older flowzoo kept the cost of earlier stages and not how they were trained.
+    return [{"steps": before.get("step", 0), "images": before.get("images", 0)}] if before else []
+
+
+def recipe_files(stages: list[dict[str, Any]], stem: str = "") -> dict[str, str]:
+    """The recipes of the stages as TOML, by file name: ``STEM.recipe.toml``, numbered if there are several."""
+    return {
+        _filename(stem, number, len(stages)): "\n".join(toml_lines(stage["recipe"])) + "\n"
+        for number, stage in enumerate(stages, start=1)
+        if stage.get("recipe")
+    }
+
+
+def _filename(stem: str, number: int, count: int) -> str:
+    return f"{stem}{'.' if stem else ''}recipe{f'-{number}' if count > 1 else ''}.toml"
+
+
+def commands(stages: list[dict[str, Any]], stem: str = "") -> str:
+    """The commands that repeat the stages with the files of :func:`recipe_files`, and what cannot be repeated."""
+    found: list[str] = []
+    for number, stage in enumerate(stages, start=1):
+        run = "RUN" if number == len(stages) else f"RUN{number}"
+        if stage.get("recipe"):
+            before = f" --init-from {found[-1].rpartition('--out ')[2]}" if found else ""
+            # --init-from stands before --out, so that the directory is the command's last word.
+            found.append(f"flowzoo train {_filename(stem, number, len(stages))}{before} --out {run}")
+        elif weights := stage.get("weights"):
+            found.append(f"# weights of unrecorded origin, sha256 {weights.get('sha256')} --out {run}")
+        else:
+            found.append(f"# {stage.get('steps', 0):,} steps of an unrecorded recipe --out {run}")
+    return " && ".join(found)

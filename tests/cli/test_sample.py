@@ -1,0 +1,40 @@
+"""``flowzoo sample`` says which temperature it used, and so does the grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from flowzoo.cli.main import cli
+from flowzoo.manifest.read import load_manifests
+
+ROOT = Path(__file__).parents[2]
+MODELS = [entry for entry in load_manifests().entries if entry.weights is not None]
+
+
+@pytest.mark.parametrize(
+    ("options", "temperature", "why"),
+    [
+        ([], "0.8", "recommends"),
+        (["--temperature", "0.5"], "0.5", "asked"),
+        (["--temperature", "0"], "0", "asked"),
+    ],
+)
+def test_the_temperature_is_said(tmp_path: Path, options: list[str], temperature: str, why: str) -> None:
+    out = tmp_path / "grid.png"
+    arguments = ["sample", "nice-mnist", "-n", "4", "-o", str(out), *options]
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert result.exception is None, result.output
+    assert result.stdout == f"{out}\n"
+    assert f"Temperature {temperature}," in result.stderr and why in result.stderr
+    with Image.open(out) as grid:
+        assert grid.info["temperature"] == temperature
+
+
+@pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry.name)
+def test_every_grid_of_the_zoo_states_the_recommended_temperature(entry: object) -> None:
+    with Image.open(ROOT / "docs" / "images" / f"{entry.name}.png") as grid:  # type: ignore[attr-defined]
+        assert grid.info["temperature"] == f"{entry.recommended_temperature:g}"  # type: ignore[attr-defined]
