@@ -1,4 +1,4 @@
-"""What a measurement ran on: versions and hardware, for records."""
+"""Versions and hardware that a measurement or a training ran on, for records."""
 
 from __future__ import annotations
 
