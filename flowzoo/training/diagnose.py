@@ -61,7 +61,9 @@ def _verdict(
         return f"the first offending layer is {layer}{only}"
     if gradient is None and trained.finite:
         if plain_gradient is not None:
-            return f"computed again as in training all is finite; layer by layer, the gradient of {plain_gradient} is not"
+            return (
+                f"as in training, all is finite now; layer by layer, the gradient of {plain_gradient} is not"
+            )
         return (
             "the same batch with the same weights is finite now, both as in training and layer by layer: an operation "
             "that is not deterministic, or the hardware"

@@ -117,7 +117,7 @@ def open_run(
         **_model(flow),
         "parameters": sum(p.numel() for p in flow.parameters()),
         "total_steps": total,
-        "images": _describe_images(images),
+        "data": _describe_images(images),
         **_surroundings(flow, where),
         "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "before": before.cost() if before is not None else None,
@@ -202,7 +202,7 @@ def _check_model(run: RunDir, header: dict[str, Any], flow: Flow) -> None:
 
 
 def _check_images(run: RunDir, header: dict[str, Any], images: tuple[ImageSet, ImageSet]) -> None:
-    recorded, found = header.get("images") or {}, _describe_images(images)
+    recorded, found = header.get("data") or {}, _describe_images(images)
     for role, now in found.items():
         then = recorded.get(role)
         if not isinstance(then, dict):  # a run of a flowzoo that did not write them down

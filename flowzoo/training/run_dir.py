@@ -110,7 +110,7 @@ class RunDir:
             "total_steps": _is_count(header.get("total_steps") or 0),
             "environment": isinstance(header.get("environment") or {}, dict),
             "versions": isinstance(header.get("versions") or {}, dict),
-            "images": isinstance(header.get("images") or {}, dict),
+            "data": isinstance(header.get("data") or {}, dict),
             "extended": all(_is_stage(stage) for stage in _list(header.get("extended"))),
         }
         wrong = [key for key, fits in good.items() if not fits]
