@@ -83,7 +83,7 @@ def _check_torchrun() -> None:
     """Checks that whoever set ``RANK`` set everything that joining takes.
 
     Raises:
-        InputError: Something is missing or no number.
+        InputError: Something is missing or no number, or there is no such rank.
     """
     missing = [name for name in TORCHRUN if not os.environ.get(name)]
     wrong = [
@@ -91,8 +91,10 @@ def _check_torchrun() -> None:
         for name in TORCHRUN
         if name not in missing and name != "MASTER_ADDR" and not os.environ[name].isdecimal()
     ]
+    if not missing and not wrong and int(os.environ["RANK"]) >= int(os.environ["WORLD_SIZE"]):
+        wrong = [f"WORLD_SIZE={os.environ['WORLD_SIZE']}"]
     if missing or wrong:
-        what = f"{', '.join(missing)} not" if missing else f"{', '.join(wrong)}, which is no number"
+        what = f"{', '.join(missing)} not" if missing else f"so is {', '.join(wrong)}, which does not fit"
         raise InputError(
             f"RANK={os.environ['RANK']} is set, as torchrun does, and {what}. Start several processes with torchrun "
             "(docs/training.md), or unset RANK to run alone."
