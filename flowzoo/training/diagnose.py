@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,11 +42,11 @@ def diagnose(step: GradientStep, batch: Batch) -> str:
             return f"the parameter {name!r} is not finite any more ({statistics(parameter)})"
     # Passes in training mode move running statistics, which the failed update has moved already.
     before = {name: buffer.clone() for name, buffer in flow.named_buffers()}
-    trained = step(batch)
+    trained = step(batch, clip=False)
     gradient = _first_bad_gradient(flow)
     with _engine_disabled():
         layer = _first_bad_layer(step, batch)
-        plain = step(batch, plain=True)
+        plain = step(batch, plain=True, clip=False)
         plain_gradient = _first_bad_gradient(flow)
     with torch.no_grad():
         for name, buffer in flow.named_buffers():
@@ -69,7 +70,9 @@ def _verdict(
             "that is not deterministic, or the hardware"
         )
     if plain.finite and plain_gradient is None:
-        part = f"the gradient of {gradient}" if gradient is not None else f"the loss, {trained.loss},"
+        part = f"the gradient of {gradient}"
+        if gradient is None or not math.isfinite(trained.loss):
+            part = f"the loss, {trained.loss},"
         return (
             f"computed again as in training, {part} is not finite; layer by layer, loss and gradients are "
             f"(loss {plain.loss:.4f}): a fused or compiled operation is at fault, not the model. Train with "

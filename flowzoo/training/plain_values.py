@@ -17,6 +17,9 @@ __all__ = ["apply_override", "check_values", "copy_values", "read_small_file"]
 
 MAX_FILE_BYTES = 1 << 20
 MAX_DEPTH = 16
+MAX_SHOWN = 100
+"""Letters of an override that an error repeats."""
+
 MAX_INTEGER = (1 << 64) - 1
 """The largest seed; TOML's own integers end at half of it."""
 
@@ -83,9 +86,9 @@ def apply_override(tree: dict[str, Any], text: str) -> None:
         ConfigError: There is no ``=``, or the key runs through something that is not a table.
     """
     key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
+    parts, text = key.strip().split("."), text[:MAX_SHOWN]
     if not equals or not all(parts) or len(parts) > MAX_DEPTH:
-        raise ConfigError(f"override {text[:200]!r} is not key=value; write for example train.steps=2000.")
+        raise ConfigError(f"override {text!r} is not key=value; write for example train.steps=2000.")
     node: Any = tree
     for part in parts[:-1]:
         node = _child(node, part, text)
@@ -106,13 +109,13 @@ def _child(node: Any, part: str, text: str) -> Any:
         return node[_index(node, part, text)]
     if isinstance(node, dict):
         return node.setdefault(part, {})
-    raise ConfigError(f"override {text!r}: {part!r} is inside a value, not a table.")
+    raise ConfigError(f"override {text!r}: {part[:MAX_SHOWN]!r} is inside a value, not a table.")
 
 
 def _index(items: list[Any], part: str, text: str) -> int:
     if part.isdecimal() and len(part) < 10 and int(part) < len(items):
         return int(part)
-    raise ConfigError(f"override {text!r}: {part!r} is not an index below {len(items)}.")
+    raise ConfigError(f"override {text!r}: {part[:MAX_SHOWN]!r} is not an index below {len(items)}.")
 
 
 def _value(text: str, key: str) -> Any:

@@ -67,7 +67,8 @@ class RunDir:
 
     def clean(self) -> None:
         """Removes what killed writers left."""
-        for directory in (self.path, self.checkpoints, self.samples):
+        inside = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        for directory in (self.path, self.checkpoints, self.samples, *inside):
             remove_leftovers(directory)
 
     def write_header(self, header: dict[str, Any]) -> None:

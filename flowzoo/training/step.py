@@ -64,13 +64,14 @@ class GradientStep:
             self.parallel = nn.parallel.DistributedDataParallel(callee, device_ids=devices)
         self.model: nn.Module = self.parallel if self.parallel is not None else callee
 
-    def __call__(self, batch: Batch, *, plain: bool = False) -> Gradients:
+    def __call__(self, batch: Batch, *, plain: bool = False, clip: bool = True) -> Gradients:
         """Leaves clipped gradients in the parameters; waits for the device once.
 
         Args:
             batch: This process's share.
             plain: Call the flow itself, not compiled and not joined with other processes: the gradients are
                 those of this process's share.
+            clip: Whether to clip; a norm that is not finite would make every gradient so.
         """
         recipe, flow = self.recipe, self.flow
         self.seed(batch)
@@ -81,7 +82,7 @@ class GradientStep:
             waits = self.parallel is not None and i + 1 < len(parts)
             with self.parallel.no_sync() if waits and self.parallel else contextlib.nullcontext():
                 losses.append(self._part(self.flow if plain else self.model, images, part_noise, len(parts)))
-        norm = clip_gradients(flow.parameters(), recipe.clip_norm)
+        norm = clip_gradients(flow.parameters(), recipe.clip_norm if clip else None)
         total = all_mean(torch.stack(losses).sum(), self.where)
         loss_value, norm_value = torch.stack([total.double(), norm.double()]).tolist()
         clipped = recipe.clip_norm is not None and norm_value > recipe.clip_norm

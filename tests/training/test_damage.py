@@ -161,7 +161,12 @@ def test_a_header_that_is_none_is_refused(text: str, run: RunDir) -> None:
 
 def test_leftovers_of_a_killed_writer_go(tmp_path: Path) -> None:
     """Before there is a run, too: the first file that is written may be the one that is cut short."""
-    for place in (tmp_path, tmp_path / "checkpoints", tmp_path / "samples"):
+    for place in (
+        tmp_path,
+        tmp_path / "checkpoints",
+        tmp_path / "checkpoints" / "x",
+        tmp_path / "samples",
+    ):
         place.mkdir(exist_ok=True)
         (place / ".partial-1-x").write_text("half")
     go(tmp_path)
