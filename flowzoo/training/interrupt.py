@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StopRequest:
-    """Whether somebody asked to stop, and by which signal."""
+    """A request to stop: the signal that asked, or None so far."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None

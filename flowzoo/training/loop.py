@@ -51,7 +51,7 @@ SHARED_STOP_STEPS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a session of training ended.
+    """The end of a session of training.
 
     Attributes:
         state: ``finished``, ``stopped early`` (no new best), ``out of time`` or ``interrupted``.

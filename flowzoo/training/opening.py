@@ -73,6 +73,14 @@ def _with_precision(recipe: Recipe, precision: Literal["float32", "bfloat16"]) -
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, precision=precision))
 
 
+def _tell_of_emulation(recipe: Recipe, device: torch.device, say: Callable[[str], None]) -> None:
+    if recipe.train.precision == "bfloat16" and device.type == "cpu" and not has_bfloat16_units(device):
+        say(
+            "The networks run in bfloat16, for which this processor has no units: a step may take ten times as long "
+            "as in float32. A new run with --set train.precision=auto avoids that."
+        )
+
+
 def open_run(
     run: RunDir,
     recipe: Recipe,
@@ -111,6 +119,7 @@ def open_run(
     decided = decide_precision(recipe, where.device)
     if recipe is not decided:
         say(f"precision = auto: the networks run in {decided.train.precision} on this {where.device.type}.")
+    _tell_of_emulation(decided, where.device, say)
     header: dict[str, Any] = {
         "schema": SCHEMA,
         "recipe": decided.to_dict(),
@@ -142,6 +151,7 @@ def _reopen(
     if recipe.train.precision == "auto" and recorded.train.precision != "auto":
         recipe = _with_precision(recipe, recorded.train.precision)
     recipe = decide_precision(recipe, where.device)
+    _tell_of_emulation(recipe, where.device, say)
     longer = total > int(header.get("total_steps") or total)
     _check_recipe(run, recorded, recipe, longer=longer)
     _check_model(run, header, flow)

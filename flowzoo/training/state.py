@@ -38,7 +38,7 @@ class Window:
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """Where a training stands.
+    """The state of a training besides its tensors.
 
     Random numbers need no state: each is keyed by (seed, step), see :mod:`flowzoo.evaluation.noise`.
 

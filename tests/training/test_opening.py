@@ -177,8 +177,9 @@ def test_auto_precision_is_decided_once(
     assert any(line.startswith(f"precision = auto: the networks run in {expected}") for line in said)
     assert RunDir(tmp_path / "auto").recipe().train.precision == expected
     monkeypatch.setattr("flowzoo.training.opening.has_bfloat16_units", lambda _: not units)
-    go(tmp_path / "auto", recipe)
+    go(tmp_path / "auto", recipe, say=said.append)
     assert RunDir(tmp_path / "auto").recipe().train.precision == expected
+    assert any("no units" in line for line in said) is (expected == "bfloat16")
     go(tmp_path / "fixed", tiny_recipe(precision=expected, samples=0))
     assert RunDir(tmp_path / "auto").last.read_bytes() == RunDir(tmp_path / "fixed").last.read_bytes()
 

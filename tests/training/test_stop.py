@@ -106,7 +106,7 @@ def go(out: Path, slow_at: int | None = None, **options: Any) -> Any:
 
 
 def test_time_that_is_up_ends_with_a_validation_that_resuming_does_not_know_of(tmp_path: Path) -> None:
-    """However good it was: the weights at the end are those of a training that was left alone."""
+    """The weights at the end are those of a training that was left alone, however good the pause was."""
     whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
     go(whole.path)
     for step in (4, 4):  # before the first regular validation, and after it
