@@ -13,9 +13,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from flowzoo.devices import find_device
+from flowzoo.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that torchrun sets and joining needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +55,20 @@ def world(device: str | torch.device | None = None) -> Iterator[World]:
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None takes a GPU if there is one. Under torchrun
             ``"cuda"`` is the GPU of the local rank. NCCL connects GPUs, gloo everything else.
+
+    Raises:
+        InputError: The device is not there, or ``RANK`` is set without the rest of what torchrun sets.
     """
-    wanted = find_device(device)
+    wanted = find_device(device, computing=True)
     if "RANK" not in os.environ or dist.is_initialized():
         rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         yield World(rank, size, wanted)
         return
+    _check_torchrun()
     if wanted.type == "cuda":
         wanted = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(wanted)
-    dist.init_process_group("nccl" if wanted.type == "cuda" else "gloo")
+    _join("nccl" if wanted.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size(), wanted)
         # No process tears its connections down while another still uses them.
@@ -68,6 +77,38 @@ def world(device: str | torch.device | None = None) -> Iterator[World]:
         # Wrappers in reference cycles hold the group; freed after it, their threads abort the process.
         gc.collect()
         dist.destroy_process_group()
+
+
+def _check_torchrun() -> None:
+    """Checks that whoever set ``RANK`` set everything that joining takes.
+
+    Raises:
+        InputError: Something is missing or no number, or there is no such rank.
+    """
+    missing = [name for name in TORCHRUN if not os.environ.get(name)]
+    wrong = [
+        f"{name}={os.environ[name]}"
+        for name in TORCHRUN
+        if name not in missing and name != "MASTER_ADDR" and not os.environ[name].isdecimal()
+    ]
+    if not missing and not wrong and int(os.environ["RANK"]) >= int(os.environ["WORLD_SIZE"]):
+        wrong = [f"WORLD_SIZE={os.environ['WORLD_SIZE']}"]
+    if missing or wrong:
+        what = f"{', '.join(missing)} not" if missing else f"so is {', '.join(wrong)}, which does not fit"
+        raise InputError(
+            f"RANK={os.environ['RANK']} is set, as torchrun does, and {what}. Start several processes with torchrun "
+            "(docs/training.md), or unset RANK to run alone."
+        )
+
+
+def _join(backend: str) -> None:
+    try:
+        dist.init_process_group(backend)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"Joining the other processes failed: {str(error).splitlines()[0]} Start all of them with torchrun, "
+            "or unset RANK to run alone."
+        ) from error
 
 
 @torch.no_grad()
@@ -89,6 +130,15 @@ def all_mean(value: Tensor, where: World) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / where.size
+
+
+def largest(value: int, where: World) -> int:
+    """The largest of the processes' values of a small integer."""
+    if where.size == 1:
+        return value
+    found = torch.tensor(value, device=where.device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
 
 
 def share(value: Any, where: World) -> Any:

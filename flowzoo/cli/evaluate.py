@@ -24,7 +24,7 @@ RIGHT = ("images", "measured here", "in the manifest", "published")
 @click.argument("name", required=False)
 @click.option("--all", "everything", is_flag=True, help="Verify every released model whose data are here.")
 @click.option("--samples", type=click.IntRange(1), help="Noise samples an image, importance-weighted.")
-@click.option("--seed", type=click.IntRange(0), help="Key of the noise.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Key of the noise.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Precision; float64 is an audit.")
 @click.option(
     "--batch-size", type=click.IntRange(1), default=100, show_default=True, help="Images at a time."
@@ -64,9 +64,9 @@ def evaluate(
     if everything and (per_image or explain or record):
         raise click.UsageError("--per-image, --explain and --record go with one model, not with --all.")
     if threads is not None:
-        import torch
+        from flowzoo.devices import set_threads
 
-        torch.set_num_threads(threads)
+        set_threads(threads)
     if everything:
         return _evaluate_all(options, as_json)
     assert name is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from flowzoo import __version__
+from flowzoo.cli.output import note, prepare_streams, settle_streams, silence
 from flowzoo.errors import FlowzooError, did_you_mean
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 done or verified, 1 not verified, 2 wrong usage, 3 unknown name, 4 unusable plugin, "
     "5 file not as promised, 6 weights not to be had, 7 data not to be had, 8 invalid input, config, recipe or "
-    "manifest, 9 training stopped, 70 a bug, 130 interrupted.",
+    "manifest, or a limit of the machine (memory, threads, disk), 9 training stopped, 70 a bug, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="flowzoo", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error (also: FLOWZOO_DEBUG=1).")
@@ -120,12 +122,21 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
     A command's return value, if it is an integer, is the exit code; see :mod:`flowzoo.errors`.
     """
+    prepare_streams()
+    try:
+        _run(argv)
+    finally:
+        settle_streams()
+
+
+def _run(argv: Sequence[str] | None) -> NoReturn:
     try:
         result = cli.main(args=argv, prog_name="flowzoo", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         _fail("Interrupted.", EXIT_INTERRUPTED)
     except click.ClickException as error:
-        error.show(sys.stderr)
+        with contextlib.suppress(OSError):
+            error.show(sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the last resort: every error ends as a line and a code
         _report(error)
@@ -137,7 +148,7 @@ def _report(error: Exception) -> NoReturn:
     if os.environ.get("FLOWZOO_DEBUG", "0") not in ("", "0"):
         import traceback
 
-        traceback.print_exception(error, file=sys.stderr)
+        note("".join(traceback.format_exception(error)).rstrip())
     message, code = _explain(error)
     _fail(message, code)
 
@@ -145,23 +156,44 @@ def _report(error: Exception) -> NoReturn:
 def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, FlowzooError):
         return f"Error: {error}", error.exit_code
-    kind = type(error).__name__
-    if kind == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return f"Error: out of memory: {error}\nGive a smaller --batch-size, or another --device.", 8
+    text = " ".join(str(error).split())
+    if limit := _limit_of_the_machine(error, text):
+        return limit, 8
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"Error: {place}{error.strerror}.", 8
-    what = f"Error: unexpected {kind}: {' '.join(str(error).split())}"
+    what = f"Error: unexpected {type(error).__name__}: {text}"
     hint = "This is a bug in flowzoo or a plugin. FLOWZOO_DEBUG=1 shows where it happened; please report it."
     return f"{what}\n{hint}", EXIT_BUG
 
 
+def _limit_of_the_machine(error: Exception, text: str) -> str | None:
+    """The line for an error that torch, Python or the system raise where a machine has no more to give."""
+    # torch has a class for memory of a GPU only.
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in text
+    ):
+        return (
+            f"Error: out of memory: {text}\nGive a smaller --batch-size (for train: --set train.accumulate=2, or "
+            "train.memory=checkpoint), or another --device."
+        )
+    if "can't start new thread" in text:
+        return "Error: the system allows no more threads or processes here. End some, or raise the limit (ulimit -u)."
+    if "determine home directory" in text:
+        return (
+            "Error: there is no home directory: HOME is not set, or a path begins with ~ and an unknown user."
+        )
+    return None
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(message, err=True)
+    note(message)
     sys.exit(code)
 
 
 def _exit_pipe_closed() -> NoReturn:
     """Ends like any program whose reader has gone away, without a second error at shutdown."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    silence(sys.stdout)
     sys.exit(EXIT_PIPE_CLOSED)

@@ -2,31 +2,93 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-__all__ = ["fields", "json_option", "note", "print_json", "print_line", "table"]
+__all__ = [
+    "fields",
+    "json_option",
+    "note",
+    "prepare_streams",
+    "print_json",
+    "print_line",
+    "settle_streams",
+    "silence",
+    "table",
+]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 """The ``--json`` flag that every command with a result has; its value is the argument ``as_json``."""
 
 
+def prepare_streams() -> None:
+    """Makes the standard streams usable whatever they are: closed, or of an encoding that lacks letters.
+
+    A closed one reads or writes nothing from now on; open, it would be the next file that is opened. A letter that
+    the encoding lacks is written as its escape.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY), encoding="utf-8")
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(null, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence(stream: TextIO) -> None:
+    """Turns a stream that cannot be written to the null device, so that nothing fails on it again."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def settle_streams() -> None:
+    """Flushes the standard streams; rests that cannot be written would end the process with a code of their own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            silence(stream)
+
+
 def print_line(text: str = "") -> None:
-    """Writes one line of the result to stdout."""
-    click.echo(text)
+    """Writes one line of the result to stdout.
+
+    Raises:
+        OSError: Nothing can be written there; it names standard output.
+    """
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        silence(sys.stdout)
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def print_json(value: Any) -> None:
     """Writes the result to stdout as JSON, keys in the order given. NaN and infinity are refused."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    print_line(json.dumps(value, indent=2, ensure_ascii=not unicode, allow_nan=False))
 
 
 def note(text: str) -> None:
-    """Says something about the result, on stderr."""
-    click.echo(text, err=True)
+    """Says something about the result, on stderr; where that cannot be written, nobody listens."""
+    try:
+        click.echo(text, err=True)
+    except (OSError, ValueError):
+        silence(sys.stderr)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> None:
@@ -45,7 +107,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: It
             text.rjust(width) if header in flush_right else text.ljust(width)
             for header, text, width in zip(headers, line, widths, strict=True)
         ]
-        click.echo("  ".join(padded).rstrip())
+        print_line("  ".join(padded).rstrip())
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> None:
@@ -54,9 +116,9 @@ def fields(pairs: Iterable[tuple[str, object]]) -> None:
     width = max((len(name) for name, _ in shown), default=0)
     for name, text in shown:
         first, *rest = text.splitlines() or [""]
-        click.echo(f"{name.ljust(width)}  {first}".rstrip())
+        print_line(f"{name.ljust(width)}  {first}".rstrip())
         for line in rest:
-            click.echo(f"{'':{width}}  {line}".rstrip())
+            print_line(f"{'':{width}}  {line}".rstrip())
 
 
 def _cell(value: object) -> str:

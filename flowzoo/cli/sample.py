@@ -27,7 +27,11 @@ from flowzoo.cli.output import note, print_line
     help="A PNG file.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same images."
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed, the same images.",
 )
 @click.option("--columns", type=click.IntRange(1), help="Images in a row.")
 @click.option("--device", help="cpu, cuda or cuda:1; a GPU if there is one.")
@@ -53,7 +57,7 @@ def sample(
     from flowzoo.devices import find_device
     from flowzoo.evaluation.trained_model import find_target
 
-    target = find_device(device)
+    target = find_device(device, computing=True)
     flow = find_target(name).flow.to(target)
     temperature = _temperature(temperature, flow.card)
     # The latents are drawn on the CPU, so that a seed gives the same images on every device.

@@ -21,14 +21,16 @@ from flowzoo.training.toml_text import toml_lines
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override, such as train.steps=2000.")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where data sets are [$FLOWZOO_DATA].")
 @click.option("--device", help="cpu, cuda or cuda:1; a GPU if there is one.")
-@click.option("--max-seconds", type=float, help="Stop with a checkpoint after this many seconds.")
+@click.option(
+    "--max-seconds", type=float, help="Stop after this many seconds, with checkpoint and validation."
+)
 @click.option(
     "--init-from",
     type=click.Path(exists=True, path_type=Path),
     help="Start from a run's best weights, or a file; the model may have been narrower.",
 )
 @click.option("--on-nan", type=click.Choice(["stop", "skip", "rollback"]), help="What a bad update does.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; resuming needs the same number.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; another number gives other last bits.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events too.")
 @click.option("--dry-run", is_flag=True, help="Show what would be trained, its memory and its time.")
 @json_option
@@ -44,21 +46,21 @@ def train(
 ) -> int:
     """Train NAME (a preset such as glow-mnist, or recipe.toml), or go on with the run in --out.
 
-    A run that was interrupted, by whatever, goes on bit for bit when the same command is given again.
+    A run that was interrupted, by whatever, goes on bit for bit when the same command is given again. With a larger
+    train.steps it is trained longer.
     Several processes: torchrun --nproc-per-node N -m flowzoo train ...
     """
     if name is None and (out is None or dry_run):
         raise click.UsageError("Give a preset or a recipe.toml, or --out with a run that is to go on.")
     if out is None and not dry_run:
         raise click.UsageError("Give --out DIR, the run's directory.")
-    import torch
-
+    from flowzoo.devices import set_threads
     from flowzoo.distributed import is_main_process
     from flowzoo.training.train import find_recipe
     from flowzoo.training.train import train as run_training
 
     if threads is not None:
-        torch.set_num_threads(threads)
+        set_threads(threads)
     if on_nan is not None:
         sets = (*sets, f"train.on_nan={on_nan}")
     recipe = find_recipe(name, sets) if name is not None else _own_recipe(out, sets)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from flowzoo.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
 NoiseKind = Literal["uniform", "normal"]
 
 EVALUATION_KEY = 0x666C6F777A6F6F  # "flowzoo"
+
+MAX_SEED = (1 << 64) - 1
+"""The largest seed, of an evaluation, a training or torch's generators."""
+
+
+def check_seed(seed: int) -> int:
+    """Returns a seed that is one.
+
+    Raises:
+        InputError: It is below 0 or above 2^64 - 1, where it would stand for another one, or for none.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"The seed {seed:.6g} is out of range; give one from 0 to 2^64 - 1.")
+    return seed
 
 
 def keyed_noise(
@@ -39,14 +55,18 @@ def keyed_noise(
         kind: ``uniform`` on [0, 1) in steps of 2^-24, exact in float32; or ``normal`` by the inverse
             distribution function in float64.
         shape: Of one image.
-        seed: Seed of the evaluation.
+        seed: Seed of the evaluation, 0 to 2^64 - 1.
         indices: Position of each image in its split.
         sample: Which of the noise samples of each image, counted from 0.
         dtype: Of the result; the same numbers, rounded.
 
     Returns:
         Noise ``(B, *shape)`` on the CPU.
+
+    Raises:
+        InputError: The seed is out of range.
     """
+    check_seed(seed)
     size = int(np.prod(shape))
     rows = [_bits(seed, int(index), sample, size) for index in indices]
     bits = np.stack(rows) if rows else np.empty((0, size), np.uint64)
@@ -61,7 +81,7 @@ def keyed_noise(
 def _bits(seed: int, index: int, sample: int, size: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     """64 random bits for each of ``size`` numbers: key (constant, seed), counter (.., sample, index)."""
     mask = (1 << 64) - 1
-    key = np.array([EVALUATION_KEY, seed & mask], dtype=np.uint64)
+    key = np.array([EVALUATION_KEY, seed], dtype=np.uint64)
     counter = np.array([0, 0, sample & mask, index & mask], dtype=np.uint64)
     generator = np.random.Philox(key=key, counter=counter)
     # raw bits are the generator's own stream: numpy's distributions may change, these may not.

@@ -1,4 +1,4 @@
-"""What a training would be: everything decided, nothing written."""
+"""A training tried for three updates: everything decided, nothing written."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flowzoo.data.pipeline import TrainBatches
 from flowzoo.devices import find_device
 from flowzoo.distributed import World
 from flowzoo.evaluation.noise import training_noise
+from flowzoo.training.opening import decide_precision
 from flowzoo.training.optim import build_optimizer
 from flowzoo.training.step import GradientStep
 from flowzoo.training.train import build_model, load_data
@@ -51,12 +52,13 @@ def dry_run(
     """Builds the model, initialises it and times a few updates, in memory only.
 
     Returns:
-        The resolved recipe; parameters; bytes of weights with optimizer and average, and of
+        The resolved recipe, its precision decided; parameters; bytes of weights with optimizer and average, and of
         activations for one part of a batch; loss of the first batch in bits per dimension; seconds an
         update; hours of the whole training on this machine, validations left out.
     """
-    target = find_device(device)
-    where = World(0, 1, target)
+    target = find_device(device, computing=True)
+    where, asked = World(0, 1, target), recipe.train.precision
+    recipe = decide_precision(recipe, target)
     train_set, valid_set = load_data(recipe, data_root)
     flow = build_model(recipe).to(target)
     settings = recipe.train
@@ -82,6 +84,7 @@ def dry_run(
     return {
         "recipe": recipe.to_dict(),
         "device": str(target),
+        "precision of networks": f"{settings.precision} (auto)" if asked == "auto" else settings.precision,
         "training images": len(train_set),
         "held-out images": len(valid_set),
         "parameters": parameters,

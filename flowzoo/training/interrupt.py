@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the loop answers between two updates."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request that the loop answers between two updates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StopRequest:
-    """Whether somebody asked to stop, and by which signal."""
+    """A request to stop: the signal that asked, or None so far."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -21,15 +21,20 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catches the first SIGINT or SIGTERM; a second SIGINT interrupts at once, as usual.
+    """Catches the first SIGINT, SIGTERM or SIGHUP; a second SIGINT interrupts at once, as usual.
 
-    Outside the main thread, where Python allows no handlers, nothing is caught.
+    SIGHUP stays ignored where it is: ``nohup`` asked for that. Outside the main thread, where Python allows no
+    handlers, nothing is caught.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+        numbers.append(hang_up)
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def note(number: int, frame: FrameType | None) -> None:
         if request.signal is not None and number == signal.SIGINT:

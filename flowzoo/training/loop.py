@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flowzoo.atomic import write_chunks
 from flowzoo.data.pipeline import TrainBatches
-from flowzoo.distributed import World, barrier, broadcast_state, share
+from flowzoo.distributed import World, barrier, broadcast_state, largest
 from flowzoo.errors import CheckpointError, TrainingDiverged
 from flowzoo.evaluation.noise import training_noise
 from flowzoo.evaluation.progress import Bar
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from flowzoo.data.pipeline import Batch
     from flowzoo.flow import Flow
     from flowzoo.training.interrupt import StopRequest
+    from flowzoo.training.opening import Opened
     from flowzoo.training.recipe import Recipe
     from flowzoo.training.run_dir import RunDir
 
@@ -49,7 +51,7 @@ SHARED_STOP_STEPS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a session of training ended.
+    """The end of a session of training.
 
     Attributes:
         state: ``finished``, ``stopped early`` (no new best), ``out of time`` or ``interrupted``.
@@ -112,12 +114,16 @@ class Loop:
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self.speed = "-"
 
-    def prepare(self) -> None:
+    def prepare(self, opened: Opened) -> None:
         """Resumes from the newest sound checkpoint, or initialises from data.
+
+        Args:
+            opened: The recipe as it was decided when the run was opened, and how the run was extended.
 
         Raises:
             CheckpointError: Checkpoints exist, and none is sound.
         """
+        self.recipe, self.settings, self.stages = opened.recipe, opened.recipe.train, opened.stages
         found = load_newest(self.run.checkpoints, self.say)
         if found is None:
             self._initialize()
@@ -185,11 +191,11 @@ class Loop:
 
     def _asked_to_stop(self, request: StopRequest, began: float, max_seconds: float | None) -> str:
         late = max_seconds is not None and time.monotonic() - began >= max_seconds
-        state = "interrupted" if request.signal is not None else "out of time" if late else ""
-        if self.where.size == 1:
-            return state
+        state = 2 if request.signal is not None else 1 if late else 0
         # Clocks and signals differ between processes; the decision must not. Asking waits for all of them.
-        return str(share(state, self.where)) if self.progress.step % SHARED_STOP_STEPS == 0 else ""
+        if self.where.size > 1 and self.progress.step % SHARED_STOP_STEPS:
+            return ""
+        return ("", "out of time", "interrupted")[largest(state, self.where)]
 
     def _finish(self, state: str) -> Outcome:
         progress = self.progress
@@ -199,6 +205,9 @@ class Loop:
             write_weights(self.ema.ready(), self.recipe, self.run.last, step=progress.step, bpd=bpd)
         self._tick()
         self.save()
+        best = progress.best_bpd, progress.best_step
+        if state == "out of time" and progress.step % self.settings.validate_every:
+            best = self._validate_pause()
         row = {"kind": "end", "step": progress.step, "state": state, "seconds": progress.seconds}
         self._record(row | {"images": progress.images})
         if not done:
@@ -208,8 +217,8 @@ class Loop:
         return Outcome(
             state=state,
             step=progress.step,
-            best_bpd=progress.best_bpd,
-            best_step=progress.best_step,
+            best_bpd=best[0],
+            best_step=best[1],
             hours=progress.seconds / 3600,
         )
 
@@ -217,7 +226,8 @@ class Loop:
         """One update, or the decision what to do instead."""
         progress = self.progress
         batch = next(self.batches)
-        lr = self.recipe.optimizer.lr * lr_factor(self.recipe.schedule, progress.step, self.total)
+        total = next((steps for until, steps in self.stages if progress.step < until), self.total)
+        lr = self.recipe.optimizer.lr * lr_factor(self.recipe.schedule, progress.step, total)
         set_lr(self.optimizer, lr)
         began = time.monotonic()
         gradients = self.gradients(batch)
@@ -245,10 +255,7 @@ class Loop:
         progress, policy = self.progress, self.settings.on_nan
         progress.bad += 1
         progress.skipped += 1
-        shape = (self.settings.batch_size, *self.flow.image_shape)
-        noise = training_noise(self.flow.noise_kind, shape, self.settings.seed, batch.step, self.where.device)
-        noise = noise[batch.first : batch.first + len(batch.images)]
-        cause = diagnose(self.flow, batch.images, noise)
+        cause = diagnose(self.gradients, batch)
         what = f"Step {progress.step + 1}: loss {gradients.loss}, gradient norm {gradients.norm}: {cause}."
         self._record({"kind": "bad", "step": progress.step + 1, "cause": what})
         if policy == "stop" or progress.bad > self.settings.max_bad_steps:
@@ -300,7 +307,18 @@ class Loop:
         self._record(row)
         progress.window = Window()
 
-    def validate(self) -> None:
+    def _validate_pause(self) -> tuple[float | None, int | None]:
+        """Validates after the checkpoint, which does not know: resuming goes on as if there had been no pause.
+
+        Returns:
+            Best bits per dimension and its step, this validation included.
+        """
+        if self.where.main and self.run.best.is_file() and self.progress.best_bpd is not None:
+            write_chunks(self.run.regular, [self.run.best.read_bytes()])
+        self.validate(pause=True)
+        return self.progress.best_bpd, self.progress.best_step
+
+    def validate(self, *, pause: bool = False) -> None:
         """Measures the averaged weights on held-out images; keeps the best; draws."""
         progress, flow = self.progress, self.ema.ready()
         mean = validate(flow, self.valid_set, self.where)
@@ -311,6 +329,7 @@ class Loop:
             progress.stale += 1
         self._tick()
         row = {"kind": "valid", "step": progress.step, "bpd": mean.value, "stderr": mean.stderr}
+        row |= {"pause": True} if pause else {}
         seconds = round(progress.seconds, 3)
         self._record(row | {"best": better, "images": progress.images, "seconds": seconds})
         hours = progress.seconds / 3600

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowzoo.config import config_to_dict, parse_config
 from flowzoo.errors import ConfigError
+from flowzoo.training.plain_values import apply_override, check_values, copy_values, read_small_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,15 +40,21 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """The version of the recipe format."""
 
+MAX_STEPS = 999_999_999
+"""Updates of the longest training: checkpoints are numbered with nine digits."""
+
+MAX_RATE = 1000.0
+"""The largest rate or factor: beyond, float32 weights overflow within a few updates."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """What is trained on.
+    """The images that a model is trained and selected on.
 
     Attributes:
         dataset: Data set id, such as ``"mnist"``; empty means the preset's.
-        split: Split that gradients see.
-        valid_split: Split, held out of training data, that checkpoints are selected on.
+        split: Split that gradients see; never ``"test"``.
+        valid_split: Split, held out of training data, that checkpoints are selected on; never ``"test"``.
         augment: Augmentations by name, in order: ``"flip"``, ``"translate-10"``, ``"shift-1"``.
         limit: Use only this many training images; None for all.
     """
@@ -60,6 +67,17 @@ class Data:
 
     def __post_init__(self) -> None:
         _require(self.limit is None or self.limit > 0, "data.limit", self.limit, "a positive number")
+        for key in ("split", "valid_split"):
+            if getattr(self, key) == "test":
+                raise ConfigError(
+                    f"recipe: data.{key} is 'test'. Test images are only for the final figure, which flowzoo eval "
+                    "measures: train on train, and select on valid."
+                )
+        if self.split == self.valid_split:
+            raise ConfigError(
+                f"recipe: data.split and data.valid_split are both {self.split!r}; validation needs images that "
+                "gradients have not seen."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +101,10 @@ class Optimizer:
     decay_names: str = ""
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, "optimizer.lr", self.lr, "a positive number")
+        _require(0 < self.lr <= MAX_RATE, "optimizer.lr", self.lr, f"a positive number, at most {MAX_RATE:g}")
+        _require(0 < self.eps <= 1, "optimizer.eps", self.eps, "a positive number, at most 1")
+        decay = self.weight_decay
+        _require(0 <= decay <= MAX_RATE, "optimizer.weight_decay", decay, f"a number from 0 to {MAX_RATE:g}")
         for beta in self.betas:
             _require(0 <= beta < 1, "optimizer.betas", self.betas, "two numbers from 0 up to 1")
 
@@ -113,8 +134,13 @@ class Segment:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.steps is None or self.steps > 0, "schedule.steps", self.steps, "a positive number")
-        _require(0 < self.rate <= 1, "schedule.rate", self.rate, "a number above 0, at most 1")
+        steps = self.steps
+        _require(steps is None or 0 < steps <= MAX_STEPS, "schedule.steps", steps, f"1 to {MAX_STEPS}")
+        for key in ("start", "end", "floor"):
+            factor = getattr(self, key)
+            good = factor is None or 0 <= factor <= MAX_RATE
+            _require(good, f"schedule.{key}", factor, f"a factor from 0 to {MAX_RATE:g}")
+        _require(0 < self.rate <= 1, "schedule.rate", self.rate, "a positive number, at most 1")
         _require(self.every > 0, "schedule.every", self.every, "a positive number")
 
 
@@ -129,7 +155,8 @@ class Train:
         accumulate: Parts that a batch is computed in, one after the other.
         init_images: Images of the one batch for data-dependent initialization.
         seed: Key of every random number: weights, order, noise, augmentation.
-        precision: Type that the networks inside couplings run in; everything else stays float32.
+        precision: Type that the networks inside couplings run in; everything else stays float32. ``auto`` is
+            bfloat16 where the device has units for it, else float32; a run records which it was.
         memory: ``store`` activations, ``checkpoint``: compute them again in the backward pass, or
             ``invertible``: rebuild them from the output.
         compile: Run through torch.compile.
@@ -156,7 +183,7 @@ class Train:
     accumulate: int = 1
     init_images: int = 256
     seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     memory: Literal["store", "checkpoint", "invertible"] = "store"
     compile: bool = False
     deterministic: bool = True
@@ -180,6 +207,10 @@ class Train:
         for name in _POSITIVE:
             value = getattr(self, name)
             _require(value is None or value > 0, f"train.{name}", value, "a positive number")
+        _require(
+            self.steps is None or self.steps <= MAX_STEPS, "train.steps", self.steps, f"at most {MAX_STEPS}"
+        )
+        _require(0 <= self.seed < 1 << 64, "train.seed", self.seed, "0 to 2^64 - 1")
         _require(0 <= self.ema < 1, "train.ema", self.ema, "a decay from 0 up to 1")
         _require(self.samples >= 0, "train.samples", self.samples, "0 or a positive number")
         if self.batch_size % self.accumulate:
@@ -189,10 +220,18 @@ class Train:
             )
 
     def total_steps(self, num_images: int) -> int:
-        """Number of updates, given the number of training images."""
+        """Number of updates, given the number of training images.
+
+        Raises:
+            ConfigError: ``epochs`` would be more updates than a training can have.
+        """
         if self.steps is not None:
             return self.steps
-        return max(1, math.ceil((self.epochs or 0.0) * (num_images // self.batch_size)))
+        total = (self.epochs or 0.0) * (num_images // self.batch_size)
+        _require(
+            total <= MAX_STEPS, "train.epochs", self.epochs, f"at most {MAX_STEPS} updates, here {total:.3g}"
+        )
+        return max(1, math.ceil(total))
 
 
 _POSITIVE = (
@@ -268,9 +307,11 @@ def parse_recipe(data: Mapping[str, Any], where: str, sets: Iterable[str] = ()) 
     Raises:
         ConfigError: A key is unknown, or a value impossible.
     """
-    tree = _copy(data)
+    check_values(data, where)
+    tree = copy_values(data)
     for text in sets:
         apply_override(tree, text)
+    check_values(tree, where)
     _check_schema(tree.get("schema", SCHEMA), where)  # first: another version has other keys
     return parse_config(Recipe, tree, where)
 
@@ -287,69 +328,12 @@ def read_recipe(path: str | Path, sets: Iterable[str] = ()) -> Recipe:
         ConfigError: The file is missing, not TOML or not a recipe.
     """
     try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        data = tomllib.loads(read_small_file(Path(path)))
     except OSError as error:
         raise ConfigError(f"recipe {path} cannot be read ({error}); give an existing TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also for thousands of digits or brackets
         raise ConfigError(f"recipe {path} is not TOML: {error}.") from error
     return parse_recipe(data, f"recipe {path}", sets)
-
-
-def apply_override(tree: dict[str, Any], text: str) -> None:
-    """Sets one ``dotted.key=value`` in a tree of tables, in place; numbers index arrays.
-
-    A value is read as TOML; what is not TOML is a string; ``none`` is None.
-
-    Raises:
-        ConfigError: There is no ``=``, or the key runs through something that is not a table.
-    """
-    key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"override {text!r} is not key=value; write for example train.steps=2000.")
-    node: Any = tree
-    for part in parts[:-1]:
-        node = _child(node, part, text)
-    last = parts[-1]
-    if isinstance(node, list):
-        node[_index(node, last, text)] = _value(value)
-    elif isinstance(node, dict):
-        node[last] = _value(value)
-    else:
-        raise ConfigError(f"override {text!r}: {'.'.join(parts[:-1])} is a value, not a table.")
-    if parts[0] == "train" and last in ("steps", "epochs"):
-        # Steps and epochs exclude each other, so that the newer one replaces the older.
-        tree["train"].pop("epochs" if last == "steps" else "steps", None)
-
-
-def _child(node: Any, part: str, text: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, part, text)]
-    if isinstance(node, dict):
-        return node.setdefault(part, {})
-    raise ConfigError(f"override {text!r}: {part!r} is inside a value, not a table.")
-
-
-def _index(items: list[Any], part: str, text: str) -> int:
-    if part.isdigit() and int(part) < len(items):
-        return int(part)
-    raise ConfigError(f"override {text!r}: {part!r} is not an index below {len(items)}.")
-
-
-def _value(text: str) -> Any:
-    text = text.strip()
-    if text.lower() == "none":
-        return None
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flowzoo.atomic import new_directory, sha256_file, write_text
 from flowzoo.config import parse_config
 from flowzoo.errors import CheckpointError, ConfigError
+from flowzoo.training.plain_values import read_small_file
 from flowzoo.weights.checkpoint import write_tensors
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Window:
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """Where a training stands.
+    """The state of a training besides its tensors.
 
     Random numbers need no state: each is keyed by (seed, step), see :mod:`flowzoo.evaluation.noise`.
 
@@ -64,6 +66,13 @@ class Progress:
     position: Any = field(default_factory=dict)
     window: Window = field(default_factory=Window)
 
+    def __post_init__(self) -> None:
+        counts = (self.step, self.images, self.seconds, self.stale, self.bad, self.skipped)
+        good = all(0 <= count < math.inf for count in counts) and isinstance(self.position, dict)
+        good &= all(type(value) is int for value in self.position.values()) if good else False
+        if not good or not math.isfinite(self.best_bpd or 0.0):
+            raise ConfigError("a count is negative or not finite, or the data position is none.")
+
 
 def save_checkpoint(
     directory: Path, progress: Progress, tensors: dict[str, Tensor], keep: int | None
@@ -83,10 +92,14 @@ def save_checkpoint(
         CheckpointError: The disk refuses; older checkpoints are intact.
     """
     target = directory / f"{progress.step:09d}"
-    with new_directory(target) as temporary:
-        digest, size = write_tensors(temporary / TENSORS, tensors, {"step": progress.step})
-        facts = {"schema": SCHEMA, "progress": asdict(progress), "sha256": digest, "size": size}
-        write_text(temporary / FACTS, json.dumps(facts | {"digest": _digest(facts)}))
+    if (same := _sound_facts(target)) is not None:
+        # Weights of a step are the same whenever it is saved, so that only times and counts can differ. Writing the
+        # directory anew would have a moment in which neither the old nor the new one is in place.
+        write_text(target / FACTS, _sealed(progress, same["sha256"], same["size"]))
+    else:
+        with new_directory(target) as temporary:
+            digest, size = write_tensors(temporary / TENSORS, tensors, {"step": progress.step})
+            write_text(temporary / FACTS, _sealed(progress, digest, size))
     if keep is not None:
         found = list_checkpoints(directory)
         later = [path for path in found if int(path.name) > progress.step]
@@ -142,18 +155,47 @@ def load_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     try:
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-        digest = facts.pop("digest")
-        if digest != _digest(facts) or facts["sha256"] != sha256_file(path / TENSORS):
-            raise CheckpointError(f"Checkpoint {path} is damaged: its bytes do not match its digest.")
+        facts = _read_facts(path)
         if facts["schema"] != SCHEMA:
             raise CheckpointError(
                 f"Checkpoint {path} has format {facts['schema']}; this flowzoo reads {SCHEMA}."
             )
         progress = parse_config(Progress, facts["progress"], str(path))
+        if progress.step != int(path.name):
+            raise ConfigError(f"it is of step {progress.step}")
         return progress, load_file(path / TENSORS)
-    except (OSError, ValueError, KeyError, AttributeError, ConfigError, SafetensorError) as error:
+    except (*DAMAGE, SafetensorError) as error:
         raise CheckpointError(f"Checkpoint {path} is damaged: {error!r}.") from error
+
+
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError)
+"""Errors that reading a damaged ``state.json`` can end in."""
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """The facts of a checkpoint whose bytes are those that its digests promise."""
+    facts: dict[str, Any] = json.loads(read_small_file(path / FACTS))
+    if not (path / TENSORS).is_file():
+        raise OSError(f"{TENSORS} is not a file")
+    digest = facts.pop("digest")
+    if digest != _digest(facts) or facts["sha256"] != sha256_file(path / TENSORS):
+        raise CheckpointError(f"Checkpoint {path} is damaged: its bytes do not match its digest.")
+    return facts
+
+
+def _sound_facts(path: Path) -> dict[str, Any] | None:
+    """The facts of a checkpoint that can be read; None for any other."""
+    try:
+        load_checkpoint(path)
+        return _read_facts(path)
+    except CheckpointError:
+        return None
+
+
+def _sealed(progress: Progress, digest: str, size: int) -> str:
+    """The text of ``state.json``, with a digest over itself."""
+    facts = {"schema": SCHEMA, "progress": asdict(progress), "sha256": digest, "size": size}
+    return json.dumps(facts | {"digest": _digest(facts)})
 
 
 def _digest(facts: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """What a backward pass found.
+    """Figures of a joint batch's backward pass.
 
     Attributes:
         loss: Mean bits per dimension of the joint batch.
@@ -64,31 +64,46 @@ class GradientStep:
             self.parallel = nn.parallel.DistributedDataParallel(callee, device_ids=devices)
         self.model: nn.Module = self.parallel if self.parallel is not None else callee
 
-    def __call__(self, batch: Batch) -> Gradients:
-        """Leaves clipped gradients in the parameters; waits for the device once."""
+    def __call__(self, batch: Batch, *, plain: bool = False, clip: bool = True) -> Gradients:
+        """Leaves clipped gradients in the parameters; waits for the device once.
+
+        Args:
+            batch: This process's share.
+            plain: Call the flow itself, not compiled and not joined with other processes: the gradients are
+                those of this process's share.
+            clip: Whether to clip; a norm that is not finite would make every gradient so.
+        """
         recipe, flow = self.recipe, self.flow
-        # Dropout and whatever else draws from torch's own generators.
-        torch.manual_seed(derive_seed(recipe.seed, batch.step, "layers", self.where.rank))
-        shape = (recipe.batch_size, *flow.image_shape)
-        noise = training_noise(flow.noise_kind, shape, recipe.seed, batch.step, self.where.device)
-        noise = noise[batch.first : batch.first + batch.images.shape[0]]
-        parts = list(zip(batch.images.chunk(recipe.accumulate), noise.chunk(recipe.accumulate), strict=True))
+        self.seed(batch)
+        parts = self.parts(batch)
         self.model.zero_grad(set_to_none=True)
         losses = []
         for i, (images, part_noise) in enumerate(parts):
             waits = self.parallel is not None and i + 1 < len(parts)
             with self.parallel.no_sync() if waits and self.parallel else contextlib.nullcontext():
-                losses.append(self._part(images, part_noise, len(parts)))
-        norm = clip_gradients(flow.parameters(), recipe.clip_norm)
+                losses.append(self._part(self.flow if plain else self.model, images, part_noise, len(parts)))
+        norm = clip_gradients(flow.parameters(), recipe.clip_norm if clip else None)
         total = all_mean(torch.stack(losses).sum(), self.where)
         loss_value, norm_value = torch.stack([total.double(), norm.double()]).tolist()
         clipped = recipe.clip_norm is not None and norm_value > recipe.clip_norm
         return Gradients(loss_value, norm_value, clipped)
 
-    def _part(self, images: Tensor, noise: Tensor, parts: int) -> Tensor:
+    def seed(self, batch: Batch) -> None:
+        """Seeds dropout and whatever else draws from torch's own generators."""
+        torch.manual_seed(derive_seed(self.recipe.seed, batch.step, "layers", self.where.rank))
+
+    def parts(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """The parts that a batch is computed in: images and their noise, each ``(B, C, H, W)``."""
+        recipe, flow = self.recipe, self.flow
+        shape = (recipe.batch_size, *flow.image_shape)
+        noise = training_noise(flow.noise_kind, shape, recipe.seed, batch.step, self.where.device)
+        noise = noise[batch.first : batch.first + batch.images.shape[0]]
+        return list(zip(batch.images.chunk(recipe.accumulate), noise.chunk(recipe.accumulate), strict=True))
+
+    def _part(self, model: nn.Module, images: Tensor, noise: Tensor, parts: int) -> Tensor:
         """Adds the gradients of one of ``parts``; returns its share of the mean bits per dimension, a scalar."""
         try:
-            loss = self.flow.nats_to_bits(self.model(images, noise)).mean() / parts
+            loss = self.flow.nats_to_bits(model(images, noise)).mean() / parts
             # Backward passes are compiled when they first run.
             loss.backward()
         except RuntimeError as error:

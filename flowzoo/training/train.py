@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import importlib.resources
 import os
-import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flowzoo.config import config_to_dict
 from flowzoo.data import get_dataset
-from flowzoo.distributed import World, barrier, world
+from flowzoo.distributed import World, share, world
 from flowzoo.errors import ConfigError, InputError
-from flowzoo.evaluation.environment import environment, versions
 from flowzoo.evaluation.noise import derive_seed
+from flowzoo.evaluation.progress import write_line
 from flowzoo.training.export import run_weights
 from flowzoo.training.interrupt import stop_requests
+from flowzoo.training.lock import only_training
 from flowzoo.training.loop import Loop, Outcome
 from flowzoo.training.provenance import write_origin
+from flowzoo.training.opening import open_run
 from flowzoo.training.recipe import Recipe, parse_recipe, read_recipe, with_defaults
 from flowzoo.training.run_dir import RunDir
+from flowzoo.training.state import list_checkpoints
 from flowzoo.training.warm_start import start_from
 
 if TYPE_CHECKING:
@@ -106,14 +106,15 @@ def train(
 
     Args:
         name: A preset such as ``"glow-mnist"``, a recipe file, or a :class:`Recipe`.
-        out: The run's directory. If a run is there, it goes on; its recipe must be the same.
+        out: The run's directory. If a run is there, it goes on; its recipe must be the same, but may have more
+            steps.
         sets: Overrides such as ``"train.steps=2000"`` or ``"model.hidden_channels=128"``.
         data_root: Where data sets are; None for ``$FLOWZOO_DATA`` and the default.
         device: Such as ``"cuda"``; None takes a GPU if there is one.
-        max_seconds: Stop with a checkpoint after this many seconds.
+        max_seconds: Stop with a checkpoint and a validation after this many seconds.
         init_from: Another run, or a weights file, to start from; a new schedule, a new optimizer. It may be of
             a narrower model; see :mod:`flowzoo.training.warm_start`.
-        progress: Whether a terminal gets a bar.
+        progress: Whether progress is shown: a bar on a terminal, a line every half minute elsewhere.
         tensorboard: Whether to write TensorBoard events too.
 
     Returns:
@@ -121,14 +122,14 @@ def train(
 
     Raises:
         FlowzooError: Anything that keeps it from training; see :mod:`flowzoo.errors`.
-        KeyboardInterrupt: After Ctrl-C, once the checkpoint is written.
+        KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP, once the checkpoint is written.
     """
     recipe = name if isinstance(name, Recipe) else find_recipe(name, sets)
     with world(device) as where:
         images = load_data(recipe, data_root)
         flow = build_model(recipe)
         before = None
-        if init_from is not None and not RunDir(Path(out)).exists:
+        if init_from is not None and not list_checkpoints(RunDir(Path(out)).checkpoints):
             source = Path(init_from)
             start_from(flow, run_weights(source) if source.is_dir() else source, images[1])
             before = RunDir(source) if source.is_dir() else None
@@ -174,57 +175,30 @@ def train_flow(
             f"{recipe.name} is for images {tuple(flow.image_shape)}; {train_set.id} has "
             f"{tuple(train_set.image_shape)}. Choose another preset, or --set model.image_shape=[C,H,W]."
         )
-    run = RunDir(Path(out))
+    if max_seconds is not None and not max_seconds >= 0:
+        raise InputError(f"max_seconds is {max_seconds}; expected a number of seconds, 0 or more.")
+    run, tell = RunDir(Path(out)), say or write_line
     flow.to(where.device)
-    with _deterministic(recipe.train.deterministic), torch.random.fork_rng(), stop_requests() as request:
-        loop = Loop(
-            flow,
-            recipe,
-            run,
-            images,
-            where,
-            say=say or _to_stderr,
-            show_bar=progress,
-            resident=resident,
-        )
+    loop = Loop(flow, recipe, run, images, where, say=tell, show_bar=progress, resident=resident)
+    with (
+        only_training(run.path) if where.main else contextlib.nullcontext(),
+        _deterministic(recipe.train.deterministic),
+        torch.random.fork_rng(),
+        stop_requests() as request,
+    ):
+        opened = None
         if where.main:
-            _open_run(run, recipe, flow, loop.total, where, before)
-        barrier(where)
-        loop.prepare()
+            opened = open_run(run, recipe, flow, images, where, before=before, say=tell)
+        loop.prepare(share(opened, where))
         first = loop.progress.step + 1
         with _tensorboard(run, first, enabled=tensorboard and where.main) as listener:
             if listener is not None:
                 loop.listeners.append(listener)
             outcome = loop.execute(request, max_seconds)
-    if request.signal is not None:
+    # Of several processes only one may have been asked; all of them stop.
+    if request.signal is not None or outcome.state == "interrupted":
         raise KeyboardInterrupt
     return outcome
-
-
-def _open_run(
-    run: RunDir, recipe: Recipe, flow: Flow, total: int, where: World, before: RunDir | None
-) -> None:
-    """Checks that a run that is there is this one, or writes the header of a new one."""
-    if run.exists:
-        run.check_same(recipe)
-        run.clean()
-        return
-    header: dict[str, Any] = {
-        "schema": 1,
-        "recipe": recipe.to_dict(),
-        "architecture": flow.architecture,
-        "config": config_to_dict(flow.config) if flow.config is not None else {},
-        "parameters": sum(p.numel() for p in flow.parameters()),
-        "total_steps": total,
-        "versions": versions(flow.architecture),
-        "environment": environment(where.device) | {"processes": where.size},
-        "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "before": before.cost() if before is not None else None,
-    }
-    if before is not None:
-        run.write_before(before)
-    run.write_header(header)
-    run.append({"kind": "header", **header})
 
 
 @contextlib.contextmanager
@@ -257,7 +231,7 @@ def _tensorboard(
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError("--tensorboard needs an extra: pip install 'flowzoo[tensorboard]'.") from error
-    # What an interrupted session wrote of the steps that are now repeated is hidden.
+    # Steps that an interrupted session wrote, and that are now repeated, are hidden.
     writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=first if first > 1 else None)
 
     def write(row: dict[str, Any]) -> None:
@@ -269,8 +243,3 @@ def _tensorboard(
         yield write
     finally:
         writer.close()
-
-
-def _to_stderr(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

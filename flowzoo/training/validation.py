@@ -8,7 +8,7 @@ import torch
 
 from flowzoo.analysis.curves import save_curve
 from flowzoo.analysis.grids import save_grid
-from flowzoo.errors import InputError
+from flowzoo.errors import FlowzooError
 from flowzoo.evaluation.likelihood import likelihoods
 from flowzoo.evaluation.metrics import Mean, mean_and_stderr, nats_to_bpd
 from flowzoo.training.export import weights_metadata
@@ -57,6 +57,6 @@ def write_pictures(flow: Flow, recipe: Recipe, run: RunDir, step: int) -> str | 
                 recipe.train.samples, temperature=recipe.train.temperature, generator=generator
             )
             save_grid(images, run.samples / f"{step:09d}.png")
-    except (InputError, OSError, RuntimeError) as error:
+    except (FlowzooError, MemoryError, OSError, RuntimeError) as error:
         return str(error)
     return None

@@ -76,7 +76,7 @@ def load(
             f"dtype is {dtype}; a likelihood needs torch.float32 or torch.float64. "
             "For half-precision networks call flow.set_network_dtype(...)."
         )
-    target = find_device("cpu" if device is None else device)
+    target = find_device("cpu" if device is None else device, computing=True)
     card, path = prepare(_text(name), hub_settings(offline=offline, endpoint=endpoint, cache_dir=cache_dir))
     flow = _assemble(card, path)
     flow.card = card

@@ -1,4 +1,4 @@
-"""What ``flowzoo train --dry-run`` and ``flowzoo sample`` say to people."""
+"""Words of ``flowzoo train --dry-run`` and ``flowzoo sample`` for people."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flowzoo.cli.main import main
 from flowzoo.errors import ConfigError
 from flowzoo.factory import preset_names
 from flowzoo.registry import discover
+from flowzoo.training.dry_run import dry_run
 from flowzoo.training.recipe import parse_recipe
 from flowzoo.training.toml_text import toml_lines
 from flowzoo.training.train import find_recipe
@@ -54,7 +55,23 @@ def test_a_dry_run_prints_the_recipe_and_its_cost(
     recipe, cost = out.rsplit("\n\n", 1)
     assert tomllib.loads(recipe)["data"]["dataset"] == "numpy:images.npy"
     assert "\nparameters                      20,612\n" in cost
+    assert "\nprecision of networks           float32\n" in cost
     assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
+
+
+def test_a_dry_run_decides_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((80, 8, 8, 3), np.uint8))
+    sets = [f"data.dataset=numpy:{tmp_path / 'images.npy'}", "train.precision=auto"]
+    for units, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("flowzoo.training.opening.has_bfloat16_units", lambda _, units=units: units)
+        plan = dry_run(find_recipe("glow-tiny", sets), device="cpu")
+        assert plan["precision of networks"] == f"{precision} (auto)"
+        assert plan["recipe"]["train"]["precision"] == precision
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_recipe_asks_every_processor_for_bfloat16(name: str) -> None:
+    assert find_recipe(name, ["data.dataset=mnist"]).train.precision in ("auto", "float32")
 
 
 @pytest.mark.parametrize("place", ["/no/such/place", "./here", "."])

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 def run_script(directory: Path, dataset: str, launcher: list[str]) -> dict[str, Any]:
     arguments = [str(directory / "run"), dataset, str(directory / "gradients.safetensors")]
     command = [sys.executable, "-m", *launcher, "tests.torchrun_script", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, timeout=200, cwd=ROOT, check=False
     )

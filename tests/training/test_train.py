@@ -21,6 +21,7 @@ import flowzoo
 import flowzoo.atomic
 from flowzoo.cli.main import cli
 from flowzoo.errors import CheckpointError, ConfigError, InputError, TrainingDiverged
+from flowzoo.evaluation.noise import derive_seed
 from flowzoo.training.export import export_weights, load_run
 from flowzoo.training.run_dir import RunDir
 from flowzoo.training.state import list_checkpoints, load_checkpoint
@@ -203,17 +204,15 @@ def test_a_damaged_checkpoint_of_a_later_step_does_not_crowd_out_sound_ones(tmp_
 
 
 def poisoned(recipe: Recipe, step: int) -> Flow:
-    """A flow whose loss is not a number at one update (counted from 1)."""
-    flow, passes = build_model(recipe), [0]
+    """A flow whose loss is not a number at one update (counted from 1), however often that is computed."""
+    flow = build_model(recipe)
     layer = next(m for name, m in flow.named_modules() if name.endswith("net.first"))
 
     def poison(module: Any, inputs: Any, output: Any) -> Any:
-        if module.training and torch.is_grad_enabled():
-            passes[0] += 1
-            state[0] = passes[0] == step
-        return output * float("nan") if module.training and state[0] else output
+        # Each update seeds torch's generators with a seed of its own.
+        here = torch.initial_seed() == derive_seed(recipe.train.seed, step - 1, "layers", 0)
+        return output * float("nan") if module.training and here else output
 
-    state = [False]
     layer.register_forward_hook(poison)
     return flow
 

@@ -1,4 +1,4 @@
-"""What a training does on request: TensorBoard events, torch.compile, small batches and little memory."""
+"""A training on request: TensorBoard events, torch.compile, small batches and little memory."""
 
 from __future__ import annotations
 
