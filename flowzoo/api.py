@@ -1,4 +1,4 @@
-"""What a plugin's metadata module imports. Torch-free: it must load in milliseconds.
+"""The types that a plugin's metadata module is made of. Torch-free: it must load in milliseconds.
 
 A plugin distribution exposes one module-level :class:`Architecture` under the entry-point group
 ``flowzoo.architectures``; the entry's name is the architecture's name.

@@ -118,6 +118,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     A command's return value, if it is an integer, is the exit code; see :mod:`flowzoo.errors`.
     """
     try:
+        _run(argv)
+    except SystemExit as end:
+        surroundings = sys.modules.get("flowzoo.registry.surroundings")
+        if surroundings is None or not surroundings.leftover_threads():
+            raise
+        # The interpreter would wait for a thread that a plugin has started, perhaps for ever.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0)
+
+
+def _run(argv: Sequence[str] | None) -> NoReturn:
+    try:
         result = cli.main(args=argv, prog_name="flowzoo", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         _fail("Interrupted.", EXIT_INTERRUPTED)

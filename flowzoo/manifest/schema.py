@@ -13,7 +13,11 @@ __all__ = ["Data", "Entry", "Fingerprint", "Measured", "Training", "Weights"]
 
 Name = Annotated[
     str,
-    Rule(pattern=r"[a-z0-9]+([-_.][a-z0-9]+)*", words="lower-case letters and digits, joined by - _ or ."),
+    Rule(
+        pattern=r"[a-z0-9]+([-_.][a-z0-9]+)*",
+        longest=100,
+        words="at most 100 lower-case letters and digits, joined by - _ or .",
+    ),
 ]
 Text = Annotated[str, Rule(pattern=r"[\s\S]*\S[\s\S]*", words="a text that is not empty")]
 Digest = Annotated[str, Rule(pattern=r"[0-9a-f]{64}", words="64 lower-case hexadecimal digits (SHA-256)")]
