@@ -38,7 +38,7 @@ class Citation:
 
     @property
     def url(self) -> str | None:
-        """Where to read the paper."""
+        """The paper's address, if it is on arXiv."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None
 
     def bibtex(self) -> str:

@@ -73,9 +73,11 @@ def _made(cls: type[T], values: Mapping[str, Any], where: str) -> T:
             return cls(**values)
     except ForeignFailure as failure:
         if isinstance(failure.error, FlowzooError):
-            raise failure.error from None
+            raise failure.error from failure.error.__cause__
         cause = str(failure.error) if isinstance(failure.error, ValueError) else str(failure)
-        raise ConfigError(f"{where}: {cls.__module__}.{cls.__qualname__} refuses its values: {cause}") from failure.error
+        raise ConfigError(
+            f"{where}: {cls.__module__}.{cls.__qualname__} refuses its values: {cause}"
+        ) from failure.error
 
 
 def check_images(config: Any, where: str) -> None:

@@ -57,7 +57,7 @@ def create(
 
 
 def resolve(name: str, overrides: Mapping[str, Any]) -> tuple[Architecture, Preset | None, Any]:
-    """What a name stands for: the architecture, the preset if one is named, and the parsed config.
+    """Resolves a name: the architecture, the preset if one is named, and the parsed config.
 
     Imports no torch. Raises what :func:`create` raises.
     """
@@ -96,7 +96,7 @@ def build_flow(architecture_name: str, config: Any, *, device: str | torch.devic
             flow = build(config)
     except ForeignFailure as failure:
         if isinstance(failure.error, FlowzooError | MemoryError | torch.OutOfMemoryError):
-            raise failure.error from None
+            raise failure.error from failure.error.__cause__
         raise _build_failed(architecture_name, config, str(failure)) from failure.error
     if not isinstance(flow, Flow):
         raise _build_failed(architecture_name, config, f"it returned {type(flow).__name__}, not a Flow")

@@ -1,4 +1,4 @@
-"""What the README and the generated pages say is what the manifest and the code say."""
+"""The README and the generated pages agree with the manifest and the code."""
 
 from __future__ import annotations
 

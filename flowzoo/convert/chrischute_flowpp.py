@@ -117,7 +117,7 @@ def _group_names(stack: list[list[Group]]) -> list[str]:
 
 
 def _network(source: Tensors, at: str) -> dict[str, int]:
-    """What the names and shapes of a group's first network tell of it."""
+    """The config of a network, from the names and shapes of a group's first one."""
     net = f"{at}2.nn"
     half = source.size(f"{net}.in_conv.conv.weight_v", 1)
     name = f"{net}.out_conv.conv.weight_v"

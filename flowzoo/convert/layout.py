@@ -1,4 +1,4 @@
-"""What a layout is, and what the person converting adds to what a file can tell."""
+"""Layouts, and the options that a person adds to what a file can tell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowzoo.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a checkpoint does not say about its model; None for what was not given.
+    """Facts about a model that its checkpoint does not hold; None for what was not given.
 
     Attributes:
         image_shape: (C, H, W) of the images.
@@ -66,7 +66,7 @@ class Layout:
     prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = field(default=lambda tensors: tensors)
 
     def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether a checkpoint looks like this layout."""
+        """True if a checkpoint looks like this layout."""
         return any(re.match(self.signature, name) for name in self.prepare(tensors))
 
 

@@ -20,7 +20,7 @@ WRAPPERS = ("net", "model", "state_dict", "model_state_dict", "ema")
 """Under which names training scripts put the state dict beside epoch and optimizer."""
 
 PARALLEL = "module."
-"""What torch's data-parallel wrappers put before every name."""
+"""The words that torch's data-parallel wrappers and its compiler put before every name."""
 
 
 def read_source(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from flowzoo.errors import InputError, did_you_mean
 
 
 class Tensors:
-    """What is in a checkpoint, and what of it has been used.
+    """The tensors of a checkpoint, and which of them have been used.
 
     Every error names the tensor and the layout.
     """
@@ -117,7 +117,7 @@ class Tensors:
         return sorted({int(match[1]) for name in self._tensors if (match := pattern.match(name))})
 
     def count(self, prefix: str, suffix: str = ".") -> int:
-        """How many members a list has whose names begin with prefix, 0, 1, 2, ..., suffix; at least 1.
+        """The number of members of a list whose names begin with prefix, 0, 1, 2, ..., suffix; at least 1.
 
         Raises:
             InputError: It has none, or one is left out.

@@ -22,7 +22,7 @@ SCHEMA = 1
 
 FILENAME = "weights_manifest.json"
 CORE = f"flowzoo ({FILENAME})"
-"""What core's manifest is called in messages."""
+"""The name of core's manifest in messages."""
 
 
 MAX_BYTES = 256 * 2**20

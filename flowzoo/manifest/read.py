@@ -72,7 +72,7 @@ class Manifest:
         return [entry for entry in self.entries if entry.name == name]
 
     def default(self, name: str) -> Entry | None:
-        """What the bare name stands for: the version of greatest :func:`~flowzoo.manifest.raw.precedence`."""
+        """The entry that the bare name stands for: the version of greatest :func:`~flowzoo.manifest.raw.precedence`."""
         found = self.versions(name)
         return max(found, key=lambda entry: precedence(entry.status, entry.version), default=None)
 
@@ -195,7 +195,7 @@ def list_models() -> list[str]:
 
 
 def check_append_only(old: Manifest, new: Manifest) -> tuple[str, ...]:
-    """What a new manifest takes back of an old one's promises, one line each; nothing is good.
+    """The promises of an old manifest that a new one takes back, one line each; none is good.
 
     A released or deprecated ``name@version`` keeps its config, its weights and its figures for good.
     It may be deprecated, be put on the Hub, and get figures that it lacked.
@@ -250,4 +250,8 @@ def _resource(package: str, filename: str) -> str:
     from importlib.resources import files
 
     resource = files(package) / filename
-    return read_small_text(str(resource), MAX_BYTES) if isinstance(resource, Path) else resource.read_text("utf-8")
+    return (
+        read_small_text(str(resource), MAX_BYTES)
+        if isinstance(resource, Path)
+        else resource.read_text("utf-8")
+    )

@@ -1,4 +1,4 @@
-"""What a weights manifest says about one model: a tree of frozen dataclasses."""
+"""The entry of a model in a weights manifest: a tree of frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """How the weights came to be, and what it cost.
+    """The training that the weights come from, and its cost.
 
     Attributes:
         recipe: The training recipe as ``"package:path/inside/it.toml"``.
@@ -209,7 +209,7 @@ class Entry:
         return f"{self.name}@{self.version}"
 
     def faults(self) -> Iterator[str]:
-        """What is wrong between its fields, in words; nothing if the entry is consistent."""
+        """Contradictions between its fields, in words; none if the entry is consistent."""
         if self.status == "unpublished":
             for name in ("weights", "measured", "fingerprint"):
                 if getattr(self, name) is not None:

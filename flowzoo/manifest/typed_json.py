@@ -42,7 +42,7 @@ class Rule:
     above: float | None = None
 
     def holds(self, value: Any) -> bool:
-        """Whether a value of the right type satisfies it."""
+        """True if a value of the right type satisfies it."""
         return (
             (self.longest is None or len(value) <= self.longest)
             and (self.pattern is None or re.fullmatch(self.pattern, value) is not None)

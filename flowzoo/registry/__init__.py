@@ -222,7 +222,7 @@ def _settle(candidates: list[Plugin]) -> Plugin:
 
 
 def _judged(plugin: Plugin, judge: Callable[[Plugin], Plugin]) -> Plugin:
-    """What a judge makes of a plugin that is ``ok`` so far."""
+    """The verdict of a judge on a plugin that is ``ok`` so far."""
     if plugin.state is not PluginState.OK:
         return plugin
     try:

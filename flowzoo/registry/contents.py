@@ -50,7 +50,7 @@ def _dictionary(mapping: Any) -> Any:
 
 
 def faults(found: Architecture, name: str) -> Iterator[str]:
-    """What is wrong with an Architecture whose entry point has this name, in words."""
+    """Faults, in words, of an Architecture whose entry point has this name."""
     if type(found.api_version) is not int:
         yield f"api_version is {found.api_version!r}; it must be the integer {API_VERSION}"
     yield from _kind_faults(found, "its Architecture")
@@ -62,7 +62,7 @@ def faults(found: Architecture, name: str) -> Iterator[str]:
         if not REFERENCE.fullmatch(getattr(found, key)):
             yield f"{key} is {getattr(found, key)!r}; it must be of the form 'module:name'"
     yield from _preset_faults(found.presets)
-    citations = found.citations
+    citations: Any = found.citations
     if not isinstance(citations, tuple) or not all(isinstance(c, Citation) for c in citations):
         yield "citations must be a tuple of flowzoo.api.Citation"
         return
@@ -92,13 +92,13 @@ def _preset_faults(presets: Any) -> Iterator[str]:
 
 
 def _kind_faults(found: Any, where: str) -> Iterator[str]:
-    """What is wrong with the types of the fields of one of the dataclasses of :mod:`flowzoo.api`."""
+    """Faults, in words, in the types of the fields of one of the dataclasses of :mod:`flowzoo.api`."""
     for field in dataclasses.fields(found):
         kinds, words = _KINDS.get(str(field.type), ((object,), ""))
         value = getattr(found, field.name)
-        if not isinstance(value, kinds):
-            yield f"{where}: {field.name} is {_shown(value)}; it must be {words}"
-        elif isinstance(value, tuple) and kinds == (tuple,) and not all(isinstance(t, str) for t in value):
+        if not isinstance(value, kinds) or (
+            isinstance(value, tuple) and kinds == (tuple,) and not all(isinstance(t, str) for t in value)
+        ):
             yield f"{where}: {field.name} is {_shown(value)}; it must be {words}"
         elif isinstance(value, str) and len(value) > _MAX_TEXT:
             yield f"{where}: {field.name} has {len(value):,} characters; expected at most {_MAX_TEXT:,}"

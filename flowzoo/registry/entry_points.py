@@ -1,4 +1,4 @@
-"""Which installed distributions declare entry points in a group.
+"""Finds the installed distributions that declare entry points in a group.
 
 :mod:`importlib.metadata` answers that too, after importing the standard library's e-mail and zip packages:
 half the start-up time of the command line. What is installed as a directory is therefore read here; what is not
@@ -23,7 +23,7 @@ _MAX_BYTES = 4_000_000
 
 
 class Declaration(NamedTuple):
-    """What one distribution declares in a group.
+    """The entry points of one distribution in a group.
 
     Attributes:
         distribution: The distribution's name.
@@ -111,7 +111,7 @@ def _distributions() -> Iterator[_Distribution]:
 
 
 def _in_place(place: str) -> Iterator[_Distribution]:
-    """What is installed in one entry of the import path."""
+    """The distributions in one entry of the import path."""
     try:
         with os.scandir(place or ".") as children:
             found = [

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 from flowzoo.registry.surroundings import kept_surroundings, output_to_stderr
 
-__all__ = ["SECONDS", "ForeignFailure", "bounded", "describe", "foreign_code", "import_reference", "shortened"]
+__all__ = [
+    "SECONDS",
+    "ForeignFailure",
+    "bounded",
+    "describe",
+    "foreign_code",
+    "import_reference",
+    "shortened",
+]
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""What a process shares with all code in it: streams, import path, working directory, threads."""
+"""The things that all code of a process shares: streams, import path, working directory, threads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def output_to_stderr() -> Iterator[None]:
         if _depth == 0:
             _kept_streams = sys.stdout, sys.stderr
             # Python has no stderr if the caller closed it.
-            sys.stdout = sys.stderr = _Shield(sys.stderr or io.StringIO())  # type: ignore[assignment]
+            sys.stdout = sys.stderr = _Shield(sys.stderr or io.StringIO())
         _depth += 1
     try:
         yield
@@ -84,7 +84,8 @@ def leftover_threads() -> bool:
 
 def _restore_imports(path: list[str], entries: list[str], finders: list[Any], damage: list[str]) -> None:
     """Puts back what is gone from the import path; what was added stays."""
-    now = list(sys.path) if isinstance(sys.path, list) else []
+    found: object = sys.path
+    now = list(found) if isinstance(found, list) else []
     sys.path = path
     if missing := [entry for entry in entries if entry not in now]:
         damage.append(f"removed {len(missing)} entries of sys.path")
@@ -97,7 +98,7 @@ def _restore_imports(path: list[str], entries: list[str], finders: list[Any], da
 
 def _working_directory() -> str | None:
     try:
-        return os.getcwd()
+        return os.getcwd()  # noqa: PTH109 - pathlib takes longer to import than this package
     except OSError:  # it was removed
         return None
 
@@ -119,13 +120,12 @@ def _kept_descriptors(damage: list[str]) -> Iterator[None]:
                 damage.append(f"closed or replaced {'stdout' if number == 1 else 'stderr'}")
                 os.dup2(copy, number)
             os.close(copy)
-        for name in opened:
+        for name in sorted(opened, reverse=True):
             if objects[name].closed:
                 number = 1 if "stdout" in name else 2
                 stream = os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
                 setattr(sys, name, stream)
-                if not damage:
-                    damage.append("closed a standard stream")
+                damage.append(f"closed sys.{name}")
 
 
 def _same_file(number: int, copy: int) -> bool:

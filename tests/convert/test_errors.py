@@ -1,4 +1,4 @@
-"""What is refused on the way from a checkpoint to a model, and that the message says which tensor and layout."""
+"""Refusals on the way from a checkpoint to a model: the message says which tensor and layout."""
 
 from __future__ import annotations
 
