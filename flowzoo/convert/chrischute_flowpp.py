@@ -185,7 +185,7 @@ def _put_mixing(
         )
     log_scale = torch.log(scale) / actnorm.log_scale_factor
     target.put(actnorm, bias=-mean.roll(half), log_scale=log_scale.roll(half))
-    weight = source.take(f"{conv}.weight", channels, channels)
+    weight = source.take_invertible(f"{conv}.weight", channels, channels)
     target.put(mixing, weight=weight.roll((half, half), (0, 1)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,7 @@ class Layout:
         signature: Regular expression of names that only this layout has.
         options: Names of the :class:`Options` that mean something here, ``image_shape`` aside.
         convert: From tensors and options to a model.
+        notes: What the user should know of a conversion that succeeded: assumptions and choices.
         prepare: Applied to all tensors before anything else: leaves out what is no part of the model.
     """
 
@@ -63,6 +64,9 @@ class Layout:
     signature: str
     convert: Callable[[Tensors, Options], Converted]
     options: frozenset[str] = frozenset()
+    notes: Callable[[Mapping[str, Tensor], Options], Iterable[str]] = field(
+        default=lambda tensors, options: ()
+    )
     prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = field(default=lambda tensors: tensors)
 
     def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:

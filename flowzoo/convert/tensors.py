@@ -10,6 +10,9 @@ from torch import Tensor
 
 from flowzoo.errors import InputError, did_you_mean
 
+SINGULAR = 2.0**-23
+"""Ratio of the smallest to the largest singular value at which float32 cannot tell a matrix from a singular one."""
+
 
 class Tensors:
     """The tensors of a checkpoint, and which of them have been used.
@@ -51,13 +54,39 @@ class Tensors:
             )
         if tensor.is_complex() or tensor.is_quantized:
             raise InputError(f"{name!r} is {tensor.dtype}; the layout {self.layout} expects real numbers.")
-        if not bool(torch.isfinite(tensor).all()):
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
+            kind = "has no values (meta)" if tensor.is_meta else "is sparse or nested"
+            raise InputError(
+                f"{name!r} {kind}; the layout {self.layout} expects a dense tensor. Save it as tensor.to_dense()."
+            )
+        values = tensor.detach().double()
+        if not bool(torch.isfinite(values.float()).all()):
             raise InputError(
                 f"{name!r} (layout {self.layout}) holds NaN or infinity; use a checkpoint from before "
                 "the training diverged."
             )
         self._used.add(name)
-        return tensor.detach().double()
+        return values
+
+    def take_invertible(self, name: str, *shape: int) -> Tensor:
+        """Takes the matrix ``(size, size)`` of a 1x1 convolution, and refuses one that has no inverse.
+
+        Args:
+            name: Its name.
+            *shape: Its shape: twice the size, then ones.
+        """
+        return self.check_invertible(self.take(name, *shape).reshape(shape[:2]), name)
+
+    def check_invertible(self, matrix: Tensor, name: str) -> Tensor:
+        """The matrix, unless it has no inverse in float32, which the flow computes in."""
+        values = torch.linalg.svdvals(matrix)
+        if not float(values[-1]) > SINGULAR * float(values[0]):
+            raise InputError(
+                f"{name!r} (layout {self.layout}) is a matrix without an inverse, so the model has no density: its "
+                f"singular values reach from {float(values[0]):.3g} to {float(values[-1]):.3g}. Use an earlier "
+                "checkpoint."
+            )
+        return matrix
 
     def take_scale(self, name: str, *shape: int) -> Tensor:
         """Takes scales that a flow divides by: like :meth:`take`, and none of them 0."""
