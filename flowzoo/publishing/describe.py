@@ -105,7 +105,7 @@ def _data(card: Unlisted) -> Data:
     if not isinstance(identifier, str) or not identifier:
         raise InputError(
             f"{card.name}: its flowzoo.json does not name a data set, so nothing can be measured or credited; "
-            'export it with `flowzoo train`, or add "dataset".'
+            'export it with `flowzoo export`, or add "dataset".'
         )
     dataset = get_dataset(identifier)
     test = dataset.split("test")

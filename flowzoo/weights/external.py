@@ -62,7 +62,7 @@ def read_card(path: Path) -> Unlisted:
     except OSError as error:
         raise WeightsUnavailable(
             f"{path} cannot be read ({error.strerror}); expected a directory with {CARD_FILENAME} and "
-            f"{WEIGHTS_FILENAME}, as `flowzoo train` exports it."
+            f"{WEIGHTS_FILENAME}, as `flowzoo export` writes them."
         ) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON ({error}); export the model again.") from error
