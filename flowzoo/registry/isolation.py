@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from flowzoo.registry.surroundings import kept_surroundings, output_to_stderr
+from flowzoo.registry.surroundings import kept_surroundings, mute, output_to_stderr
 
 __all__ = [
     "SECONDS",
@@ -82,6 +82,7 @@ def bounded(work: Callable[[], T]) -> T:
         worker.start()
         worker.join(SECONDS)
     if not outcome:
+        mute(worker)
         raise ForeignFailure(TimeoutError(f"it does not end; it was given up after {SECONDS:g} seconds"))
     if isinstance(outcome[0], ForeignFailure):
         raise outcome[0]

@@ -10,7 +10,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["kept_surroundings", "leftover_threads", "output_to_stderr"]
+__all__ = ["kept_surroundings", "leftover_threads", "mute", "output_to_stderr"]
+
+_MAX_PRINTED = 1_000_000
 
 _lock = threading.Lock()
 _depth = 0
@@ -19,16 +21,45 @@ _leftover: list[threading.Thread] = []
 
 
 class _Shield:
-    """A stream that foreign code may write to and cannot close."""
+    """A stream that foreign code may write to, not without end, and cannot close."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._left = _MAX_PRINTED
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
+    def write(self, text: str) -> int:
+        """Writes a text, or nothing any more once there was too much."""
+        self._left -= len(text)
+        return self._stream.write(text) if self._left >= 0 else len(text)
+
     def close(self) -> None:
         """Does nothing."""
+
+
+class _Muted:
+    """A stream in which one thread cannot be heard."""
+
+    def __init__(self, stream: Any, thread: threading.Thread) -> None:
+        self._stream = stream
+        self._thread = thread
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes a text, unless the thread does."""
+        muted = threading.current_thread() is self._thread
+        return len(text) if muted else self._stream.write(text)
+
+
+def mute(thread: threading.Thread) -> None:
+    """Keeps what a thread that nobody waits for any more may still print out of a command's result."""
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is not None:
+            setattr(sys, name, _Muted(stream, thread))
 
 
 @contextlib.contextmanager
