@@ -74,7 +74,8 @@ def _made(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     except ForeignFailure as failure:
         if isinstance(failure.error, FlowzooError):
             raise failure.error from failure.error.__cause__
-        cause = str(failure.error) if isinstance(failure.error, ValueError) else str(failure)
+        error = failure.error
+        cause = "it raises SystemExit" if isinstance(error, SystemExit) else str(failure)
         raise ConfigError(
             f"{where}: {cls.__module__}.{cls.__qualname__} refuses its values: {cause}"
         ) from failure.error

@@ -149,7 +149,7 @@ def _scan() -> dict[str, list[Plugin]]:
 
 
 def _declared(declaration: Declaration) -> list[Plugin]:
-    """A row for each entry point of a distribution; one in its own name if they cannot be read."""
+    """A row for each entry point of a distribution; one in its own name, in brackets, if they cannot be read."""
 
     def row(name: str, value: str) -> Plugin:
         return Plugin(
@@ -164,7 +164,8 @@ def _declared(declaration: Declaration) -> list[Plugin]:
     if len(declaration.entries) > _MAX_ENTRIES:
         fault = f"it declares {len(declaration.entries):,} architectures; expected at most {_MAX_ENTRIES}"
     if fault:
-        plugin = row(_normalized(declaration.distribution), "?")
+        # No architecture has such a name, so that a distribution called glow does not contest glow's.
+        plugin = row(f"({_normalized(declaration.distribution)})", "?")
         return [replace(plugin, state=PluginState.BROKEN, cause=fault, mend=plugin.reinstall)]
     return [_named(row(name, value), name) for name, value in declaration.entries]
 

@@ -29,8 +29,8 @@ SECONDS = 20.0
 class ForeignFailure(Exception):
     """Code of a plugin failed; ``error`` is what it raised, the message is one line about it."""
 
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(describe(error))
+    def __init__(self, error: BaseException, message: str = "") -> None:
+        super().__init__(message or describe(error))
         self.error = error
 
 
@@ -83,11 +83,16 @@ def bounded(work: Callable[[], T]) -> T:
         worker.join(SECONDS)
     if not outcome:
         mute(worker)
-        raise ForeignFailure(TimeoutError(f"it does not end; it was given up after {SECONDS:g} seconds"))
+        cause = (
+            f"it does not end, and was given up after {SECONDS:g} seconds; naming it in FLOWZOO_DISABLE_PLUGINS "
+            "spares every command the wait"
+        )
+        raise ForeignFailure(TimeoutError(cause), cause)
     if isinstance(outcome[0], ForeignFailure):
         raise outcome[0]
     if damage:
-        raise ForeignFailure(RuntimeError(f"importing it {' and '.join(damage)}"))
+        cause = shortened(f"importing it {' and '.join(damage)}", 500)
+        raise ForeignFailure(RuntimeError(cause), cause)
     return outcome[0]
 
 

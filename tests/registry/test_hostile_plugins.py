@@ -267,6 +267,15 @@ def test_metadata_that_are_no_file_are_a_row(tmp_path: Path, what: str) -> None:
     assert run(tmp_path, "data", "list", timeout=20).returncode == 0
 
 
+def test_metadata_that_cannot_be_read_contest_no_name(install: Install, tmp_path: Path) -> None:
+    info = tmp_path / "glow-2.0.dist-info"
+    info.mkdir()
+    os.mkfifo(info / "entry_points.txt")
+    install(good("fine"))
+    assert get_plugin("glow").state is PluginState.OK
+    assert get_plugin("(glow)").state is PluginState.BROKEN
+
+
 # --- manifests ------------------------------------------------------------------------------------------------
 
 
