@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 
@@ -79,12 +80,12 @@ class Tensors:
 
     def check_invertible(self, matrix: Tensor, name: str) -> Tensor:
         """The matrix, unless it has no inverse in float32, which the flow computes in."""
-        values = torch.linalg.svdvals(matrix)
-        if not float(values[-1]) > SINGULAR * float(values[0]):
+        finite = bool(torch.isfinite(matrix).all())  # scales may be given by their logarithms
+        values = torch.linalg.svdvals(matrix).tolist() if finite else [math.inf, 0.0]
+        if not values[-1] > SINGULAR * values[0]:
             raise InputError(
-                f"{name!r} (layout {self.layout}) is a matrix without an inverse, so the model has no density: its "
-                f"singular values reach from {float(values[0]):.3g} to {float(values[-1]):.3g}. Use an earlier "
-                "checkpoint."
+                f"{name!r} (layout {self.layout}) makes a matrix without an inverse, so the model has no density: its "
+                f"singular values reach from {values[0]:.3g} to {values[-1]:.3g}. Use an earlier checkpoint."
             )
         return matrix
 
