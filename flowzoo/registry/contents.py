@@ -14,7 +14,7 @@ __all__ = ["NAME", "REFERENCE", "faults", "plain_copy"]
 
 NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_MAX_ITEMS, _MAX_TEXT = 1_000, 10_000
+_MAX_ITEMS, _MAX_TEXT, _MAX_NUMBER = 1_000, 10_000, 2**63
 
 _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "a text"),
@@ -94,14 +94,22 @@ def _preset_faults(presets: Any) -> Iterator[str]:
 def _kind_faults(found: Any, where: str) -> Iterator[str]:
     """Faults, in words, in the types of the fields of one of the dataclasses of :mod:`flowzoo.api`."""
     for field in dataclasses.fields(found):
-        kinds, words = _KINDS.get(str(field.type), ((object,), ""))
+        kinds, words = _KINDS.get(str(field.type), ((), ""))
         value = getattr(found, field.name)
-        if not isinstance(value, kinds) or (
-            isinstance(value, tuple) and kinds == (tuple,) and not all(isinstance(t, str) for t in value)
-        ):
+        # No subclass: it may have methods of its own.
+        if kinds and (type(value) not in kinds or not all(type(item) is str for item in _items(value))):
             yield f"{where}: {field.name} is {_shown(value)}; it must be {words}"
-        elif isinstance(value, str) and len(value) > _MAX_TEXT:
-            yield f"{where}: {field.name} has {len(value):,} characters; expected at most {_MAX_TEXT:,}"
+        elif isinstance(value, int | float) and not abs(value) < _MAX_NUMBER:
+            yield f"{where}: {field.name} is {_shown(value)}; expected a number below {_MAX_NUMBER:,}"
+        for text in (value, *_items(value)):
+            if isinstance(text, str) and len(text) > _MAX_TEXT:
+                yield f"{where}: {field.name} has {len(text):,} characters; expected at most {_MAX_TEXT:,}"
+            elif isinstance(text, str) and not " ".join(text.split()).isprintable():
+                yield f"{where}: {field.name} is {_shown(text)}, which is not all printable"
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else ()
 
 
 def _shown(value: Any) -> str:
