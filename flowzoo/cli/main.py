@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from flowzoo import __version__
+from flowzoo.cli.ending import ends_at_once
 from flowzoo.errors import FlowzooError, did_you_mean
 
 if TYPE_CHECKING:
@@ -112,24 +113,12 @@ def _quiet_hub_client() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+@ends_at_once
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits.
 
     A command's return value, if it is an integer, is the exit code; see :mod:`flowzoo.errors`.
     """
-    try:
-        _run(argv)
-    except SystemExit as end:
-        surroundings = sys.modules.get("flowzoo.registry.surroundings")
-        if surroundings is None or not surroundings.leftover_threads():
-            raise
-        # The interpreter would wait for a thread that a plugin has started, perhaps for ever.
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(end.code if isinstance(end.code, int) else 0)
-
-
-def _run(argv: Sequence[str] | None) -> NoReturn:
     try:
         result = cli.main(args=argv, prog_name="flowzoo", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
