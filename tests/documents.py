@@ -9,6 +9,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ PAGES = sorted(
 )  # fmt: skip
 SHELL = ("sh", "bash", "console")
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-_MODEL = re.compile(r"\b(?:glow|nice|realnvp|flowpp)-[a-z0-9]+(?:-[a-z0-9]+)*\b")
+_MODEL = re.compile(r"(?:glow|nice|realnvp|flowpp)-[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
 class Block(NamedTuple):
@@ -75,8 +76,9 @@ def check_command(words: list[str]) -> None:
     command, rest = _command(words[1:])
     with click.Context(command) as context:
         command.make_parser(context).parse_args(rest)
-    for name in _MODEL.findall(" ".join(words)):
-        assert name in {*preset_names(), *flowzoo.list_models()} or "/" in " ".join(words), name
+    for before, name in pairwise(words):
+        if _MODEL.fullmatch(name) and not before.startswith("-"):
+            assert name in {*preset_names(), *flowzoo.list_models()}, name
 
 
 def _command(words: list[str]) -> tuple[click.Command, list[str]]:
