@@ -10,7 +10,7 @@
 | 5 | a file is not what its digest or header promises |
 | 6 | weights are not to be had |
 | 7 | a data set is not to be had |
-| 8 | invalid input, configuration, recipe or manifest |
+| 8 | invalid input, configuration, recipe or manifest; or a limit of the machine: memory, threads, disk |
 | 9 | training stopped |
 | 70 | a bug: an error that nobody foresaw |
 | 130 | interrupted |
