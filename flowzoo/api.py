@@ -1,4 +1,4 @@
-"""What a plugin's metadata module imports. Torch-free: it must load in milliseconds.
+"""The types that a plugin's metadata module is made of. Torch-free: it must load in milliseconds.
 
 A plugin distribution exposes one module-level :class:`Architecture` under the entry-point group
 ``flowzoo.architectures``; the entry's name is the architecture's name.
@@ -38,7 +38,7 @@ class Citation:
 
     @property
     def url(self) -> str | None:
-        """Where to read the paper."""
+        """The paper's address, if it is on arXiv."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None
 
     def bibtex(self) -> str:

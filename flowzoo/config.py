@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union
 
-from flowzoo.errors import ConfigError, did_you_mean
+from flowzoo.errors import ConfigError, FlowzooError, did_you_mean
+from flowzoo.registry.isolation import ForeignFailure, foreign_code
 
 T = TypeVar("T")
 
 _EXTENSION = "flowzoo.extension"
+
+MAX_DIMS = 2**28
+"""The most values of an image: 9,000 x 9,000 pixels of three colours."""
 
 
 def extension(default: T) -> T:
@@ -39,7 +45,8 @@ def parse_config(cls: type[T], data: Mapping[str, Any], where: str) -> T:
         where: What is being read, for the error message.
 
     Raises:
-        ConfigError: A key is unknown or missing, or a value has the wrong type.
+        ConfigError: A key is unknown or missing, or a value has the wrong type; or the class refuses the values,
+            in whatever way it does that.
     """
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
@@ -56,7 +63,44 @@ def parse_config(cls: type[T], data: Mapping[str, Any], where: str) -> T:
     if missing:
         raise ConfigError(f"{where}: missing {', '.join(missing)}; give a value for each.")
     values = {key: _coerce(hints[key], value, f"{where}: {key}") for key, value in data.items()}
-    return cls(**values)
+    return _made(cls, values, where)
+
+
+def _made(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """The dataclass of these values. Its own checks may be a plugin's code, and fail as that may."""
+    try:
+        with foreign_code():
+            return cls(**values)
+    except ForeignFailure as failure:
+        if isinstance(failure.error, FlowzooError):
+            raise failure.error from failure.error.__cause__
+        error = failure.error
+        cause = "it raises SystemExit" if isinstance(error, SystemExit) else str(failure)
+        raise ConfigError(
+            f"{where}: {cls.__module__}.{cls.__qualname__} refuses its values: {cause}"
+        ) from failure.error
+
+
+def check_images(config: Any, where: str) -> None:
+    """Refuses a config whose images cannot exist, whatever its architecture checks.
+
+    Args:
+        config: An architecture's config, with ``image_shape`` and ``n_bits`` among its fields.
+        where: What is being read, for the error message.
+
+    Raises:
+        ConfigError: A size is not positive, the image is absurdly large, or the bits are not 1 to 8.
+    """
+    shape, n_bits = getattr(config, "image_shape", None), getattr(config, "n_bits", None)
+    if not isinstance(shape, tuple) or len(shape) != 3 or not all(type(size) is int for size in shape):
+        raise ConfigError(f"{where}: image_shape is {_shown(shape)}; expected channels, height and width.")
+    if min(shape) < 1 or math.prod(shape) > MAX_DIMS:
+        raise ConfigError(
+            f"{where}: image_shape is {_shown(shape)}; expected channels, height and width of at least 1, and at "
+            f"most {MAX_DIMS:,} values in all."
+        )
+    if type(n_bits) is not int or not 1 <= n_bits <= 8:
+        raise ConfigError(f"{where}: n_bits is {_shown(n_bits)}; expected 1 to 8.")
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -98,7 +142,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in args):
             return value
-        raise ConfigError(f"{where} is {value!r}; choose one of {', '.join(map(repr, args))}.")
+        raise ConfigError(f"{where} is {_shown(value)}; choose one of {', '.join(map(repr, args))}.")
     if origin is tuple:
         return _coerce_tuple(args, value, where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -107,11 +151,13 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, Mapping):
             return parse_config(hint, value, where)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:
+            raise ConfigError(f"{where} is {_shown(value)}; expected a finite number.")
         return float(value)
     elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     name = getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"{where} is {value!r} ({type(value).__name__}); expected {name}.")
+    raise ConfigError(f"{where} is {_shown(value)} ({type(value).__name__}); expected {name}.")
 
 
 def _coerce_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -129,7 +175,7 @@ def _coerce_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _coerce_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{where} is {value!r}; expected a list.")
+        raise ConfigError(f"{where} is {_shown(value)}; expected a list.")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(_coerce(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if len(args) != len(value):
@@ -137,3 +183,12 @@ def _coerce_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, .
     return tuple(
         _coerce(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(zip(args, value, strict=True))
     )
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it: short, whatever it is."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
+        return f"a {type(value).__name__} too large to be shown"
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.api import Architecture, Preset
-from flowzoo.config import parse_config
+from flowzoo.config import check_images, parse_config
 from flowzoo.devices import find_device
 from flowzoo.errors import ConfigError, FlowzooError, PluginError, UnknownArchitecture, did_you_mean
 from flowzoo.registry import (
@@ -18,7 +18,7 @@ from flowzoo.registry import (
     get_plugin,
     plugin_names,
 )
-from flowzoo.registry.isolation import describe
+from flowzoo.registry.isolation import ForeignFailure, foreign_code
 
 if TYPE_CHECKING:
     import torch
@@ -57,21 +57,21 @@ def create(
 
 
 def resolve(name: str, overrides: Mapping[str, Any]) -> tuple[Architecture, Preset | None, Any]:
-    """What a name stands for: the architecture, the preset if one is named, and the parsed config.
+    """Resolves a name: the architecture, the preset if one is named, and the parsed config.
 
     Imports no torch. Raises what :func:`create` raises.
     """
     architecture, preset = _find(name)
     values = {**(preset.config if preset else {}), **overrides}
     try:
-        return architecture, preset, parse_config(config_class(architecture.name), values, name)
+        config = parse_config(config_class(architecture.name), values, name)
+        check_images(config, name)
     except ConfigError as error:
         if preset or overrides:
             raise
         presets = ", ".join(f"{name}-{key}" for key in architecture.presets)
         raise ConfigError(f"{error} Or name a preset: {presets}.") from error
-    except ValueError as error:  # from the config's own checks on its values
-        raise ConfigError(f"{name}: {error}") from error
+    return architecture, preset, config
 
 
 def build_flow(architecture_name: str, config: Any, *, device: str | torch.device | None = None) -> Flow:
@@ -80,8 +80,10 @@ def build_flow(architecture_name: str, config: Any, *, device: str | torch.devic
     Parameters are drawn on the CPU and then moved, so that a seed gives the same flow on every device.
 
     Raises:
+        ConfigError: There are no images of the config's shape and bits.
         PluginError: The architecture's build function fails, or returns something else than a Flow.
     """
+    check_images(config, architecture_name)
     import torch
 
     from flowzoo.flow import Flow
@@ -90,12 +92,12 @@ def build_flow(architecture_name: str, config: Any, *, device: str | torch.devic
     build = builder(architecture_name)
     target = find_device("cpu" if device is None else device)
     try:
-        with on_meta() if target.type == "meta" else torch.device("cpu"):
+        with foreign_code(), on_meta() if target.type == "meta" else torch.device("cpu"):
             flow = build(config)
-    except FlowzooError:
-        raise
-    except Exception as error:
-        raise _build_failed(architecture_name, config, describe(error)) from error
+    except ForeignFailure as failure:
+        if isinstance(failure.error, FlowzooError | MemoryError | torch.OutOfMemoryError):
+            raise failure.error from failure.error.__cause__
+        raise _build_failed(architecture_name, config, str(failure)) from failure.error
     if not isinstance(flow, Flow):
         raise _build_failed(architecture_name, config, f"it returned {type(flow).__name__}, not a Flow")
     flow.architecture = architecture_name

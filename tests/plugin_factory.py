@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,3 +131,17 @@ def broken(architecture: str, source: str, *, attribute: str = "ARCHITECTURE") -
     made = good(architecture)
     value = f"{made.package}.plugin:{attribute}"
     return Distribution(made.name, {architecture: value}, {**made.files, "plugin.py": source})
+
+
+def guides_plugin(project: Path) -> Path:
+    """Writes the files of the plugin that docs/plugins.md builds into a new directory; returns it."""
+    guide = Path(__file__).parents[1] / "docs" / "plugins.md"
+    part = guide.read_text(encoding="utf-8").partition("## What the parts have to be")[0]
+    # Each file's block follows a paragraph that begins with its name.
+    for name, text in re.findall(
+        r"^`([\w/]+\.(?:py|toml|json))`.*?^```\w+\n(.*?)^```", part, re.DOTALL | re.MULTILINE
+    ):
+        path = project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return project

@@ -27,7 +27,7 @@ def trees(package: Path) -> Iterator[ast.AST]:
 
 
 def core_imports(package: Path) -> set[tuple[str, str]]:
-    """What a plugin takes from the core, as (module, name); the name is empty for ``import module``."""
+    """The names that a plugin takes from the core, as (module, name); the name is empty for ``import module``."""
     found: set[tuple[str, str]] = set()
     for tree in trees(package):
         for node in ast.walk(tree):

@@ -1,12 +1,9 @@
-"""What the README and the generated pages say is what the manifest and the code say."""
+"""The README and the generated pages agree with the manifest and the code."""
 
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +13,6 @@ import pytest
 
 from flowzoo import errors
 from flowzoo.api import Architecture, Citation, Preset, Published
-from flowzoo.cli.main import cli
 from flowzoo.manifest.read import Data, Entry, Manifest, Measured, Training, Weights
 from tools.cards import differences, render
 
@@ -24,10 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MARKERS = "<!-- models: x -->\n<!-- /models -->\n<!-- samples: x -->\n<!-- /samples -->\n"
 PAPER = Citation(key="k", title="A Title", authors=("A B",), year=2018, venue="V", arxiv="1234.56789")
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def entry(**changes: object) -> Entry:
@@ -159,36 +151,6 @@ def test_the_newest_release_stands_for_a_name() -> None:
 def test_a_readme_without_its_markers_is_refused() -> None:
     with pytest.raises(click.ClickException, match="models"):
         render(Manifest(), "no markers", {}, lambda _: GLOW)
-
-
-@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])
-def test_every_command_of_the_readme_exists(line: str) -> None:
-    words = line.partition("#")[0].split()
-    if words[0] == "make":
-        listed = subprocess.run(
-            ("make", "-n", words[1], "VENV=x"), cwd=ROOT, capture_output=True, check=False
-        )
-        assert listed.returncode == 0
-        return
-    assert words[0] == "flowzoo"
-    assert isinstance(cli, click.Group)
-    with click.Context(cli) as context:
-        command = cli.get_command(context, words[1])
-        assert command is not None
-        options = {option for parameter in command.get_params(context) for option in parameter.opts}
-        wanted = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", line))
-    assert wanted <= options
-
-
-def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    (block,) = blocks("python")
-    script = tmp_path / "example.py"
-    script.write_text(block)
-    env = {key: value for key, value in os.environ.items() if not key.startswith("FLOWZOO_")}
-    done = subprocess.run(
-        (sys.executable, script), cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:

@@ -44,6 +44,9 @@ def _image_shape(
 @click.option(
     "--permutation", type=click.Choice(["reverse"]), help="What is between couplings, where no tensor tells."
 )
+@click.option(
+    "--state", metavar="KEY", help="The state dict to take, where the file holds several (net, ema)."
+)
 @click.option("--name", help="What to call the model; the directory's name unless given.")
 @json_option
 def convert(
@@ -54,6 +57,7 @@ def convert(
     n_bits: int | None,
     label: int | None,
     permutation: str | None,
+    state: str | None,
     name: str | None,
     as_json: bool,
 ) -> None:
@@ -68,6 +72,7 @@ def convert(
         out,
         layout=layout,
         name=name,
+        state=state,
         image_shape=image_shape,
         n_bits=n_bits,
         label=label,
@@ -83,6 +88,7 @@ def convert(
                 "path": str(result.path),
                 "sha256": result.sha256,
                 "size": result.size,
+                "notes": list(result.notes),
             }
         )
         return
@@ -97,4 +103,6 @@ def convert(
             ("weights", result.path),
         )
     )
+    for text in result.notes:
+        note(text)
     note(f'Load it with flowzoo.load("path:{out}").')

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.manifest.raw import CORE, core_text, load_json, precedence
 from flowzoo.registry import Plugin, PluginState, discover, survey
+
+if TYPE_CHECKING:
+    from flowzoo.manifest.schema import Entry
 
 _MODEL_COLUMNS = ("model", "version", "architecture", "data", "measured", "published", "status")
 _PRESET_COLUMNS = ("preset", "data", "published", "published_parameters", "recipe", "summary")
@@ -63,7 +66,7 @@ def _model_rows(plugins: Mapping[str, Plugin], every: bool) -> tuple[list[dict[s
     """
     if not any(plugin.architecture and plugin.architecture.manifest for plugin in plugins.values()):
         data = load_json(core_text(), CORE)
-        with suppress(LookupError, TypeError, ValueError):
+        with suppress(LookupError, TypeError, ValueError, OverflowError):
             rows = _rows(data["models"], every)
             for row in rows:
                 _cells(row, _MODEL_COLUMNS)  # what cannot be shown is left to the strict reader's error
@@ -76,7 +79,20 @@ def _model_rows(plugins: Mapping[str, Plugin], every: bool) -> tuple[list[dict[s
         for name, sources in manifest.conflicts.items()
     ]
     problems = [f"A plugin's manifest cannot be read: {problem}" for problem in manifest.problems]
-    return _rows([asdict(entry) for entry in manifest.entries], every), (*conflicts, *problems)
+    return _rows(map(_shown, manifest.entries), every), (*conflicts, *problems)
+
+
+def _shown(entry: Entry) -> dict[str, Any]:
+    """The part of an entry that a list shows, as JSON values."""
+    return {
+        "name": entry.name,
+        "version": entry.version,
+        "architecture": entry.architecture,
+        "data": {"id": entry.data.id},
+        "measured": asdict(entry.measured) if entry.measured else None,
+        "published": asdict(entry.published) if entry.published else None,
+        "status": entry.status,
+    }
 
 
 def _rows(entries: Iterable[Mapping[str, Any]], every: bool) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from flowzoo import __version__
+from flowzoo.cli.ending import ends_at_once
 from flowzoo.cli.output import note, prepare_streams, settle_streams, silence
 from flowzoo.errors import FlowzooError, did_you_mean
 
@@ -117,6 +118,7 @@ def _quiet_hub_client() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+@ends_at_once
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits.
 

@@ -11,6 +11,7 @@ import click
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.errors import ManifestError, PluginError
 from flowzoo.manifest.check import Finding, check_entry, check_online
+from flowzoo.manifest.raw import MAX_BYTES
 from flowzoo.manifest.read import (
     Manifest,
     check_append_only,
@@ -19,6 +20,7 @@ from flowzoo.manifest.read import (
     parse,
     schema,
 )
+from flowzoo.registry.files import read_small_text
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -71,9 +73,11 @@ def print_schema() -> None:
 
 def _read(path: Path) -> Manifest:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small_text(str(path), MAX_BYTES)
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not UTF-8 text: {error.reason}.") from error
+    except ValueError as error:
+        raise ManifestError(f"{path} cannot be read: {error}. Name a manifest file.") from error
     return parse(text, str(path))
 
 

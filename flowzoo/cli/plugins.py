@@ -6,6 +6,7 @@ import click
 
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.registry import GROUP, discover, get_architecture
+from flowzoo.registry.surroundings import output_to_stderr
 
 COLUMNS = ("name", "state", "distribution", "version", "cause", "mend")
 
@@ -40,7 +41,8 @@ def check(name: str, as_json: bool) -> int:
     get_architecture(name)
     from flowzoo.testing import run_conformance
 
-    results = [tuple(result) for result in run_conformance(name)]
+    with output_to_stderr():
+        results = [tuple(result) for result in run_conformance(name)]
     failed = sum(not passed for _, passed, _ in results)
     if as_json:
         rows = [

@@ -117,7 +117,7 @@ def _group_names(stack: list[list[Group]]) -> list[str]:
 
 
 def _network(source: Tensors, at: str) -> dict[str, int]:
-    """What the names and shapes of a group's first network tell of it."""
+    """The config of a network, from the names and shapes of a group's first one."""
     net = f"{at}2.nn"
     half = source.size(f"{net}.in_conv.conv.weight_v", 1)
     name = f"{net}.out_conv.conv.weight_v"
@@ -185,7 +185,7 @@ def _put_mixing(
         )
     log_scale = torch.log(scale) / actnorm.log_scale_factor
     target.put(actnorm, bias=-mean.roll(half), log_scale=log_scale.roll(half))
-    weight = source.take(f"{conv}.weight", channels, channels)
+    weight = source.take_invertible(f"{conv}.weight", channels, channels)
     target.put(mixing, weight=weight.roll((half, half), (0, 1)))
 
 

@@ -54,7 +54,7 @@ def _put_step(source: Tensors, target: GlowTarget, step: Step) -> None:
     source.take_flag(f"{at}.norm.is_initialized")
     bias, log_scale = (source.take(f"{at}.norm.{name}", 1, c, 1, 1) for name in ("bias", "logs"))
     target.put_actnorm(step.actnorm, bias, log_scale)
-    target.put(step.mixing, weight=source.take(f"{at}.conv.weight", c, c))
+    target.put(step.mixing, weight=source.take_invertible(f"{at}.conv.weight", c, c))
     (scale_map,) = target.all(ScaleMap, step.coupling)
     target.put(scale_map, bound=source.take(f"{at}.coup.scale", half, 1, 1))
     _put_network(source, target, step, f"{at}.coup.nn")

@@ -38,6 +38,7 @@ class Result:
         path: The weights file.
         sha256: Its digest.
         size: Its length in bytes.
+        notes: Assumptions and choices that the user should know of, a sentence or two each.
     """
 
     layout: str
@@ -47,10 +48,17 @@ class Result:
     path: Path
     sha256: str
     size: int
+    notes: tuple[str, ...] = ()
 
 
 def convert_checkpoint(
-    path: str | Path, out: str | Path, *, layout: str | None = None, name: str | None = None, **options: Any
+    path: str | Path,
+    out: str | Path,
+    *,
+    layout: str | None = None,
+    name: str | None = None,
+    state: str | None = None,
+    **options: Any,
 ) -> Result:
     """Imports a checkpoint of another implementation.
 
@@ -59,6 +67,7 @@ def convert_checkpoint(
         out: Directory to write, new or empty.
         layout: One of :data:`flowzoo.convert.LAYOUTS`; None to recognize it by the tensors' names.
         name: What to call the model; None for the directory's name.
+        state: The name, in the file, of the state dict to take, where it holds several.
         **options: Fields of :class:`flowzoo.convert.layout.Options`.
 
     Returns:
@@ -71,10 +80,12 @@ def convert_checkpoint(
     path, out = Path(path), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not an empty directory; name another one with -o.")
-    tensors = read_source(path)
-    found = find_layout(tensors, layout)
-    converted = convert_tensors(found, tensors, Options(**options))
-    origin = {"layout": found.name, "filename": path.name, "sha256": sha256_file(path)}
+    source = read_source(path, state)
+    found = find_layout(source.tensors, layout)
+    chosen = Options(**options)
+    converted = convert_tensors(found, source.tensors, chosen)
+    notes = (*source.notes, *found.notes(source.tensors, chosen))
+    origin = {"layout": found.name, "filename": path.name, "sha256": sha256_file(path), "notes": list(notes)}
     return _write(converted, out, name or out.resolve().name, origin)
 
 
@@ -130,7 +141,7 @@ def _layout(name: str) -> Layout:
     return layout
 
 
-def _write(converted: Converted, out: Path, name: str, origin: Mapping[str, str]) -> Result:
+def _write(converted: Converted, out: Path, name: str, origin: Mapping[str, Any]) -> Result:
     parsed = parse_config(config_class(converted.architecture), converted.config, converted.architecture)
     config = config_to_dict(parsed)
     flow = build_flow(converted.architecture, parsed)
@@ -157,4 +168,5 @@ def _write(converted: Converted, out: Path, name: str, origin: Mapping[str, str]
         path=path,
         sha256=digest,
         size=size,
+        notes=tuple(origin["notes"]),
     )

@@ -1,4 +1,4 @@
-"""What the Glow layouts share: their dimensions, and putting steps, networks and priors into our model."""
+"""Parts of all Glow layouts: their dimensions, and putting steps, networks and priors into our model."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def even_number(source: Tensors, name: str, size: int, divisor: int) -> int:
 
 
 def is_affine(source: Tensors, name: str, outputs: int, channels: int) -> bool:
-    """Whether a network with so many outputs belongs to an affine or an additive coupling of ``channels``."""
+    """True if a network with so many outputs belongs to an affine or an additive coupling of ``channels``."""
     if outputs not in (channels, channels // 2):
         raise InputError(
             f"{name!r} makes {outputs} outputs; the layout {source.layout} expects {channels} here (an affine "

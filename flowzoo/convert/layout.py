@@ -1,9 +1,9 @@
-"""What a layout is, and what the person converting adds to what a file can tell."""
+"""Layouts, and the options that a person adds to what a file can tell."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from flowzoo.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a checkpoint does not say about its model; None for what was not given.
+    """Facts about a model that its checkpoint does not hold; None for what was not given.
 
     Attributes:
         image_shape: (C, H, W) of the images.
@@ -55,6 +55,7 @@ class Layout:
         signature: Regular expression of names that only this layout has.
         options: Names of the :class:`Options` that mean something here, ``image_shape`` aside.
         convert: From tensors and options to a model.
+        notes: What the user should know of a conversion that succeeded: assumptions and choices.
         prepare: Applied to all tensors before anything else: leaves out what is no part of the model.
     """
 
@@ -63,10 +64,13 @@ class Layout:
     signature: str
     convert: Callable[[Tensors, Options], Converted]
     options: frozenset[str] = frozenset()
+    notes: Callable[[Mapping[str, Tensor], Options], Iterable[str]] = field(
+        default=lambda tensors, options: ()
+    )
     prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = field(default=lambda tensors: tensors)
 
     def recognizes(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether a checkpoint looks like this layout."""
+        """True if a checkpoint looks like this layout."""
         return any(re.match(self.signature, name) for name in self.prepare(tensors))
 
 

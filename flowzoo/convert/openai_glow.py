@@ -7,7 +7,7 @@ sees nothing but that indicator, hence one mean and log-scale per element.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -126,8 +126,9 @@ def _put_mixing(source: Tensors, target: GlowTarget, step: Step, at: str) -> Non
         p, sign = source.take_permutation(f"{at}/invconv/P", c), source.take_signs(f"{at}/invconv/sign_S", c)
         lower, upper = (source.take(f"{at}/invconv/{name}", c, c) for name in ("L", "U"))
         matrix = lu_matrix(p, lower, upper, sign, source.take(f"{at}/invconv/log_S", c))
+        source.check_invertible(matrix, f"{at}/invconv/log_S")
     else:
-        matrix = source.take(f"{at}/invconv/W", c, c)
+        matrix = source.take_invertible(f"{at}/invconv/W", c, c)
     target.put(step.mixing, weight=matrix.t())
 
 
@@ -183,11 +184,22 @@ def _top_prior(
     return shift if prior is None else prior + shift
 
 
+def notes(tensors: Mapping[str, Tensor], options: Options) -> Iterator[str]:
+    """The choice between the weights and their averages, if both are there."""
+    model = [name.removesuffix(":0") for name in tensors if name.startswith("model/")]
+    if any(AVERAGE in name for name in model) and any(name.endswith("/logs") for name in model):
+        yield (
+            "The file holds moving averages beside the weights; the weights were taken. For the averages, save an "
+            ".npz of these alone."
+        )
+
+
 LAYOUT = Layout(
     name=NAME,
     example="model/0/0/actnorm_scale/logs",
     signature=r"model/\d+/\d+/(actnorm|invconv|f1)",
     options=frozenset({"n_bits", "label"}),
     convert=convert,
+    notes=notes,
     prepare=prepare,
 )

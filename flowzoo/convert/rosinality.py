@@ -8,6 +8,8 @@ log-scale per element.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import torch
 from torch import Tensor
 
@@ -57,7 +59,8 @@ def _put_step(source: Tensors, target: GlowTarget, step: Step) -> None:
     c, hidden = step.channels, target.config["hidden_channels"]
     affine = target.config["coupling"] == "affine"
     prefix = f"blocks.{step.level}.flows.{step.index}"
-    source.take_flag(f"{prefix}.actnorm.initialized")
+    if f"{prefix}.actnorm.initialized" in source:  # its first version has no flag
+        source.take_flag(f"{prefix}.actnorm.initialized")
     scale = source.take_scale(f"{prefix}.actnorm.scale", 1, c, 1, 1).flatten()
     target.put_actnorm(step.actnorm, source.take(f"{prefix}.actnorm.loc", 1, c, 1, 1), torch.log(scale.abs()))
     # Our scales are positive; the convolution takes over the signs.
@@ -83,13 +86,14 @@ def _put_mixing(source: Tensors, target: GlowTarget, step: Step, sign: Tensor) -
     c = step.channels
     prefix = f"blocks.{step.level}.flows.{step.index}.invconv"
     if f"{prefix}.weight" in source:
-        weight = source.take(f"{prefix}.weight", c, c, 1, 1).flatten(1)
+        weight = source.take_invertible(f"{prefix}.weight", c, c, 1, 1)
         target.put(step.mixing, weight=weight * sign)
         return
     source.skip(f"{prefix}.{name}" for name in ("u_mask", "l_mask", "l_eye"))
     p, s_sign = source.take_permutation(f"{prefix}.w_p", c), source.take_signs(f"{prefix}.s_sign", c)
     lower, upper = (source.take(f"{prefix}.{name}", c, c) for name in ("w_l", "w_u"))
     log_diagonal = source.take(f"{prefix}.w_s", c)
+    matrix = source.check_invertible(lu_matrix(p, lower, upper, s_sign, log_diagonal), f"{prefix}.w_s")
     if isinstance(step.mixing, InvertibleConv1x1LU):
         target.put(
             step.mixing,
@@ -100,7 +104,7 @@ def _put_mixing(source: Tensors, target: GlowTarget, step: Step, sign: Tensor) -
             log_diagonal=log_diagonal,
         )
     else:
-        target.put(step.mixing, weight=lu_matrix(p, lower, upper, s_sign, log_diagonal) * sign)
+        target.put(step.mixing, weight=matrix * sign)
 
 
 def _zero_conv(source: Tensors, prefix: str, inputs: int, outputs: int) -> tuple[Tensor, ...]:
@@ -125,10 +129,20 @@ def _put_top(source: Tensors, target: GlowTarget) -> None:
     target.put_top(mean, top_log_scale)
 
 
+def notes(tensors: Mapping[str, Tensor], options: Options) -> Iterator[str]:
+    """The assumption that no tensor confirms."""
+    yield (
+        "Taken for a model trained with the code of 2020-10-07 or later, which rounds images to their bits. The code "
+        "before it added the noise to images that were not rounded; nothing in a checkpoint tells the two apart, and "
+        "the density of integers computed here is not what such a model was trained for."
+    )
+
+
 LAYOUT = Layout(
     name=NAME,
     example="blocks.0.flows.0.actnorm.loc",
     signature=r"blocks\.\d+\.flows\.\d+\.(actnorm|invconv|coupling)\.",
     options=frozenset({"n_bits"}),
     convert=convert,
+    notes=notes,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 
@@ -10,9 +11,12 @@ from torch import Tensor
 
 from flowzoo.errors import InputError, did_you_mean
 
+SINGULAR = 2.0**-23
+"""Ratio of the smallest to the largest singular value at which float32 cannot tell a matrix from a singular one."""
+
 
 class Tensors:
-    """What is in a checkpoint, and what of it has been used.
+    """The tensors of a checkpoint, and which of them have been used.
 
     Every error names the tensor and the layout.
     """
@@ -51,13 +55,39 @@ class Tensors:
             )
         if tensor.is_complex() or tensor.is_quantized:
             raise InputError(f"{name!r} is {tensor.dtype}; the layout {self.layout} expects real numbers.")
-        if not bool(torch.isfinite(tensor).all()):
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
+            kind = "has no values (meta)" if tensor.is_meta else "is sparse or nested"
+            raise InputError(
+                f"{name!r} {kind}; the layout {self.layout} expects a dense tensor. Save it as tensor.to_dense()."
+            )
+        values = tensor.detach().double()
+        if not bool(torch.isfinite(values.float()).all()):
             raise InputError(
                 f"{name!r} (layout {self.layout}) holds NaN or infinity; use a checkpoint from before "
                 "the training diverged."
             )
         self._used.add(name)
-        return tensor.detach().double()
+        return values
+
+    def take_invertible(self, name: str, *shape: int) -> Tensor:
+        """Takes the matrix ``(size, size)`` of a 1x1 convolution, and refuses one that has no inverse.
+
+        Args:
+            name: Its name.
+            *shape: Its shape: twice the size, then ones.
+        """
+        return self.check_invertible(self.take(name, *shape).reshape(shape[:2]), name)
+
+    def check_invertible(self, matrix: Tensor, name: str) -> Tensor:
+        """The matrix, unless it has no inverse in float32, which the flow computes in."""
+        finite = bool(torch.isfinite(matrix).all())  # scales may be given by their logarithms
+        values = torch.linalg.svdvals(matrix).tolist() if finite else [math.inf, 0.0]
+        if not values[-1] > SINGULAR * values[0]:
+            raise InputError(
+                f"{name!r} (layout {self.layout}) makes a matrix without an inverse, so the model has no density: its "
+                f"singular values reach from {values[0]:.3g} to {values[-1]:.3g}. Use an earlier checkpoint."
+            )
+        return matrix
 
     def take_scale(self, name: str, *shape: int) -> Tensor:
         """Takes scales that a flow divides by: like :meth:`take`, and none of them 0."""
@@ -117,7 +147,7 @@ class Tensors:
         return sorted({int(match[1]) for name in self._tensors if (match := pattern.match(name))})
 
     def count(self, prefix: str, suffix: str = ".") -> int:
-        """How many members a list has whose names begin with prefix, 0, 1, 2, ..., suffix; at least 1.
+        """The number of members of a list whose names begin with prefix, 0, 1, 2, ..., suffix; at least 1.
 
         Raises:
             InputError: It has none, or one is left out.

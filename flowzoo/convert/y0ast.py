@@ -6,6 +6,7 @@ and log-scale per channel. The last level's height and width are in the checkpoi
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from flowzoo.convert.glow_parts import (
     chosen_label,
     even_number,
     is_affine,
+    lu_matrix,
     refuse_label,
 )
 from flowzoo.convert.layout import Converted, Layout, Options
@@ -51,7 +53,7 @@ def convert(source: Tensors, options: Options) -> Converted:
     prior = _top_prior(source, options, 2 * channels * 2**levels)
     config: dict[str, Any] = {
         "image_shape": _image_shape(source, options, channels, levels),
-        "n_bits": options.n_bits or N_BITS,
+        "n_bits": _n_bits(options),
         "levels": levels,
         "depth": depth,
         "hidden_channels": source.size(f"{LAYERS}1.block.0.conv.weight", 0),
@@ -71,6 +73,17 @@ def convert(source: Tensors, options: Options) -> Converted:
         mean, log_scale = prior.chunk(2)
         target.put_top(mean, log_scale)
     return target.finish()
+
+
+def _n_bits(options: Options) -> int:
+    """Eight, which is all that the source computes rightly."""
+    if options.n_bits not in (None, N_BITS):
+        raise InputError(
+            f"--n-bits is {options.n_bits}; checkpoints of {NAME} can only be converted with {N_BITS}. With fewer, the "
+            "source still adds noise of 1/256 and subtracts 8 bits per value, so that what it trains and prints is no "
+            "probability of the images; there is no model here that computes the same."
+        )
+    return N_BITS
 
 
 def _image_shape(source: Tensors, options: Options, channels: int, levels: int) -> tuple[int, int, int]:
@@ -126,16 +139,20 @@ def _put_mixing(source: Tensors, target: GlowTarget, step: Step, at: str) -> Non
     if isinstance(step.mixing, Permutation):
         target.put(step.mixing, indices=torch.arange(c - 1, -1, -1))
     elif isinstance(step.mixing, InvertibleConv1x1LU):
+        p, sign = source.take_permutation(f"{at}.p", c), source.take_signs(f"{at}.sign_s", c)
+        lower, upper = (source.take(f"{at}.{name}", c, c) for name in ("lower", "upper"))
+        log_diagonal = source.take(f"{at}.log_s", c)
+        source.check_invertible(lu_matrix(p, lower, upper, sign, log_diagonal), f"{at}.log_s")
         target.put(
             step.mixing,
-            permutation=source.take_permutation(f"{at}.p", c),
-            lower=torch.tril(source.take(f"{at}.lower", c, c), -1),
-            upper=torch.triu(source.take(f"{at}.upper", c, c), 1),
-            sign=source.take_signs(f"{at}.sign_s", c),
-            log_diagonal=source.take(f"{at}.log_s", c),
+            permutation=p,
+            lower=torch.tril(lower, -1),
+            upper=torch.triu(upper, 1),
+            sign=sign,
+            log_diagonal=log_diagonal,
         )
     else:
-        target.put(step.mixing, weight=source.take(f"{at}.weight", c, c))
+        target.put(step.mixing, weight=source.take_invertible(f"{at}.weight", c, c))
 
 
 def _actnorm(source: Tensors, at: str, channels: int) -> tuple[Tensor, Tensor]:
@@ -172,10 +189,19 @@ def _top_prior(source: Tensors, options: Options, channels: int) -> Tensor | Non
     return shift if prior is None else prior + shift
 
 
+def notes(tensors: Mapping[str, Tensor], options: Options) -> Iterator[str]:
+    """The assumption that no tensor confirms."""
+    yield (
+        f"Taken for a model of {N_BITS} bits per value, as in the source's data loading. A model trained with fewer "
+        "cannot be converted, and nothing in its checkpoint says so."
+    )
+
+
 LAYOUT = Layout(
     name=NAME,
     example=f"{LAYERS}1.actnorm.logs",
     signature=r"flow\.layers\.\d+\.(actnorm|invconv|block)\.",
     options=frozenset({"n_bits", "label", "permutation"}),
     convert=convert,
+    notes=notes,
 )

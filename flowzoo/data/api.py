@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.errors import DataUnavailable, InputError, PluginError
+from flowzoo.registry.surroundings import output_to_stderr
 
 if TYPE_CHECKING:
     from flowzoo.data.images import ImageSet, ImageSource
@@ -190,8 +191,9 @@ class Dataset:
             from flowzoo.data.prepared import read_prepared
 
             return read_prepared(copy)
-        reader = _resolve(self.reader, self.id)
-        return reader(self, split, self.find(split, root))
+        with output_to_stderr():  # a reader may be a plugin's, and print
+            reader = _resolve(self.reader, self.id)
+            return reader(self, split, self.find(split, root))
 
     def _check_files(self, names: tuple[str, ...], paths: tuple[Path, ...]) -> None:
         from flowzoo.data.digests import check_md5

@@ -10,13 +10,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
+from typing import NamedTuple
 
 from flowzoo.data.api import API_VERSION, Dataset
 from flowzoo.data.catalogue import BUILT_IN
 from flowzoo.data.own import PREFIXES, parse_own
 from flowzoo.errors import PluginError, UnknownDataset, did_you_mean
+from flowzoo.registry.entry_points import declarations
+from flowzoo.registry.isolation import ForeignFailure, bounded, import_reference, shortened
 
 __all__ = ["GROUP", "Registered", "discover_datasets", "get_dataset", "list_datasets", "reset_datasets"]
 
@@ -40,17 +42,34 @@ class Registered:
     cause: str = ""
 
 
+class _Point(NamedTuple):
+    """An entry point of the group: name, value, and the distribution with its version."""
+
+    name: str
+    value: str
+    owner: str
+
+
+def _points() -> list[_Point]:
+    """All entry points of the group, sorted; of a distribution that is installed twice, both."""
+    return sorted(
+        _Point(name, value, f"{found.distribution} {found.version}")
+        for found in declarations(GROUP)
+        for name, value in found.entries
+    )
+
+
 @functools.cache
 def discover_datasets() -> Mapping[str, Registered]:
     """Returns every registered data set by id, those that cannot be used included; found once a process."""
     rows = {dataset.id: Registered(id=dataset.id, dataset=dataset, origin="built in") for dataset in BUILT_IN}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+    for point in _points():
         known = rows.get(point.name)
         if known is None:
             rows[point.name] = _load(point)
         elif known.origin == "built in":
             # A built-in id stays what it is: published figures refer to it.
-            name = f"{point.name} ({_distribution(point)})"
+            name = f"{point.name} ({point.owner})"
             cause = f"{point.name!r} is the id of a built-in data set"
             rows[name] = Registered(id=name, dataset=None, origin=_origin(point), cause=cause)
         elif known.origin != _origin(point):
@@ -97,27 +116,28 @@ def get_dataset(name: str) -> Dataset:
     return row.dataset
 
 
-def _distribution(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown distribution"
+def _origin(point: _Point) -> str:
+    return f"{point.owner}, entry point {shortened(point.value, 100)!r}"
 
 
-def _origin(point: EntryPoint) -> str:
-    return f"{_distribution(point)}, entry point {point.value!r}"
-
-
-def _load(point: EntryPoint) -> Registered:
+def _load(point: _Point) -> Registered:
     """Loads one entry point; whatever goes wrong in it is a cause, not an exception."""
+    dataset: Dataset | None = None
     try:
-        value = point.load()
-        dataset = value if isinstance(value, Dataset) else value()
-        cause = _objection(point, dataset)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code may fail in any way
-        dataset, cause = None, f"{type(error).__name__}: {error}"
+        dataset, cause = bounded(lambda: _judged(point))
+    except ForeignFailure as failure:
+        cause = str(failure)
     usable = dataset if not cause else None
-    return Registered(id=point.name, dataset=usable, origin=_origin(point), cause=cause)
+    return Registered(id=shortened(point.name, 100), dataset=usable, origin=_origin(point), cause=cause)
 
 
-def _objection(point: EntryPoint, dataset: object) -> str:
+def _judged(point: _Point) -> tuple[Dataset | None, str]:
+    value = import_reference(point.value)
+    dataset = value if isinstance(value, Dataset) else value()
+    return dataset, _objection(point, dataset)
+
+
+def _objection(point: _Point, dataset: object) -> str:
     if not isinstance(dataset, Dataset):
         return f"its value is a {type(dataset).__name__}, expected a flowzoo.data.Dataset"
     if dataset.id != point.name:

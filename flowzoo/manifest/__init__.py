@@ -1,4 +1,4 @@
-"""What a manifest says: the schema of an entry, the strict parser, and the merged view of all manifests."""
+"""Weights manifests: the schema of an entry, the strict parser, and the merged view of all manifests."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Finding:
 
     @property
     def passed(self) -> bool:
-        """Whether the check passed."""
+        """True if the check passed."""
         return self.error == 0
 
 

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.errors import ManifestError
+from flowzoo.registry.files import read_small_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,14 @@ SCHEMA = 1
 
 FILENAME = "weights_manifest.json"
 CORE = f"flowzoo ({FILENAME})"
-"""What core's manifest is called in messages."""
+"""The name of core's manifest in messages."""
+
+
+MAX_BYTES = 256 * 2**20
+"""Of a manifest: some 100,000 entries."""
+
+_MAX_DEPTH = 32
+_TOO_DEEP = f"nested too deeply to be a manifest: more than {_MAX_DEPTH} levels"
 
 
 def core_manifest() -> str:
@@ -46,22 +54,27 @@ def core_text() -> str:
     """
     path = core_manifest()
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except OSError as error:
-        raise ManifestError(f"{path} cannot be read: {error.strerror}. Reinstall flowzoo.") from error
+        return read_small_text(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise ManifestError(f"{path} cannot be read: {cause}. Reinstall flowzoo.") from error
 
 
 def load_json(text: str, where: str) -> Any:
     """Parses a manifest's JSON, refusing what JSON does not define: NaN, infinity, a key given twice.
 
+    Integers have at most 20 digits, and nothing is nested deeper than configs are.
+
     Raises:
         ManifestError: It is not such JSON, or written in a schema of the future.
     """
     try:
-        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        data = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_short_integer
+        )
+        _check_depth(data)
     except RecursionError:
-        raise ManifestError(f"{where}: nested too deeply to be a manifest.") from None
+        raise ManifestError(f"{where}: {_TOO_DEEP}.") from None
     except ValueError as error:
         raise ManifestError(f"{where}: not valid JSON: {error}.") from error
     version = data.get("schema") if isinstance(data, dict) else None
@@ -89,6 +102,26 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {key!r} is given twice in one object")
         found[key] = value
     return found
+
+
+def _check_depth(data: Any) -> None:
+    """Raises RecursionError for what a function that calls itself may be too deep for."""
+    level = [data]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise RecursionError
+
+
+def _short_integer(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"an integer of {len(digits):,} digits")
+    return int(digits)
 
 
 def _no_constant(name: str) -> Any:

@@ -6,15 +6,17 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from flowzoo.api import Published
 from flowzoo.errors import ManifestError, UnknownModel, did_you_mean
-from flowzoo.manifest.raw import CORE, SCHEMA, core_manifest_path, core_text, load_json, precedence
+from flowzoo.manifest.raw import CORE, MAX_BYTES, SCHEMA, core_manifest_path, core_text, load_json, precedence
 from flowzoo.manifest.schema import ENTRY_RULES, Data, Entry, Fingerprint, Measured, Training, Weights
 from flowzoo.manifest.typed_json import json_schema, read
 from flowzoo.registry import Plugin, survey
-from flowzoo.registry.isolation import ForeignFailure, foreign_code
+from flowzoo.registry.files import read_small_text
+from flowzoo.registry.isolation import ForeignFailure, bounded, shortened
 
 __all__ = [
     "SCHEMA",
@@ -70,7 +72,7 @@ class Manifest:
         return [entry for entry in self.entries if entry.name == name]
 
     def default(self, name: str) -> Entry | None:
-        """What the bare name stands for: the version of greatest :func:`~flowzoo.manifest.raw.precedence`."""
+        """The entry that the bare name stands for: the version of greatest :func:`~flowzoo.manifest.raw.precedence`."""
         found = self.versions(name)
         return max(found, key=lambda entry: precedence(entry.status, entry.version), default=None)
 
@@ -154,8 +156,9 @@ def merge(manifests: Iterable[Manifest]) -> Manifest:
     parts = list(manifests)
     owners: dict[str, list[str]] = {}
     for part in parts:
+        sources_of = {entry.name: part.sources[entry.key] for entry in part.entries}
         for name in part.names():
-            owners.setdefault(name, []).append(part.sources[part.versions(name)[0].key])
+            owners.setdefault(name, []).append(sources_of[name])
     conflicts = {name: tuple(sources) for name, sources in owners.items() if len(sources) > 1}
     entries = [entry for part in parts for entry in part.entries if entry.name not in conflicts]
     return Manifest(
@@ -192,7 +195,7 @@ def list_models() -> list[str]:
 
 
 def check_append_only(old: Manifest, new: Manifest) -> tuple[str, ...]:
-    """What a new manifest takes back of an old one's promises, one line each; nothing is good.
+    """The promises of an old manifest that a new one takes back, one line each; none is good.
 
     A released or deprecated ``name@version`` keeps its config, its weights and its figures for good.
     It may be deprecated, be put on the Hub, and get figures that it lacked.
@@ -233,15 +236,23 @@ def _ordered(entries: Iterable[Entry]) -> tuple[Entry, ...]:
 
 def _plugin_manifest(plugin: Plugin, reference: str) -> Manifest:
     """A plugin's manifest; one that cannot be read is an empty one with a problem."""
-    from importlib.resources import files
-
-    where = f"{plugin.distribution} {plugin.version} ({reference})"
+    where = f"{plugin.distribution} {plugin.version} ({shortened(reference, 200)})"
     package, _, filename = reference.partition(":")
     try:
-        with foreign_code():
-            text = (files(package) / filename).read_text(encoding="utf-8")
-        return parse(text, where)
+        return parse(bounded(lambda: _resource(package, filename)), where)
     except ForeignFailure as failure:
         return Manifest(problems=(f"{where}: {failure}",))
     except ManifestError as error:
-        return Manifest(problems=(str(error),))
+        return Manifest(problems=(shortened(str(error), 1_000),))
+
+
+def _resource(package: str, filename: str) -> str:
+    """The text of a file in a package, which may be an archive."""
+    from importlib.resources import files
+
+    resource = files(package) / filename
+    return (
+        read_small_text(str(resource), MAX_BYTES)
+        if isinstance(resource, Path)
+        else resource.read_text("utf-8")
+    )

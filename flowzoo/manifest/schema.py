@@ -1,4 +1,4 @@
-"""What a weights manifest says about one model: a tree of frozen dataclasses."""
+"""The entry of a model in a weights manifest: a tree of frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ __all__ = ["Data", "Entry", "Fingerprint", "Measured", "Sampling", "Training", "
 
 Name = Annotated[
     str,
-    Rule(pattern=r"[a-z0-9]+([-_.][a-z0-9]+)*", words="lower-case letters and digits, joined by - _ or ."),
+    Rule(
+        pattern=r"[a-z0-9]+([-_.][a-z0-9]+)*",
+        longest=100,
+        words="at most 100 lower-case letters and digits, joined by - _ or .",
+    ),
 ]
 Text = Annotated[str, Rule(pattern=r"[\s\S]*\S[\s\S]*", words="a text that is not empty")]
 Digest = Annotated[str, Rule(pattern=r"[0-9a-f]{64}", words="64 lower-case hexadecimal digits (SHA-256)")]
@@ -153,7 +157,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """How the weights came to be, and what it cost.
+    """The training that the weights come from, and its cost.
 
     Attributes:
         recipe: The resolved recipe of each stage, by the name of the file that lies beside the weights.
@@ -233,7 +237,7 @@ class Entry:
         return f"{self.name}@{self.version}"
 
     def faults(self) -> Iterator[str]:
-        """What is wrong between its fields, in words; nothing if the entry is consistent."""
+        """Contradictions between its fields, in words; none if the entry is consistent."""
         if self.status == "unpublished":
             for name in ("weights", "measured", "fingerprint"):
                 if getattr(self, name) is not None:

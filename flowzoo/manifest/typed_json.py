@@ -25,24 +25,27 @@ _Reader = Callable[[Any], Any]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What a value has to satisfy beyond its type.
+    """A condition on a value beyond its type.
 
     Attributes:
         words: The rule in words, for the error.
         pattern: Regular expression of the whole text.
+        longest: Most characters of a text.
         least: Smallest value allowed.
         above: Value that has to be exceeded.
     """
 
     words: str
     pattern: str | None = None
+    longest: int | None = None
     least: float | None = None
     above: float | None = None
 
     def holds(self, value: Any) -> bool:
-        """Whether a value of the right type satisfies it."""
+        """True if a value of the right type satisfies it."""
         return (
-            (self.pattern is None or re.fullmatch(self.pattern, value) is not None)
+            (self.longest is None or len(value) <= self.longest)
+            and (self.pattern is None or re.fullmatch(self.pattern, value) is not None)
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
         )
@@ -51,6 +54,7 @@ class Rule:
         """The rule in JSON Schema's words."""
         found = {
             "pattern": None if self.pattern is None else f"^(?:{self.pattern})$",
+            "maxLength": self.longest,
             "minimum": self.least,
             "exclusiveMinimum": self.above,
             "description": self.words,
@@ -77,7 +81,7 @@ def read(hint: Any, value: Any, where: str, path: str = "$") -> Any:
 
 
 class _Fault(Exception):
-    """What is wrong with a value; the path to it grows as the fault rises through what contains it."""
+    """A fault of a value; the path to it grows as the fault rises through what contains it."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

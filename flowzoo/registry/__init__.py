@@ -18,7 +18,7 @@ from typing import Any
 from flowzoo.api import Architecture
 from flowzoo.errors import UnknownArchitecture, did_you_mean
 from flowzoo.registry.entry_points import Declaration, declarations
-from flowzoo.registry.isolation import ForeignFailure, foreign_code, import_reference
+from flowzoo.registry.isolation import ForeignFailure, bounded, import_reference, shortened
 from flowzoo.registry.plugin import Plugin, PluginState
 from flowzoo.registry.validation import Rejected, check_code, load_architecture, mend_import
 
@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 GROUP = "flowzoo.architectures"
+_MAX_NAME, _MAX_VALUE, _MAX_ENTRIES = 64, 200, 100
 DISABLE_VARIABLE = "FLOWZOO_DISABLE_PLUGINS"
 
 _found: dict[str, list[Plugin]] | None = None
@@ -148,22 +149,33 @@ def _scan() -> dict[str, list[Plugin]]:
 
 
 def _declared(declaration: Declaration) -> list[Plugin]:
-    """A row for each entry point of a distribution; one in its own name if they cannot be read."""
+    """A row for each entry point of a distribution; one in its own name, in brackets, if they cannot be read."""
 
     def row(name: str, value: str) -> Plugin:
         return Plugin(
-            name=name,
+            name=shortened(name, _MAX_NAME),
             state=PluginState.OK,
             distribution=declaration.distribution,
             version=declaration.version,
-            entry_point=value,
+            entry_point=shortened(value, _MAX_VALUE),
         )
 
-    if declaration.fault:
-        plugin = row(_normalized(declaration.distribution), "?")
-        cause = f"its entry_points.txt cannot be read: {declaration.fault}"
-        return [replace(plugin, state=PluginState.BROKEN, cause=cause, mend=plugin.reinstall)]
-    return [row(name, value) for name, value in declaration.entries]
+    fault = declaration.fault and f"its entry_points.txt cannot be read: {declaration.fault}"
+    if len(declaration.entries) > _MAX_ENTRIES:
+        fault = f"it declares {len(declaration.entries):,} architectures; expected at most {_MAX_ENTRIES}"
+    if fault:
+        # No architecture has such a name, so that a distribution called glow does not contest glow's.
+        plugin = row(f"({_normalized(declaration.distribution)})", "?")
+        return [replace(plugin, state=PluginState.BROKEN, cause=fault, mend=plugin.reinstall)]
+    return [_named(row(name, value), name) for name, value in declaration.entries]
+
+
+def _named(plugin: Plugin, name: str) -> Plugin:
+    """The plugin, or what is wrong with a name that no line of a table can hold."""
+    if plugin.name == name:
+        return plugin
+    cause = f"its name has {len(name)} characters; expected at most {_MAX_NAME}, letters and digits"
+    return replace(plugin, state=PluginState.BROKEN, cause=cause, mend=plugin.upgrade)
 
 
 def _normalized(distribution: str) -> str:
@@ -211,12 +223,11 @@ def _settle(candidates: list[Plugin]) -> Plugin:
 
 
 def _judged(plugin: Plugin, judge: Callable[[Plugin], Plugin]) -> Plugin:
-    """What a judge makes of a plugin that is ``ok`` so far."""
+    """The verdict of a judge on a plugin that is ``ok`` so far."""
     if plugin.state is not PluginState.OK:
         return plugin
     try:
-        with foreign_code():
-            return judge(plugin)
+        return bounded(lambda: judge(plugin))
     except ForeignFailure as failure:
         error = failure.error
         if not isinstance(error, Rejected):  # merely looking at what the plugin brings failed

@@ -1,4 +1,4 @@
-"""Which installed distributions declare entry points in a group.
+"""Finds the installed distributions that declare entry points in a group.
 
 :mod:`importlib.metadata` answers that too, after importing the standard library's e-mail and zip packages:
 half the start-up time of the command line. What is installed as a directory is therefore read here; what is not
@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from typing import NamedTuple, Protocol
 
-from flowzoo.registry.isolation import ForeignFailure, foreign_code
+from flowzoo.registry.files import read_small_text
+from flowzoo.registry.isolation import ForeignFailure, foreign_code, shortened
 
 __all__ = ["Declaration", "declarations"]
 
+_MAX_BYTES = 4_000_000
+"""Of a file of metadata; the largest in use are a hundred times smaller."""
+
 
 class Declaration(NamedTuple):
-    """What one distribution declares in a group.
+    """The entry points of one distribution in a group.
 
     Attributes:
         distribution: The distribution's name.
@@ -44,7 +48,8 @@ def declarations(group: str) -> Iterator[Declaration]:
     """Every installed distribution with entry points in the group, in the order of the import path.
 
     A distribution that is installed twice comes twice; Python imports the first one. Metadata that cannot be
-    read declares nothing, as pip itself refuses such a distribution.
+    read declares nothing, as pip itself refuses such a distribution; what is no file at all, such as a pipe, is a
+    fault.
     """
     for distribution in _distributions():
         try:
@@ -53,13 +58,23 @@ def declarations(group: str) -> Iterator[Declaration]:
                 if group not in declared:
                     continue
                 about = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-        except ForeignFailure:
+        except ForeignFailure as failure:
+            if isinstance(failure.error, _Unreadable):
+                yield Declaration(*failure.error.owner, (), str(failure.error))
             continue
         owner, version = _header(about, "name"), _header(about, "version")
         try:
             yield Declaration(owner, version, tuple(sorted(set(_entries(declared, group)))))
         except ValueError as error:
             yield Declaration(owner, version, (), str(error))
+
+
+class _Unreadable(Exception):
+    """Metadata are no regular file; ``owner`` is the distribution and its version."""
+
+    def __init__(self, owner: tuple[str, str], fault: str) -> None:
+        super().__init__(fault)
+        self.owner = owner
 
 
 class _Directory:
@@ -73,10 +88,14 @@ class _Directory:
     def read_text(self, filename: str) -> str | None:
         """The content of a file in it, or None if there is no such file."""
         try:
-            with open(f"{self.path}/{filename}", encoding="utf-8") as file:
-                return file.read()
+            return read_small_text(f"{self.path}/{filename}", _MAX_BYTES)
+        except UnicodeDecodeError:
+            raise
         except OSError:
             return None
+        except ValueError as error:
+            name, _, version = os.path.basename(self.path).rpartition(".")[0].partition("-")
+            raise _Unreadable((name, version or "unknown"), f"{filename}: {error}") from error
 
 
 def _distributions() -> Iterator[_Distribution]:
@@ -92,7 +111,7 @@ def _distributions() -> Iterator[_Distribution]:
 
 
 def _in_place(place: str) -> Iterator[_Distribution]:
-    """What is installed in one entry of the import path."""
+    """The distributions in one entry of the import path."""
     try:
         with os.scandir(place or ".") as children:
             found = [
@@ -115,7 +134,7 @@ def _header(metadata: str, key: str) -> str:
             break  # what follows is the description
         name, _, value = line.partition(":")
         if name.lower() == key:
-            return value.strip()
+            return shortened(value.strip(), 100)
     return "unknown"
 
 
@@ -132,5 +151,5 @@ def _entries(text: str, group: str) -> Iterator[tuple[str, str]]:
         elif section == group and line and not line.startswith("#"):
             name, equals, value = (part.strip() for part in line.partition("="))
             if not (name and equals):
-                raise ValueError(f"{line!r} is not of the form 'name = value'")
+                raise ValueError(f"{shortened(line, 100)!r} is not of the form 'name = value'")
             yield name, value

@@ -12,7 +12,7 @@ __all__ = ["Plugin", "PluginState"]
 
 
 class PluginState(StrEnum):
-    """What can be said of an installed plugin."""
+    """The states that an installed plugin can be in."""
 
     OK = "ok"
     BROKEN = "broken"

@@ -1,21 +1,17 @@
-"""Who is let in: loads what an entry point names and judges whether this core can use it."""
+"""Loads what an entry point names and judges whether this core can use it."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import re
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowzoo.api import API_VERSION, Architecture, Citation, Preset
-from flowzoo.registry.isolation import ForeignFailure, foreign_code, import_reference
+from flowzoo.api import API_VERSION, Architecture
+from flowzoo.registry.contents import REFERENCE, faults, plain_copy
+from flowzoo.registry.isolation import ForeignFailure, foreign_code, import_reference, shortened
 from flowzoo.registry.plugin import Plugin, PluginState
 
 __all__ = ["Rejected", "check_code", "load_architecture", "mend_import"]
-
-_NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
-_REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 class Rejected(Exception):
@@ -23,7 +19,7 @@ class Rejected(Exception):
 
     def __init__(self, state: PluginState, cause: str, mend: str) -> None:
         super().__init__(cause)
-        self.state, self.cause, self.mend = state, cause, mend
+        self.state, self.cause, self.mend = state, shortened(cause, 600), mend
 
 
 def load_architecture(plugin: Plugin) -> Architecture:
@@ -34,7 +30,7 @@ def load_architecture(plugin: Plugin) -> Architecture:
     Raises:
         Rejected: It cannot be used.
     """
-    if not _REFERENCE.fullmatch(plugin.entry_point):
+    if not REFERENCE.fullmatch(plugin.entry_point):
         cause = f"the entry point's value {plugin.entry_point!r} is not of the form 'module:ATTRIBUTE'"
         raise Rejected(PluginState.BROKEN, cause, plugin.upgrade)
     try:
@@ -45,47 +41,26 @@ def load_architecture(plugin: Plugin) -> Architecture:
             raise _version_mismatch(declared, plugin) from failure
         mend = mend_import(failure.error, plugin)
         raise Rejected(PluginState.BROKEN, str(failure), mend) from failure
-    _judge(found, plugin)
-    return found  # type: ignore[no-any-return]
+    return _judged(found, plugin)
 
 
-def _judge(found: Any, plugin: Plugin) -> None:
-    """Raises :class:`Rejected` unless ``found`` is an Architecture that this core can use."""
+def _judged(found: Any, plugin: Plugin) -> Architecture:
+    """A plain copy of ``found``, if it is an Architecture that this core can use.
+
+    Raises:
+        Rejected: It is not.
+    """
     version = getattr(found, "api_version", None)
     if type(version) is int and version != API_VERSION:
         raise _version_mismatch(version, plugin)
-    for fault in _faults(found, plugin.name):
-        raise Rejected(PluginState.BROKEN, fault, plugin.upgrade)
-
-
-def _faults(found: Any, name: str) -> Iterator[str]:
     if not isinstance(found, Architecture):
         kind = type(found)
-        yield f"the entry point is a {kind.__module__}.{kind.__qualname__}, not a flowzoo.api.Architecture"
-        return
-    fields: dict[str, Any] = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-    if type(fields["api_version"]) is not int:
-        yield f"api_version is {fields['api_version']!r}; it must be the integer {API_VERSION}"
-    if fields["name"] != name:
-        yield f"the entry point is named {name!r} and its Architecture {fields['name']!r}; they must be equal"
-    if not _NAME.fullmatch(name):
-        yield f"the name {name!r} is not made of lower-case letters, digits and single - or _"
-    for key in ("config", "build"):
-        if not isinstance(fields[key], str) or not _REFERENCE.fullmatch(fields[key]):
-            yield f"{key} is {fields[key]!r}; it must be of the form 'module:name'"
-    yield from _preset_faults(fields["presets"])
-    citations = fields["citations"]
-    if not isinstance(citations, tuple) or not all(isinstance(c, Citation) for c in citations):
-        yield "citations must be a tuple of flowzoo.api.Citation"
-
-
-def _preset_faults(presets: Any) -> Iterator[str]:
-    if not isinstance(presets, Mapping) or "tiny" not in presets:
-        yield "it has no preset 'tiny', which is mandatory (8x8 images, at most 50,000 parameters)"
-        return
-    for key, preset in presets.items():
-        if not isinstance(key, str) or not isinstance(preset, Preset):
-            yield f"preset {key!r} is not a flowzoo.api.Preset"
+        fault = f"the entry point is a {kind.__module__}.{kind.__qualname__}, not a flowzoo.api.Architecture"
+        raise Rejected(PluginState.BROKEN, fault, plugin.upgrade)
+    copy = plain_copy(found)
+    for fault in faults(copy, plugin.name):
+        raise Rejected(PluginState.BROKEN, fault, plugin.upgrade)
+    return copy
 
 
 def check_code(architecture: Architecture, plugin: Plugin) -> None:

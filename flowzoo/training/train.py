@@ -20,8 +20,8 @@ from flowzoo.training.export import run_weights
 from flowzoo.training.interrupt import stop_requests
 from flowzoo.training.lock import only_training
 from flowzoo.training.loop import Loop, Outcome
-from flowzoo.training.provenance import write_origin
 from flowzoo.training.opening import open_run
+from flowzoo.training.provenance import write_origin
 from flowzoo.training.recipe import Recipe, parse_recipe, read_recipe, with_defaults
 from flowzoo.training.run_dir import RunDir
 from flowzoo.training.state import list_checkpoints

@@ -35,7 +35,7 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def by_the_book(group: str) -> Iterator[Declaration]:
-    """What :func:`declarations` must yield, in any order."""
+    """The declarations that :func:`declarations` must yield, in any order."""
     for distribution in importlib.metadata.distributions():
         entries = {(e.name, e.value) for e in distribution.entry_points if e.group == group}
         if entries:

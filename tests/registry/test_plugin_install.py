@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sysconfig
 import venv
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.manifest_examples import manifest_text, unpublished_entry
-from tests.plugin_factory import Distribution, broken, good, plugin_source
+from tests.plugin_factory import Distribution, broken, good, guides_plugin, plugin_source
 
 pytestmark = pytest.mark.xdist_group("plugin_install")
 
@@ -44,20 +43,7 @@ STATES = {
     "realnvp": "ok",
 }
 
-GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
-
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def write_guides_plugin(where: Path) -> Path:
-    """Writes the two files of the plugin that docs/plugins.md builds; returns their directory."""
-    project = where / "ripple"
-    project.mkdir()
-    for language, name in (("python", "flowzoo_ripple.py"), ("toml", "pyproject.toml")):
-        first = re.search(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-        assert first is not None
-        (project / name).write_text(first[1], encoding="utf-8")
-    return project
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +55,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [site] = (home / "venv").glob("lib/python*/site-packages")
     # addsitedir, unlike a bare path, also follows the .pth files of editable installs.
     (site / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
-    projects = [str(made.write_project(home)) for made in DISTRIBUTIONS] + [str(write_guides_plugin(home))]
+    projects = [str(made.write_project(home)) for made in DISTRIBUTIONS] + [
+        str(guides_plugin(home / "ripple"))
+    ]
     pip(interpreter, "install", "--no-deps", "--no-build-isolation", "--no-index", *projects)
     return interpreter
 

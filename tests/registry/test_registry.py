@@ -174,14 +174,6 @@ def test_what_a_plugin_prints_does_not_reach_stdout(
     assert (captured.out, captured.err) == ("", "hello\n")
 
 
-def test_ctrl_c_is_the_users_and_leaves_no_verdict(install: Install) -> None:
-    install(broken("waves", "import os\nif not os.environ.pop('ZOO_ONCE', ''):\n    raise KeyboardInterrupt"))
-    with pytest.raises(KeyboardInterrupt):
-        get_plugin("waves")
-    with pytest.raises(KeyboardInterrupt):
-        discover()
-
-
 def test_unreadable_entry_points_are_a_row(install: Install, tmp_path: Path) -> None:
     install(good("waves"))
     [path] = tmp_path.glob("zoo_waves-*/entry_points.txt")

@@ -11,7 +11,7 @@ from flowzoo.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class GlowConfig:
-    """What a Glow is made of; the defaults are those of OpenAI's code.
+    """The parts of a Glow; the defaults are those of OpenAI's code.
 
     Attributes:
         image_shape: ``(C, H, W)``; H and W divisible by 2 once per level.
@@ -82,7 +82,7 @@ class GlowConfig:
                 "none for the same depth in all."
             )
         for size in self.image_shape[1:]:
-            if size % 2**self.levels:
+            if size % 2 ** min(self.levels, 32):  # no image is larger
                 raise ConfigError(
                     f"glow: an image of {self.image_shape[1]}x{self.image_shape[2]} cannot be halved "
                     f"{self.levels} times; use fewer levels or another image size."

@@ -10,7 +10,7 @@ from flowzoo.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class NICEConfig:
-    """What a NICE is made of.
+    """The parts of a NICE.
 
     Attributes:
         image_shape: ``(C, H, W)``; flattened before anything else.

@@ -146,7 +146,7 @@ class RealNVPConfig:
 
     def _check_shapes(self) -> None:
         _, height, width = self.image_shape
-        halvings = self.initial_squeezes + self.scales - 1
+        halvings = min(self.initial_squeezes + self.scales - 1, 32)  # no image is larger
         if height % 2**halvings or width % 2**halvings:
             raise ConfigError(
                 f"image_shape {self.image_shape} cannot be squeezed {halvings} times; height and width must "

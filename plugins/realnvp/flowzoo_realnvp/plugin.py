@@ -1,4 +1,4 @@
-"""What flowzoo reads first: names, presets, citations. Torch-free."""
+"""RealNVP's entry in the zoo: names, presets, citations. Torch-free."""
 
 from __future__ import annotations
 
