@@ -66,7 +66,9 @@ class GatedAttention(nn.Module):
         batch, channels, height, width = x.shape
         projected = self.project_in(x if position is None else x + position)
         # (B, 3C, H, W) -> three of (B, heads, HW, C / heads)
-        pixels = projected.permute(0, 2, 3, 1).reshape(batch, height * width, 3, self.heads, -1)
+        pixels = projected.permute(0, 2, 3, 1).reshape(
+            batch, height * width, 3, self.heads, channels // self.heads
+        )
         query, key, value = pixels.permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(query, key, value)
         merged = attended.transpose(1, 2).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
