@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from flowzoo.nets.folding import Folds
 from torch import Tensor
 
 import flowzoo
@@ -25,7 +26,6 @@ from flowzoo.bijectors import (
 from flowzoo.bijectors.chain import MemoryMode
 from flowzoo.flow import Flow
 from flowzoo.nets.conv import BiasConv2d, ConvNet
-from flowzoo.nets.folding import Folds
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo.testing import random_images, randomize
 

@@ -9,14 +9,6 @@ from typing import Any, get_args
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-import flowzoo
-from flowzoo.bijectors import (
-    InvertibleConv1x1,
-    ScaleMap,
-    ScaleMapName,
-)
 from flowzoo.bijectors.affine import (
     AffineMap,
     AffineOrder,
@@ -25,19 +17,27 @@ from flowzoo.bijectors.affine import (
     affine_reverse,
     shift_and_raw,
 )
-from flowzoo.bijectors.chain import MemoryMode
 from flowzoo.bijectors.layout import (
     channel_major,
     channel_rows,
     join_channels,
     split_channels,
 )
-from flowzoo.errors import InputError
-from flowzoo.nets.conv import ActNormConv2d, ConvNet
 from flowzoo.nets.folding import Folds, folded_together
 from flowzoo.nets.kernels import TENSORS, Kernel
 from flowzoo.nets.rectified import rectified_convolutions
 from flowzoo.nets.relu import before_relu_, relu, relu_
+from torch import Tensor
+
+import flowzoo
+from flowzoo.bijectors import (
+    InvertibleConv1x1,
+    ScaleMap,
+    ScaleMapName,
+)
+from flowzoo.bijectors.chain import MemoryMode
+from flowzoo.errors import InputError
+from flowzoo.nets.conv import ActNormConv2d, ConvNet
 from flowzoo.testing import random_images, randomize
 
 FIXED: list[ScaleMapName] = [name for name in get_args(ScaleMapName) if ScaleMap(name, 1).is_fixed]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from flowzoo.bijectors.affine import AffineOrder, ParameterLayout
 from torch import Tensor
 
 import flowzoo
@@ -22,7 +23,6 @@ from flowzoo.bijectors import (
     ScaleMap,
     ScaleMapName,
 )
-from flowzoo.bijectors.affine import AffineOrder, ParameterLayout
 from flowzoo.flow import Flow
 from flowzoo.nets.conv import ActNormConv2d, ConvNet
 from flowzoo.testing import random_images, randomize

@@ -9,6 +9,10 @@ from collections.abc import Iterable
 
 import pytest
 import torch
+from flowzoo.bijectors.affine import AffineOrder
+from flowzoo.bijectors.passage import LONGEST, Part, through
+from flowzoo.bijectors.rows import Row
+from flowzoo.bijectors.turns import Turns
 from torch import Tensor
 
 import flowzoo
@@ -26,10 +30,6 @@ from flowzoo.bijectors import (
     Partition,
     ScaleMap,
 )
-from flowzoo.bijectors.affine import AffineOrder
-from flowzoo.bijectors.passage import LONGEST, Part, through
-from flowzoo.bijectors.rows import Row
-from flowzoo.bijectors.turns import Turns
 from flowzoo.errors import InputError
 from flowzoo.nets.conv import ConvNet
 from flowzoo.nets.initialization import DataDependentInit

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from flowzoo.bijectors.affine import AffineOrder
+from flowzoo.bijectors.mixture_map import mixture_inverse, mixture_map
 from torch import Tensor
 
 from flowzoo.bijectors import ChannelHalves, MixtureLogisticCoupling
-from flowzoo.bijectors.affine import AffineOrder
-from flowzoo.bijectors.mixture_map import mixture_inverse, mixture_map
 
 
 def couplings_parameters(spread: float, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-from flowzoo.nets.conv import ActNormConv2d, ConvNet
 from flowzoo.nets.kernels import Kernel
 from flowzoo.nets.products import FEW_PIXELS, convolved_by_taps, is_product, is_thin, multiplied
 from flowzoo.nets.rectified import rectified_convolutions
 from flowzoo.nets.settled import settle
+from torch import Tensor
+
+from flowzoo.nets.conv import ActNormConv2d, ConvNet
 
 THIN, WIDE, SIZE = 3, 32, (12, 11)
 

@@ -31,7 +31,8 @@ def changed_before_backward(flow: Flow) -> str:
         try:
             value.backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            assert "modified by an inplace operation" in str(error), f"{mode}: {one_line(error)}"
+            if "modified by an inplace operation" not in str(error):
+                raise
         else:
             raise AssertionError(f"{mode}: no error; the gradients are of mixed weights")
     return "torch's error"
@@ -48,7 +49,9 @@ def parameter_hooks_once(flow: Flow) -> str:
             parameter.register_hook(partial(_count, calls, ("gradient", name)))
             parameter.register_post_accumulate_grad_hook(partial(_count, calls, ("accumulated", name)))
         probe.of(twin).total().backward()  # type: ignore[no-untyped-call]
-        expected = [(kind, name) for kind in ("gradient", "accumulated") for name, _ in twin.named_parameters()]
+        expected = [
+            (kind, name) for kind in ("gradient", "accumulated") for name, _ in twin.named_parameters()
+        ]
         wrong = [(key, calls[key]) for key in expected if calls[key] != 1]
         assert not wrong, f"{mode}: {len(wrong)} of {len(expected)} hooks did not run once, as {wrong[0]}"
     return "once"
@@ -72,9 +75,8 @@ def gradients_from_threads(flow: Flow) -> str:
         for mode in MODES:
             flow.set_memory(mode)
             expected = [gradients(probe) for probe in probes]
-            for _ in range(2):
-                name = f"{'train' if training else 'eval'}, {mode}"
-                errors += _compare_threads(name, probes, expected, bound(mode))
+            name = f"{'train' if training else 'eval'}, {mode}"
+            errors += _compare_threads(name, probes, expected, bound(mode))
     assert momenta == [m.momentum for m in flow.modules() if hasattr(m, "momentum")], "a momentum changed"
     return worst(errors)
 

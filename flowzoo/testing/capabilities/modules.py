@@ -94,7 +94,9 @@ def leaf_hooks(flow: Flow) -> str:
     assert not silent, f"forward hooks of {len(silent)} of {len(leaves)} leaves never ran, as {silent[0]}"
     for handle in handles:
         handle.remove()
-    handles = [m.register_full_backward_hook(partial(_count, calls, f"backward {n}")) for n, m in leaves.items()]
+    handles = [
+        m.register_full_backward_hook(partial(_count, calls, f"backward {n}")) for n, m in leaves.items()
+    ]
     found = gradients(probe)
     for handle in handles:
         handle.remove()
@@ -112,14 +114,25 @@ def leaf_hooks_replace(flow: Flow) -> str:
     """A forward hook's result takes the place of a layer's output, and is gone when the hook is."""
     probe = Probe(flow)
     before = probe.log_prob()
-    layers = [m for m in flow.bijector.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    module = layers[0] if layers else next(m for m in flow.bijector.modules() if not list(m.children()))
+    outputs: dict[str, object] = {}
+    leaves = {
+        n: m for n, m in flow.bijector.named_modules() if not list(m.children()) and list(m.parameters())
+    }
+    handles = [m.register_forward_hook(partial(_keep, outputs, n)) for n, m in leaves.items()]
+    probe.log_prob()
+    for handle in handles:
+        handle.remove()
+    layers = [name for name, output in outputs.items() if isinstance(output, Tensor)]
     if not layers:
-        return "no Linear or Conv2d"
-    handle = module.register_forward_hook(lambda _m, _i, output: output + 0.1)
-    assert not torch.equal(probe.log_prob(), before), "the hook's result is ignored"
+        return "no layer that gives a tensor"
+    handle = leaves[layers[-1]].register_forward_hook(lambda _m, _i, output: output + 0.1)
+    assert not torch.equal(probe.log_prob(), before), f"the result of the hook of {layers[-1]} is ignored"
     handle.remove()
     return worst([agree("without it", probe.log_prob(), before)])
+
+
+def _keep(outputs: dict[str, object], name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+    outputs[name] = output
 
 
 def inference_mode(flow: Flow) -> str:
@@ -153,7 +166,7 @@ def shared_with_a_process(flow: Flow) -> str:
     answers = context.SimpleQueue()
     process = context.Process(target=_in_another_process, args=(flow, probe.x, probe.noise, answers))
     process.start()
-    process.join(timeout=120)
+    process.join(timeout=300)
     assert process.exitcode == 0, f"the process ended with exit code {process.exitcode}"
     first, second = (torch.tensor(values, dtype=torch.float64) for values in answers.get())
     errors = [agree("values there", first, before)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -17,7 +16,6 @@ from flowzoo.testing.capabilities.probe import (
     Probe,
     difference,
     gradients,
-    one_line,
     plain_gradients,
     plain_log_prob,
 )
@@ -150,13 +148,15 @@ def _converted(flow: Flow, dtype: torch.dtype) -> str:
         "sample": lambda: flow.sample(2, seed=0, temperature=0.5),
         "encode": lambda: flow.encode(probe.x),
     }
-    refused = []
+    refused, dtype_name = [], str(dtype).removeprefix("torch.")
     for name, use in uses.items():
         try:
             use()
         except FlowzooError as error:
             message = str(error)
-            assert str(dtype).removeprefix("torch.") in message, f"{name}: an unclear error: {one_line(error)}"
+            assert str(dtype).removeprefix("torch.") in message, (
+                f"{name}: an unclear error: {one_line(error)}"
+            )
             # The remedy: keep the weights in float32 and lower the networks' precision, or autocast.
             remedies = ("autocast", "set_network_dtype", "float()")
             assert any(remedy in message for remedy in remedies), f"{name}: no advice: {one_line(error)}"
@@ -178,8 +178,7 @@ def other_dtype(flow: Flow) -> str:
     exact, slopes = plain_log_prob(probe), plain_gradients(probe)[1:]
     single = copy.deepcopy(flow).float()
     own = probe.of(single)
-    with nullcontext():
-        value = difference(own.log_prob(), exact)
+    value = difference(own.log_prob(), exact)
     assert value <= 1e-4, f"log_prob is off by {value:.1e} (relative)"
     distance = _distance([g.double() for g in gradients(own)[1:]], slopes)
     assert distance <= 1e-3, f"gradients are off by {distance:.1e}"

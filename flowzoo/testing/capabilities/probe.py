@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import get_args
 
@@ -18,6 +19,9 @@ MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
 
 STEP = 1e-6
 """Half the distance of the two evaluations of a finite difference."""
+
+NOISE_STEP = 1e-4
+"""The same for noise, of which a whole unit is one grey level."""
 
 EXACT = 1e-9
 """Largest relative difference of two ways to the same number in float64."""
@@ -111,10 +115,10 @@ def moved(flow: Flow, directions: Sequence[Tensor], step: float) -> Flow:
     return twin
 
 
-def slope(function: Callable[[float], Tensor]) -> Tensor:
+def slope(function: Callable[[float], Tensor], step: float = STEP) -> Tensor:
     """The derivative of a function at 0 by a central difference, computed plainly."""
     with engine.disabled():
-        return (function(STEP).detach() - function(-STEP).detach()) / (2 * STEP)
+        return (function(step).detach() - function(-step).detach()) / (2 * step)
 
 
 def difference(found: Tensor | Sequence[Tensor], expected: Tensor | Sequence[Tensor]) -> float:
@@ -122,14 +126,13 @@ def difference(found: Tensor | Sequence[Tensor], expected: Tensor | Sequence[Ten
     pairs = [(found, expected)] if isinstance(found, Tensor) else list(zip(found, expected, strict=True))
     wide = [(torch.as_tensor(f).detach().double(), torch.as_tensor(e).detach().double()) for f, e in pairs]
     size = max((float(e.abs().max()) for _, e in wide if e.numel()), default=0.0)
-    worst = 0.0
+    errors = [0.0]
     for f, e in wide:
         assert f.shape == e.shape, f"shape {tuple(f.shape)}; expected {tuple(e.shape)}"
-        error = float((f - e).abs().max()) if e.numel() else 0.0
-        worst = error if error != error else max(worst, error)
-        if worst != worst:
-            break
-    return worst / max(size, 1e-12)
+        errors += [float((f - e).abs().max())] if e.numel() else []
+    # NaN wins, which max would leave to chance.
+    largest = math.nan if any(map(math.isnan, errors)) else max(errors)
+    return largest / max(size, 1e-12)
 
 
 def agree(

@@ -23,6 +23,7 @@ from flowzoo.flow import Flow
 from flowzoo.testing.capabilities.probe import (
     EXACT,
     MODES,
+    NOISE_STEP,
     NUMERIC,
     Probe,
     agree,
@@ -40,7 +41,7 @@ def _noise_slope(probe: Probe, direction: Tensor) -> Tensor:
     """The derivatives of the log-probabilities ``(n,)`` along a direction of the noise."""
     twin = probe.of(plain(probe.flow))
     with torch.no_grad():
-        return slope(lambda step: twin.log_prob(twin.noise + step * direction))
+        return slope(lambda step: twin.log_prob(twin.noise + step * direction), NOISE_STEP)
 
 
 def func_grad(flow: Flow) -> str:
@@ -48,7 +49,9 @@ def func_grad(flow: Flow) -> str:
     probe = Probe(flow)
     found = grad(probe.total)(probe.noise)
     (direction,) = directions([probe.noise])
-    numeric = agree("by differences", (found * direction).sum(), _noise_slope(probe, direction).sum(), NUMERIC)
+    numeric = agree(
+        "by differences", (found * direction).sum(), _noise_slope(probe, direction).sum(), NUMERIC
+    )
     return worst([numeric, agree("autograd", found, plain_gradients(probe)[0])])
 
 
@@ -79,7 +82,9 @@ def func_jvp(flow: Flow) -> str:
             # A map of constant volume has a log-determinant that does not move at all.
             numeric = slope(lambda step, i=index: flow.bijector(y + step * direction)[i])  # type: ignore[misc]
             error = float((numeric - tangents[index]).detach().abs().max())
-            assert error <= NUMERIC * max(1.0, float(numeric.abs().max())), f"bijector tangent off by {error:.1e}"
+            assert error <= NUMERIC * max(1.0, float(numeric.abs().max())), (
+                f"bijector tangent off by {error:.1e}"
+            )
             errors.append(error)
     return worst(errors)
 
@@ -107,7 +112,9 @@ def func_hessian(flow: Flow) -> str:
         return torch.autograd.grad(twin.total(noise), noise)[0]
 
     errors = [agree("symmetry", found, found.T, 1e-8)]
-    errors.append(agree("product", found @ direction.flatten(), slope(gradient).flatten(), 10 * NUMERIC))
+    errors.append(
+        agree("product", found @ direction.flatten(), slope(gradient, NOISE_STEP).flatten(), 10 * NUMERIC)
+    )
     return worst(errors)
 
 

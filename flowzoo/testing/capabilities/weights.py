@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parameters_to_vector, prune, vector_to_parameters
+from torch.nn.utils import parameters_to_vector, parametrizations, prune, vector_to_parameters
 
 from flowzoo import engine
 from flowzoo.flow import Flow
@@ -18,11 +18,14 @@ from flowzoo.testing.capabilities.probe import (
     NUMERIC,
     Probe,
     agree,
+    along,
     difference,
+    directions,
     gradients,
     plain,
     plain_gradients,
     plain_log_prob,
+    slope,
     worst,
 )
 
@@ -58,13 +61,13 @@ def flattened(flow: Flow) -> str:
 
 
 def lbfgs(flow: Flow) -> str:
-    """A step of LBFGS is the same as with the plain model, and improves the likelihood."""
+    """Steps of LBFGS with a line search improve the likelihood as those of the plain model do."""
     probe = Probe(flow, 4)
     start = float(-plain_log_prob(probe).mean())
 
     def step(flow: Flow) -> float:
         own = probe.of(flow)
-        optimizer = torch.optim.LBFGS(flow.parameters(), lr=0.1, max_iter=4)
+        optimizer = torch.optim.LBFGS(flow.parameters(), max_iter=3, line_search_fn="strong_wolfe")
 
         def closure() -> float:
             optimizer.zero_grad()
@@ -84,105 +87,93 @@ def lbfgs(flow: Flow) -> str:
     return f"{start:.1f} to {found:.1f} nats"
 
 
-def weighted_modules(flow: Flow) -> Iterator[nn.Module]:
-    """Modules of the bijector with a parameter ``weight`` of at least two dimensions."""
-    for module in flow.bijector.modules():
-        weight = module._parameters.get("weight")
-        if weight is not None and weight.ndim >= 2:
-            yield module
-
-
-def _first_weighted(flow: Flow) -> nn.Module:
-    found = [m for m in weighted_modules(flow) if m._parameters["weight"].ndim >= 2]  # type: ignore[union-attr]
-    assert found, "the flow has no layer with a parameter 'weight' of two dimensions"
-    return max(found, key=lambda module: module._parameters["weight"].numel())  # type: ignore[union-attr]
+def largest_kernel(flow: Flow) -> tuple[nn.Module, str]:
+    """The module of the bijector that holds the largest parameter of two or more dimensions, and its name there."""
+    found = [
+        (parameter.numel(), module, name)
+        for module in flow.bijector.modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None and parameter.ndim >= 2
+    ]
+    assert found, "the flow has no parameter of two dimensions"
+    _, module, name = max(found, key=lambda entry: entry[0])
+    return module, name
 
 
 def pruned(flow: Flow) -> str:
     """``prune.random_unstructured``, twice: as if the weights were zero, values and gradients, over two steps."""
-    probe, module = Probe(flow), _first_weighted(flow)
-    errors = []
+    probe, (module, name) = Probe(flow), largest_kernel(flow)
+    place = [id(p) for p in flow.parameters()].index(id(module._parameters[name]))
+    twin, errors = plain(flow), []
     for _ in range(2):
-        prune.random_unstructured(module, "weight", 0.3)  # type: ignore[no-untyped-call]
-        twin = plain(_without_masks(flow, module))
+        prune.random_unstructured(module, name, 0.3)  # type: ignore[no-untyped-call]
+        mask, original = getattr(module, f"{name}_mask"), getattr(module, f"{name}_orig")
+        with torch.no_grad():
+            list(twin.parameters())[place].mul_(mask)
+        expected = plain_gradients(probe.of(twin))[1:][place] * mask
         errors.append(agree("values", probe.log_prob(), plain_log_prob(probe.of(twin))))
         for _ in range(2):
             flow.zero_grad()
             probe.total().backward()  # type: ignore[no-untyped-call]
-            found = module.weight_orig.grad
-            assert isinstance(found, Tensor), "no gradient reaches the pruned weight"
-            expected = plain_gradients(probe.of(twin))[1:]
-            index = [id(m) for m in flow.modules()].index(id(module))
-            place = [id(p) for p in twin.parameters()].index(id(list(twin.modules())[index].weight))
-            errors.append(agree("gradient", found, expected[place] * module.weight_mask))
+            errors.append(agree("gradient", original.grad, expected))
     return worst(errors)
-
-
-@torch.no_grad()
-def _without_masks(flow: Flow, module: nn.Module) -> Flow:
-    """A copy of a flow in which a module's pruning is permanent."""
-    index = [id(m) for m in flow.modules()].index(id(module))
-    twin = copy.deepcopy(flow) if not hasattr(module, "weight_orig") else _detached_copy(flow, module)
-    prune.remove(list(twin.modules())[index], "weight")  # type: ignore[no-untyped-call]
-    return twin
-
-
-def _detached_copy(flow: Flow, module: nn.Module) -> Flow:
-    # The pruned weight is no leaf, which deepcopy refuses.
-    module.weight = module.weight.detach()
-    return copy.deepcopy(flow)
 
 
 def weight_norm(flow: Flow) -> str:
     """``parametrizations.weight_norm``: the same values, and gradients that finite differences confirm."""
-    return _reparametrised(flow, lambda module: parametrizations.weight_norm(module, "weight"), same=True)
+    return _reparametrised(flow, parametrizations.weight_norm, same=True)
 
 
 def legacy_weight_norm(flow: Flow) -> str:
     """The old ``nn.utils.weight_norm``, which is a hook: the same as the parametrization."""
 
-    def apply(module: nn.Module) -> None:
+    def apply(module: nn.Module, name: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            nn.utils.weight_norm(module, "weight")  # type: ignore[no-untyped-call]
+            nn.utils.weight_norm(module, name)  # type: ignore[no-untyped-call]
 
     return _reparametrised(flow, apply, same=True)
 
 
 def spectral_norm(flow: Flow) -> str:
     """``parametrizations.spectral_norm``: values and gradients as plainly."""
-    return _reparametrised(flow, lambda module: parametrizations.spectral_norm(module, "weight"), same=False)
+    return _reparametrised(flow, parametrizations.spectral_norm, same=False)
 
 
 def legacy_spectral_norm(flow: Flow) -> str:
     """The old ``nn.utils.spectral_norm``, which is a hook: it takes effect."""
-    return _reparametrised(flow, lambda module: nn.utils.spectral_norm(module, "weight"), same=False)  # type: ignore[no-untyped-call]
+    return _reparametrised(flow, nn.utils.spectral_norm, same=False)
 
 
-def _reparametrised(flow: Flow, apply: Callable[[nn.Module], object], *, same: bool) -> str:
-    """Asserts that a reparametrised layer has the effect that its weight has, with gradients by finite differences."""
-    probe = Probe(flow)
-    before, module = plain_log_prob(probe), _first_weighted(flow)
-    apply(module)
+def _reparametrised(flow: Flow, apply: Callable[[nn.Module, str], object], *, same: bool) -> str:
+    """Asserts that a reparametrised layer computes as plainly, with gradients that finite differences confirm."""
+    probe, (module, name) = Probe(flow), largest_kernel(flow)
+    before, weight = plain_log_prob(probe), module.get_parameter(name).detach().clone()
+    apply(module, name)
     with torch.no_grad():
         after = probe.log_prob()
-        effective = module.weight.detach().clone()
-    errors = [agree("values", after, before)] if same else []
-    if not same:
-        assert difference(after, before) > 1e-6, "the reparametrization has no effect"
-    with engine.disabled(), torch.no_grad():
-        errors.append(agree("plain values", after, probe.log_prob()))
-        agree("the layer's weight", module.weight, effective)
-    (leaf,) = [p for p in list(module.parameters())[-1:] if p.requires_grad]
-    (found,) = torch.autograd.grad(probe.total(), leaf)
-    way = torch.ones_like(leaf) / leaf.numel() ** 0.5
-    values = []
-    for step in (1e-6, -1e-6):
-        with torch.no_grad(), engine.disabled():
-            leaf.add_(way, alpha=step)
-            values.append(probe.total())
-            leaf.sub_(way, alpha=step)
-    errors.append(agree("gradient", (found * way).sum(), (values[0] - values[1]) / 2e-6, NUMERIC))
+        with engine.disabled():
+            errors = [agree("plain values", after, probe.log_prob())]
+    if same:
+        errors.append(agree("values", after, before))
+    else:
+        # Not every layer's output follows its weight's length.
+        effect = difference(getattr(module, name), weight)
+        assert effect > 1e-6, "the reparametrization has no effect"
+    leaves = list(module.parameters())
+    way = directions(leaves)
+    found = along(torch.autograd.grad(probe.total(), leaves), way)
+
+    def shifted(step: float) -> Tensor:
+        for leaf, direction in zip(leaves, way, strict=True):
+            leaf.add_(direction, alpha=step)
+        value = probe.total()
+        for leaf, direction in zip(leaves, way, strict=True):
+            leaf.sub_(direction, alpha=step)
+        return value
+
+    with torch.no_grad():
+        errors.append(agree("gradient", found, slope(shifted), NUMERIC))
     return worst(errors)
 
 
