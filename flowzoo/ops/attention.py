@@ -16,7 +16,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if transforms_active():
         return _composed(query, key, value)
     recorded = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    if not recorded or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if not recorded or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return F.scaled_dot_product_attention(query, key, value)
     attended: Tensor = apply(_Attention, query, key, value)
     return attended
