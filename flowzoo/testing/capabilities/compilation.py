@@ -44,7 +44,7 @@ def _compiled(flow: Flow, training: bool, backend: str) -> str:
         if isinstance(module, nn.modules.dropout._DropoutNd):
             # Compiled code draws other random numbers.
             module.p = 0.0
-    torch._dynamo.reset()  # type: ignore[no-untyped-call]
+    torch._dynamo.reset()
     try:
         fast: Any = torch.compile(flow, backend=backend)
         errors = []
@@ -63,7 +63,7 @@ def _compiled(flow: Flow, training: bool, backend: str) -> str:
             for parameter in flow.parameters():
                 parameter.data.mul_(1.01)
     finally:
-        torch._dynamo.reset()  # type: ignore[no-untyped-call]
+        torch._dynamo.reset()
     return worst(errors)
 
 

@@ -29,7 +29,7 @@ def changed_before_backward(flow: Flow) -> str:
             for parameter in twin.parameters():
                 parameter.mul_(1.1)
         try:
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
         except RuntimeError as error:
             if "modified by an inplace operation" not in str(error):
                 raise
@@ -48,7 +48,7 @@ def parameter_hooks_once(flow: Flow) -> str:
         for name, parameter in twin.named_parameters():
             parameter.register_hook(partial(_count, calls, ("gradient", name)))
             parameter.register_post_accumulate_grad_hook(partial(_count, calls, ("accumulated", name)))
-        probe.of(twin).total().backward()  # type: ignore[no-untyped-call]
+        probe.of(twin).total().backward()
         expected = [
             (kind, name) for kind in ("gradient", "accumulated") for name, _ in twin.named_parameters()
         ]
@@ -104,6 +104,6 @@ def _compare_threads(
     errors = []
     for index, own in enumerate(expected):
         result = found[index]
-        assert not isinstance(result, BaseException), f"{name}: {one_line(result)}"  # type: ignore[arg-type]
+        assert not isinstance(result, BaseException), f"{name}: {one_line(result)}"
         errors.append(agree(f"{name}, thread {index}", result, own, bound))
     return errors

@@ -55,7 +55,9 @@ def data_parallel_replicas(flow: Flow) -> str:
     assert (device, dtype) == flow._placement(), f"the replica is said to be {dtype} on {device}"
     value = replica(probe.x, probe.noise)
     errors = [agree("values", value, plain_log_prob(probe))]
-    found = torch.autograd.grad(value.sum(), list(flow.parameters()), allow_unused=True)
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        value.sum(), list(flow.parameters()), allow_unused=True
+    )
     missing = sum(g is None for g in found)
     assert not missing, f"{missing} of {len(found)} gradients do not reach the originals"
     errors.append(agree("gradients", [g for g in found if g is not None], plain_gradients(probe)[1:]))

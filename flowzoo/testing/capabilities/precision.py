@@ -43,7 +43,7 @@ def _distance(found: list[Tensor], expected: list[Tensor]) -> float:
         assert tensor.dtype == exact.dtype, f"a gradient is {tensor.dtype}; expected {exact.dtype}"
     pairs = list(zip(found, expected, strict=True))
     gap = sum(float((f.double() - e.double()).square().sum()) for f, e in pairs)
-    return (gap / sum(float(e.double().square().sum()) for e in expected)) ** 0.5
+    return math.sqrt(gap / sum(float(e.double().square().sum()) for e in expected))
 
 
 def autocast_log_prob(flow: Flow) -> str:
@@ -86,9 +86,9 @@ def autocast_training(flow: Flow) -> str:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 value = probe.total()
                 if inside:
-                    value.backward()  # type: ignore[no-untyped-call]
+                    value.backward()
             if not inside:
-                value.backward()  # type: ignore[no-untyped-call]
+                value.backward()
             found = [torch.zeros_like(p) if p.grad is None else p.grad for p in flow.parameters()]
             errors.append(_distance(found, expected))
             name = f"{mode}, backward {'inside' if inside else 'outside'}"
@@ -144,7 +144,7 @@ def _converted(flow: Flow, dtype: torch.dtype) -> str:
     flow.to(dtype)
     uses: dict[str, Callable[[], object]] = {
         "log_prob": lambda: _near(flow.log_prob(probe.x, noise=probe.noise.to(dtype)), expected, flow.dims),
-        "backward": lambda: flow.log_prob(probe.x).sum().backward(),  # type: ignore[no-untyped-call]
+        "backward": lambda: flow.log_prob(probe.x).sum().backward(),
         "sample": lambda: flow.sample(2, seed=0, temperature=0.5),
         "encode": lambda: flow.encode(probe.x),
     }
@@ -153,13 +153,9 @@ def _converted(flow: Flow, dtype: torch.dtype) -> str:
         try:
             use()
         except FlowzooError as error:
-            message = str(error)
-            assert str(dtype).removeprefix("torch.") in message, (
-                f"{name}: an unclear error: {one_line(error)}"
-            )
-            # The remedy: keep the weights in float32 and lower the networks' precision, or autocast.
-            remedies = ("autocast", "set_network_dtype", "float()")
-            assert any(remedy in message for remedy in remedies), f"{name}: no advice: {one_line(error)}"
+            # The remedy: weights in float32, and networks in lower precision.
+            if dtype_name not in str(error) or "set_network_dtype" not in str(error):
+                raise
             refused.append(name)
     assert not refused or len(refused) == len(uses), f"only {', '.join(refused)} refused"
     return "refused in one line" if refused else "works"

@@ -63,7 +63,8 @@ class Probe:
     def unit_batch(self) -> Tensor:
         """The batch as the bijector takes it, ``(n, C, H, W)`` in the unit cube."""
         levels = (self.x >> (8 - self.flow.n_bits)).to(self.noise.dtype)
-        return (levels + 0.5) / 2**self.flow.n_bits
+        batch: Tensor = (levels + 0.5) / 2**self.flow.n_bits
+        return batch
 
 
 def plain(flow: Flow) -> Flow:
@@ -77,8 +78,8 @@ def gradients(probe: Probe) -> list[Tensor]:
     """The gradients of the total log-probability by the noise and all parameters; zeros where there is none."""
     noise = probe.noise.clone().requires_grad_()
     inputs = [noise, *probe.flow.parameters()]
-    found = torch.autograd.grad(probe.total(noise), inputs, allow_unused=True)
-    return [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, found, strict=True)]
+    found = torch.autograd.grad(probe.total(noise), inputs, allow_unused=True, materialize_grads=True)
+    return list(found)
 
 
 def plain_gradients(probe: Probe) -> list[Tensor]:

@@ -58,7 +58,7 @@ def func_grad(flow: Flow) -> str:
 def func_vjp(flow: Flow) -> str:
     """``torch.func.vjp`` of log_prob by the noise is the gradient."""
     probe = Probe(flow)
-    values, pull = vjp(probe.log_prob, probe.noise)
+    values, pull = vjp(probe.log_prob, probe.noise)  # type: ignore[misc]
     agree("value", values, plain_log_prob(probe))
     (found,) = pull(torch.ones_like(values))
     return worst([agree("vjp", found, plain_gradients(probe)[0])])
@@ -72,11 +72,11 @@ def func_jvp(flow: Flow) -> str:
     errors = []
     for recorded in (True, False):
         with torch.set_grad_enabled(recorded):
-            value, tangent = jvp(probe.log_prob, (probe.noise,), (direction,))
+            value, tangent = jvp(probe.log_prob, (probe.noise,), (direction,))  # type: ignore[misc]
         errors.append(agree("value", value, plain_log_prob(probe)))
         errors.append(agree(f"tangent, gradients {recorded}", tangent, expected, NUMERIC))
     y = probe.unit_batch()
-    _, tangents = jvp(flow.bijector, (y,), (direction,))
+    _, tangents = jvp(flow.bijector, (y,), (direction,))  # type: ignore[misc]
     with torch.no_grad():
         for index in (0, 1):
             # A map of constant volume has a log-determinant that does not move at all.
@@ -189,7 +189,7 @@ def other_weights(flow: Flow) -> str:
         flow.set_memory(mode)
         weights = {name: leaf * 0.9 + 0.01 for name, leaf in zip(names, leaves, strict=True)}
         value = functional_call(flow, weights, (probe.x, probe.noise))
-        found = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
         missing = sum(g is None for g in found)
         assert not missing, f"{mode}: {missing} of {len(found)} gradients are None"
         assert all(p.grad is None for p in flow.parameters()), f"{mode}: gradients reach the replaced weights"

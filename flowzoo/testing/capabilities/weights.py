@@ -72,7 +72,7 @@ def lbfgs(flow: Flow) -> str:
         def closure() -> float:
             optimizer.zero_grad()
             loss = -own.log_prob().mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return float(loss)
 
         optimizer.step(closure)
@@ -106,7 +106,7 @@ def pruned(flow: Flow) -> str:
     place = [id(p) for p in flow.parameters()].index(id(module._parameters[name]))
     twin, errors = plain(flow), []
     for _ in range(2):
-        prune.random_unstructured(module, name, 0.3)  # type: ignore[no-untyped-call]
+        prune.random_unstructured(module, name, 0.3)
         mask, original = getattr(module, f"{name}_mask"), getattr(module, f"{name}_orig")
         with torch.no_grad():
             list(twin.parameters())[place].mul_(mask)
@@ -114,7 +114,7 @@ def pruned(flow: Flow) -> str:
         errors.append(agree("values", probe.log_prob(), plain_log_prob(probe.of(twin))))
         for _ in range(2):
             flow.zero_grad()
-            probe.total().backward()  # type: ignore[no-untyped-call]
+            probe.total().backward()
             errors.append(agree("gradient", original.grad, expected))
     return worst(errors)
 
@@ -130,7 +130,7 @@ def legacy_weight_norm(flow: Flow) -> str:
     def apply(module: nn.Module, name: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            nn.utils.weight_norm(module, name)  # type: ignore[no-untyped-call]
+            nn.utils.weight_norm(module, name)
 
     return _reparametrised(flow, apply, same=True)
 
@@ -187,7 +187,7 @@ def trained_by_adam(flow: Flow) -> str:
         for _ in range(3):
             optimizer.zero_grad()
             with engine.disabled() if model is twin else torch.enable_grad():
-                (-own.log_prob().mean()).backward()  # type: ignore[no-untyped-call]
+                (-own.log_prob().mean()).backward()
             optimizer.step()
     error = agree("weights", list(flow.parameters()), list(twin.parameters()), 1e-6)
     return worst([error, agree("gradients", gradients(probe), plain_gradients(probe), 1e-6)])
