@@ -74,6 +74,12 @@ class Bijector(nn.Module):
                 f"{type(self).__name__}.{direction} got {_describe(x)}; expected a floating-point batch (B, ...). "
                 "Images as uint8 go to Flow, which dequantizes them."
             )
+        if x.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"{type(self).__name__}.{direction} got {_describe(x)}; a flow computes in float32 or float64, since "
+                "log-determinants need it. Call flow.float(); for speed use torch.autocast or "
+                "flow.set_network_dtype(torch.bfloat16), which lower the networks inside."
+            )
 
     def check_result(self, x: Tensor, y: Tensor, log_det: Tensor, direction: str) -> None:
         """Raises an InputError unless ``y`` and ``log_det`` can be what ``direction`` makes of ``x``."""

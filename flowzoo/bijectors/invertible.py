@@ -121,7 +121,9 @@ class _ByInversion(torch.autograd.Function):
         context: Tensor | None,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.bijectors, ctx.originals, ctx.arithmetic = bijectors, originals, arithmetic
+        # Copies keep the tensors of this pass: functional_call takes its own back before the backward pass.
+        ctx.bijectors = [replica(bijector, (), ()) for bijector in bijectors]
+        ctx.originals, ctx.arithmetic = originals, arithmetic
         ctx.tapes, ctx.has_context = [Tape() for _ in bijectors], context is not None
         z, log_det = _run(bijectors, ctx.tapes, recording, x, context)
         ctx.save_for_backward(z, x, *(() if context is None else (context,)), *tensors)

@@ -47,7 +47,9 @@ class _Recomputed(torch.autograd.Function):
         context: Tensor | None,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.evaluate, ctx.bijector, ctx.originals, ctx.tape = evaluate, bijector, originals, Tape()
+        # A copy keeps the tensors of this pass: functional_call takes its own back before the backward pass.
+        ctx.evaluate, ctx.bijector = evaluate, replica(bijector, (), ())
+        ctx.originals, ctx.tape = originals, Tape()
         ctx.has_context = context is not None
         with recording(ctx.tape):
             z, log_det = evaluate(bijector, x, context)

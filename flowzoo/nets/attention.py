@@ -5,12 +5,12 @@ Source: Ho et al. 2019, *Flow++* (arXiv 1902.00275), appendix A, after Vaswani e
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.errors import ConfigError
 from flowzoo.nets.gated import ScaledConv2d, gate
 from flowzoo.nets.parameters import drawn_normal
+from flowzoo.ops.attention import attention
 
 __all__ = ["GatedAttention", "PositionEmbedding"]
 
@@ -66,8 +66,10 @@ class GatedAttention(nn.Module):
         batch, channels, height, width = x.shape
         projected = self.project_in(x if position is None else x + position)
         # (B, 3C, H, W) -> three of (B, heads, HW, C / heads)
-        pixels = projected.permute(0, 2, 3, 1).reshape(batch, height * width, 3, self.heads, -1)
+        pixels = projected.permute(0, 2, 3, 1).reshape(
+            batch, height * width, 3, self.heads, channels // self.heads
+        )
         query, key, value = pixels.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attention(query, key, value)
         merged = attended.transpose(1, 2).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
         return x + gate(self.project_out(self.dropout(merged)))

@@ -91,11 +91,13 @@ class ShiftBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes each channel of ``(B, C, H, W)``, then scales and shifts it."""
+        # torch has no second derivative of a batch norm with a bias and no weight.
+        weight = torch.ones_like(self.bias) if self.weight is None else self.weight
         return F.batch_norm(
             x,
             self.running_mean,
             self.running_var,
-            self.weight,
+            weight,
             self.bias,
             self.training,
             self.momentum,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from flowzoo.testing import checks_contract, checks_math
+from flowzoo.testing import checks_contract, checks_math, checks_module
 from flowzoo.testing.subject import Subject
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
@@ -24,6 +24,11 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "deterministic sampling": checks_math.sampling_deterministic,
     "save and load": checks_contract.save_and_load,
     "initialisation once": checks_contract.initialization_once,
+    "functional_call": checks_module.functional_call,
+    "per-sample gradients": checks_module.gradients_of_samples,
+    "weights changed count": checks_module.changed_weights,
+    "second derivatives": checks_module.second_derivatives,
+    "engine equals plain": checks_module.engine_equals_plain,
 }
 """All checks by name; each takes a :class:`Subject`, returns a detail and raises what is wrong."""
 

@@ -1,0 +1,48 @@
+"""Scaled dot-product attention that can be differentiated twice, and in forward mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowzoo.ops.autograd import apply, in_forward_dtypes, needs_plain, plain_backward, transforms_active
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Returns ``softmax(q k^T / sqrt(C)) v`` for q, k and v ``(B, heads, N, C)``."""
+    if transforms_active():
+        return _composed(query, key, value)
+    recorded = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    if not recorded or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return F.scaled_dot_product_attention(query, key, value)
+    attended: Tensor = apply(_Attention, query, key, value)
+    return attended
+
+
+def _composed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return torch.softmax(scores, dim=-1) @ value
+
+
+class _Attention(torch.autograd.Function):
+    """torch's fused attention, whose own backward pass has no derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        with torch.enable_grad():
+            ctx.aliases = [t.detach().requires_grad_() for t in inputs]
+            ctx.attended = F.scaled_dot_product_attention(*ctx.aliases)
+        ctx.save_for_backward(*inputs)
+        attended: Tensor = ctx.attended.detach()
+        return attended
+
+    @staticmethod
+    @in_forward_dtypes
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        inputs = ctx.saved_tensors
+        if needs_plain(gradients):
+            return tuple(plain_backward(lambda *t: [_composed(*t)], inputs, gradients, ctx.needs_input_grad))
+        return torch.autograd.grad(ctx.attended, ctx.aliases, gradients, retain_graph=True)

@@ -1,0 +1,160 @@
+"""Shared by all capability checks: a fixed batch, the plain reference, finite differences, and comparisons."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from flowzoo import engine
+from flowzoo.bijectors.chain import MemoryMode
+from flowzoo.flow import Flow
+from flowzoo.testing.randomize import random_images
+
+MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
+
+STEP = 1e-6
+"""Half the distance of the two evaluations of a finite difference."""
+
+NOISE_STEP = 1e-4
+"""The same for noise, of which a whole unit is one grey level."""
+
+EXACT = 1e-9
+"""Largest relative difference of two ways to the same number in float64."""
+
+NUMERIC = 1e-5
+"""Largest relative difference of a derivative from a finite difference in float64."""
+
+
+class Probe:
+    """A flow and the batch that it is tried on.
+
+    Attributes:
+        flow: The flow.
+        x: Images ``uint8 (n, C, H, W)``.
+        noise: Noise of the kind that the flow takes, ``(n, C, H, W)``.
+    """
+
+    def __init__(self, flow: Flow, n: int = 2, seed: int = 0) -> None:
+        self.flow = flow
+        self.x = random_images(flow, n, seed)
+        drawn = flow.draw_noise(n, generator=torch.Generator().manual_seed(seed))
+        # Uniform noise stays away from the border of its bin, so that finite differences may move it.
+        self.noise = 0.01 + 0.98 * drawn if flow.noise_kind == "uniform" else drawn
+
+    def log_prob(self, noise: Tensor | None = None) -> Tensor:
+        """Log-probability ``(n,)`` under this noise, or the batch's own."""
+        return self.flow.log_prob(self.x, noise=self.noise if noise is None else noise)
+
+    def total(self, noise: Tensor | None = None) -> Tensor:
+        """The sum of :meth:`log_prob`."""
+        return self.log_prob(noise).sum()
+
+    def of(self, flow: Flow) -> Probe:
+        """The same batch for another flow, in that flow's dtype."""
+        probe = copy.copy(self)
+        probe.flow, probe.noise = flow, self.noise.to(next(flow.parameters()).dtype)
+        return probe
+
+    def unit_batch(self) -> Tensor:
+        """The batch as the bijector takes it, ``(n, C, H, W)`` in the unit cube."""
+        levels = (self.x >> (8 - self.flow.n_bits)).to(self.noise.dtype)
+        batch: Tensor = (levels + 0.5) / 2**self.flow.n_bits
+        return batch
+
+
+def plain(flow: Flow) -> Flow:
+    """A copy of a flow that stores its activations; evaluate it inside ``engine.disabled()``."""
+    twin = copy.deepcopy(flow)
+    twin.set_memory("store")
+    return twin
+
+
+def gradients(probe: Probe) -> list[Tensor]:
+    """The gradients of the total log-probability by the noise and all parameters; zeros where there is none."""
+    noise = probe.noise.clone().requires_grad_()
+    inputs = [noise, *probe.flow.parameters()]
+    found = torch.autograd.grad(probe.total(noise), inputs, allow_unused=True, materialize_grads=True)
+    return list(found)
+
+
+def plain_gradients(probe: Probe) -> list[Tensor]:
+    """:func:`gradients` of the plain copy."""
+    with engine.disabled():
+        return gradients(probe.of(plain(probe.flow)))
+
+
+def plain_log_prob(probe: Probe) -> Tensor:
+    """Log-probabilities ``(n,)`` of the plain copy."""
+    with engine.disabled(), torch.no_grad():
+        return probe.of(plain(probe.flow)).log_prob()
+
+
+def directions(tensors: Iterable[Tensor], seed: int = 7) -> list[Tensor]:
+    """Random directions of the tensors' shapes, together of length 1."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(t.shape, generator=generator, dtype=torch.float64) for t in tensors]
+    length = torch.stack([d.square().sum() for d in drawn]).sum().sqrt()
+    return [d / length for d in drawn]
+
+
+def along(tensors: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
+    """The inner product of lists of tensors."""
+    return torch.stack([(t * d).sum() for t, d in zip(tensors, directions, strict=True)]).sum()
+
+
+@torch.no_grad()
+def moved(flow: Flow, directions: Sequence[Tensor], step: float) -> Flow:
+    """A copy of a flow whose parameters are moved by ``step`` along these directions."""
+    twin = plain(flow)
+    for parameter, direction in zip(twin.parameters(), directions, strict=True):
+        parameter.add_(direction, alpha=step)
+    return twin
+
+
+def slope(function: Callable[[float], Tensor], step: float = STEP) -> Tensor:
+    """The derivative of a function at 0 by a central difference, computed plainly."""
+    with engine.disabled():
+        return (function(step).detach() - function(-step).detach()) / (2 * step)
+
+
+def difference(found: Tensor | Sequence[Tensor], expected: Tensor | Sequence[Tensor]) -> float:
+    """The largest difference, relative to the largest expected magnitude (or 1e-12, if that is zero)."""
+    pairs = [(found, expected)] if isinstance(found, Tensor) else list(zip(found, expected, strict=True))
+    wide = [(torch.as_tensor(f).detach().double(), torch.as_tensor(e).detach().double()) for f, e in pairs]
+    size = max((float(e.abs().max()) for _, e in wide if e.numel()), default=0.0)
+    errors = [0.0]
+    for f, e in wide:
+        assert f.shape == e.shape, f"shape {tuple(f.shape)}; expected {tuple(e.shape)}"
+        errors += [float((f - e).abs().max())] if e.numel() else []
+    # NaN wins, which max would leave to chance.
+    largest = math.nan if any(map(math.isnan, errors)) else max(errors)
+    return largest / max(size, 1e-12)
+
+
+def agree(
+    what: str,
+    found: Tensor | Sequence[Tensor],
+    expected: Tensor | Sequence[Tensor],
+    bound: float = EXACT,
+) -> float:
+    """Asserts that two results differ by at most ``bound``; returns their relative difference."""
+    error = difference(found, expected)
+    # Written so that NaN fails.
+    assert error <= bound, f"{what}: relative error {error:.1e}, allowed {bound:.0e}"
+    return error
+
+
+def worst(errors: Iterable[float]) -> str:
+    """The detail of a check that compared several things."""
+    return f"error {max(errors):.0e}"
+
+
+def one_line(error: BaseException) -> str:
+    """An error's class and the beginning of its message."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,41 @@
+"""Every architecture is an ordinary torch module, with the engine on and off; compilers on the small models."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowzoo.testing.capabilities import CAPABILITIES, Outcome, check_capability
+from tools.compatibility import ARCHITECTURES, Case, page
+
+FAST = [name for name, capability in CAPABILITIES.items() if not capability.slow]
+
+
+@pytest.mark.parametrize("engine", [True, False], ids=["engine", "plain"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("capability", FAST)
+def test_a_flow_is_an_ordinary_module(architecture: str, capability: str, engine: bool) -> None:
+    check_capability(architecture, capability, engine=engine)
+
+
+@pytest.mark.parametrize("architecture", ["nice", "glow"])
+@pytest.mark.parametrize("capability", ["torch.compile", "torch.compile, training"])
+def test_the_small_models_compile(architecture: str, capability: str) -> None:
+    check_capability(architecture, capability, engine=True)
+
+
+@pytest.mark.parametrize("capability", ["torch.export", "jit.trace", "share_memory and spawn"])
+def test_the_smallest_model_is_exported_traced_and_shared(capability: str) -> None:
+    check_capability("nice", capability, engine=True)
+
+
+def test_the_page_shows_what_is_wrong_and_what_was_not_tried() -> None:
+    names = list(CAPABILITIES)
+    outcomes = {
+        Case(names[0], "glow", True): Outcome(names[0], True, "error 1e-9"),
+        Case(names[1], "glow", True): Outcome(names[1], False, "AssertionError: off by 3"),
+    }
+    text = page(outcomes)
+    assert "1 of 2 are as they should be" in text
+    assert f"- {names[1]}, glow, engine on: `AssertionError: off by 3`" in text
+    assert text.count("**wrong**") == 1
+    assert "not tried" in text
