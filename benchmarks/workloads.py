@@ -15,7 +15,7 @@ import flowzoo
 from flowzoo.bijectors import Coupling
 from flowzoo.factory import resolve
 from flowzoo.flow import Flow
-from flowzoo.nets.conv import ConvStack
+from flowzoo.nets.conv import ConvStack, FoldedConv2d
 
 Task = Literal["train", "log_prob", "sample"]
 TASKS: tuple[Task, ...] = ("train", "log_prob", "sample")
@@ -160,13 +160,16 @@ def plain(net: nn.Module) -> nn.Module:
     """The same convolutions with nothing folded into them; networks of other kinds stay as they are."""
     if not isinstance(net, ConvStack):
         return net
-    layers: list[Tensor] = [layer.conv.weight for layer in (net.first, net.second, net.last)]
-    bare: nn.Module = _PlainConvNet(layers).to(layers[0].device)
+    layers = [layer for layer in net.layers() if isinstance(layer, FoldedConv2d)]
+    if len(layers) != len(net.layers()):
+        return net
+    weights = [layer.conv.weight for layer in layers]
+    bare: nn.Module = _PlainConvNet(weights).to(weights[0].device)
     return bare.to(memory_format=torch.channels_last)
 
 
 class _PlainConvNet(nn.Module):
-    def __init__(self, weights: list[Tensor]) -> None:
+    def __init__(self, weights: Sequence[Tensor]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             nn.Conv2d(w.shape[1], w.shape[0], w.shape[2], padding=w.shape[2] // 2) for w in weights

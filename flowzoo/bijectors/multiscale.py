@@ -20,15 +20,27 @@ class ConditionalPrior(Bijector, RunsNetwork):
     bijector so that every latent is standard.
     """
 
-    def __init__(self, net: nn.Module, layout: ParameterLayout = "halves") -> None:
-        """Makes the prior; ``net(h, None)`` gives ``2 C`` channels, means and log-scales in this layout."""
+    def __init__(
+        self, net: nn.Module, layout: ParameterLayout = "halves", input_bound: float | None = None
+    ) -> None:
+        """Makes the prior.
+
+        Args:
+            net: ``net(h, None)`` gives ``2 C`` channels, means and log-scales.
+            layout: How they share the channels.
+            input_bound: The network sees h clamped to [-bound, bound]. Off the data h may be of any size, and with
+                it the scale by which a sample is multiplied.
+        """
         super().__init__()
         self.net = net
         self.layout = layout
+        self.input_bound = input_bound
 
     def _mean_and_log_scale(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if context is None:
             raise InputError("ConditionalPrior needs the kept half as context; got None.")
+        if self.input_bound is not None:
+            context = context.clamp(-self.input_bound, self.input_bound)
         return shift_and_raw(self.run_network(self.net, context, None), self.layout)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from flowzoo.bijectors.base import Bijector, sum_terms
+from flowzoo.bijectors.multiscale import ConditionalPrior
+from flowzoo.bijectors.scale_maps import ScaleMap
 from flowzoo.engine.applies import disabled, is_disabled, original_methods, reason_against, signature_of
-from flowzoo.engine.networks import Accelerator
+from flowzoo.engine.networks import NETWORKS, Accelerator
 from flowzoo.engine.plan import Plan, make_plan
 from flowzoo.engine.rules import RULES, SETTINGS, Call, Rule
 from flowzoo.engine.values import Frozen, Values
@@ -33,7 +35,7 @@ VARIABLE = "FLOWZOO_ENGINE"
 
 MOST_PLANS = 32
 
-_METHODS = original_methods(SETTINGS)
+_METHODS = original_methods((*SETTINGS, *NETWORKS, ScaleMap, ConditionalPrior))
 
 
 def is_enabled() -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.engine.values import CONV, Frozen, Values, has_indicator
-from flowzoo.nets.conv import ActNormConv2d, BiasConv2d, ConvStack, FoldedConv2d, ZeroConv2d
+from flowzoo.nets.conv import ActNormConv2d, BiasConv2d, ConvStack, EdgeBiasConv2d, FoldedConv2d, ZeroConv2d
 from flowzoo.nets.gated import ScaledConv2d
 from flowzoo.nets.mlp import MLP
 from flowzoo.ops.conv_stack import convolutions
@@ -18,6 +18,10 @@ from flowzoo.ops.linears import linears
 
 FOLDED = (FoldedConv2d, ActNormConv2d, BiasConv2d, ZeroConv2d)
 """Layers that are folded, by exact type."""
+
+
+NETWORKS = (ConvStack, MLP, EdgeBiasConv2d, ScaledConv2d, *FOLDED)
+"""All types that are lowered, by exact type."""
 
 
 def is_lowerable(layer: nn.Module) -> bool:

@@ -39,7 +39,8 @@ class GlowConfig:
         transformed_half: The half of the channels that a coupling transforms, given the other.
         depths: Steps of flow of each level, from the first; empty for ``depth`` in all of them.
         network_input: ``rectified`` puts a learned scale and shift and a ReLU before a network's first
-            convolution, as in networks that normalize before they convolve.
+            convolution, as in networks that normalize before they convolve; ``clamped`` clamps what networks see to
+            [-5, 5], so that activations off the data cannot drive each other to infinity when a sample is drawn.
     """
 
     image_shape: tuple[int, int, int]
@@ -64,7 +65,7 @@ class GlowConfig:
     dequantization_depth: int = 4
     dequantization_channels: int = 32
     transformed_half: Literal["second", "first"] = extension("second")
-    network_input: Literal["plain", "rectified"] = extension("plain")
+    network_input: Literal["plain", "rectified", "clamped"] = extension("plain")
     depths: tuple[int, ...] = extension(())
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from flowzoo.bijectors import (
     ActNorm,
     AdditiveCoupling,
@@ -32,6 +34,9 @@ from flowzoo_glow.config import GlowConfig
 
 # OpenAI's code stores ActNorm's log-scales divided by this.
 LOG_SCALE_FACTOR = 3.0
+
+INPUT_BOUND = 5.0
+"""Bound on what networks see with ``network_input = "clamped"``; activations of data seldom exceed it."""
 
 
 def build(config: GlowConfig) -> Flow:
@@ -64,7 +69,7 @@ def _level(config: GlowConfig, shape: tuple[int, int, int], level: int) -> list[
         prior = None
         if config.learn_prior:
             net = ZeroConv2d(kept, 2 * (channels - kept), edge_bias=config.edge_bias)
-            prior = ConditionalPrior(net, config.layout)
+            prior = ConditionalPrior(net, config.layout, _input_bound(config))
         rest = Chain(*_level(config, (kept, height, width), level + 1))
         return [*stack, FactorOut(rest, prior)]
     if config.learn_top != "none":
@@ -90,6 +95,10 @@ def _step(config: GlowConfig, channels: int, seed: int) -> list[Bijector]:
     return [*mixing, _coupling(config, channels)]
 
 
+def _input_bound(config: GlowConfig) -> float | None:
+    return INPUT_BOUND if config.network_input == "clamped" else None
+
+
 def _coupling(config: GlowConfig, channels: int) -> Bijector:
     partition = ChannelHalves(swap=config.transformed_half == "first")
     kept, changed = (channels + 1) // 2, channels // 2
@@ -104,6 +113,9 @@ def _coupling(config: GlowConfig, channels: int) -> Bijector:
         edge_bias=config.edge_bias,
         rectified_input=config.network_input == "rectified",
     )
+    bound = _input_bound(config)
+    if bound is not None:
+        net.rectify = nn.Hardtanh(-bound, bound)
     if not affine:
         return AdditiveCoupling(partition, net)
     scale_map = ScaleMap(config.scale_map, changed)

@@ -124,6 +124,8 @@ PRESETS = {
             "depth": 8,
             "hidden_channels": 128,
             "edge_bias": False,
+            "scale_map": "bounded-sigmoid",
+            "network_input": "clamped",
             "dequantization": "variational",
         },
         dataset="celeba64-half",
