@@ -145,7 +145,7 @@ def test_a_shipped_model_is_evaluated_on_real_images(
     (entry,) = (entry for entry in bundled_models() if entry["name"] == "glow-mnist")
     command = (installed / "flowzoo", "eval", "glow-mnist", "--limit", "20", "--json")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, f"20 images must not verify anything: {done.stdout} {done.stderr}"
+    assert done.returncode == 0, f"{done.stdout} {done.stderr}"
     found = json.loads(done.stdout)
     assert found["verdict"]["state"] == "partial"
     assert abs(found["bpd"] - entry["measured"]["bpd"]) < 6 * found["stderr"]

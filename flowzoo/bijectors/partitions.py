@@ -86,6 +86,7 @@ class InterleavedFeatures(Partition):
         return x[:, 0::2], x[:, 1::2]
 
     def _merge(self, first: Tensor, second: Tensor) -> Tensor:
+        second = second.to(first.dtype)
         paired = torch.stack((first[:, : second.shape[1]], second), dim=2).flatten(1, 2)
         return paired if first.shape[1] == second.shape[1] else torch.cat((paired, first[:, -1:]), dim=1)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from flowzoo.errors import ConfigError
 from flowzoo.nets.accelerate import accelerated
 from flowzoo.nets.initialization import DataDependentInit
+from flowzoo.nets.layout import channels_last
 from flowzoo.nets.parameters import drawn_normal
 
 Normalization = Literal["actnorm", "none"]
@@ -181,6 +183,7 @@ class ConvStack(nn.Module):
         fast = accelerated(self, x)
         if fast is not None:
             return fast
+        x = channels_last(x)
         *hidden, last = self.layers()
         for layer in hidden:
             x = F.relu(layer(x))
@@ -232,3 +235,14 @@ class SqueezedContextNet(nn.Module):
         """``(B, C, H, W)`` to ``(B, O, H/2, W/2)``; ``context`` is ignored."""
         out: Tensor = self.second(F.relu(self.first(F.pixel_unshuffle(x, 2))))
         return out
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ConvNet":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        "flowzoo.nets.conv.ConvNet is conv_net now, which makes a ConvStack; the old name goes with version 0.3.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return conv_net

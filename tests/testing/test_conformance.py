@@ -22,7 +22,7 @@ STACK = """
         Permutation, ScaleMap, Squeeze,
     )
     from flowzoo.flow import Flow
-    from flowzoo.nets.conv import ConvNet
+    from flowzoo.nets.conv import conv_net
 
     def partition(dice, x):
         return dice.choice([Checkerboard, AlternateColumns, MaskedCheckerboard])(dice.random() < 0.5)
@@ -32,7 +32,7 @@ STACK = """
         half = channels if spatial else channels // 2
         kind = dice.choice(["additive", "affine", "mixture"])
         outputs = {"additive": 1, "affine": 2, "mixture": 8}[kind] * half
-        net = ConvNet(half, outputs, 6, edge_bias=dice.random() < 0.5)
+        net = conv_net(half, outputs, 6, edge_bias=dice.random() < 0.5)
         if kind == "additive":
             return AdditiveCoupling(part, net)
         if kind == "mixture":

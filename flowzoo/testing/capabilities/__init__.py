@@ -86,7 +86,7 @@ CAPABILITIES: Mapping[str, Capability] = {
     "weights changed before backward raise": Capability(memory.changed_before_backward),
     "parameter hooks run once": Capability(memory.parameter_hooks_once),
     "gradients from several threads": Capability(memory.gradients_from_threads),
-    "deepcopy, pickle, torch.save": Capability(modules.copied_and_pickled),
+    "deepcopy": Capability(modules.copied),
     "DataParallel replicas": Capability(modules.data_parallel_replicas),
     "hooks of leaf modules": Capability(modules.leaf_hooks),
     "hooks replace outputs": Capability(modules.leaf_hooks_replace),

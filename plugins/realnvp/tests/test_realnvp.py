@@ -157,10 +157,14 @@ def test_running_averages_follow_the_batches_and_end_as_their_statistics() -> No
     torch.testing.assert_close(flow.eval().log_prob(x, noise=noise), in_training, rtol=5e-3, atol=0)
 
 
-def test_training_mode_has_no_inverse() -> None:
+def test_the_bijector_has_no_inverse_in_training_mode_and_decoding_takes_eval_mode() -> None:
     flow = randomized().train()
+    z = torch.zeros(2, flow.dims, dtype=torch.float64)
     with pytest.raises(InputError, match="eval"):
-        flow.decode(torch.zeros(2, flow.dims, dtype=torch.float64))
+        flow.bijector.inverse(z)
+    images = flow.decode(z)
+    assert flow.training
+    assert torch.equal(images, flow.eval().decode(z))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
