@@ -132,7 +132,8 @@ class GatedNetwork(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps ``(B, C, H, W)`` to the coupling parameters ``(B, out_channels, H, W)``."""
         position = self.position()
-        x = self.project_in(channels_last(x))
+        # Of a single channel a convolution cannot tell the layout.
+        x = channels_last(self.project_in(channels_last(x)))
         if not self.attends:
             x = x + position
         for block in self.blocks:
@@ -237,7 +238,7 @@ class ContextNetwork(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps images ``(B, C, H, W)`` in [-1/2, 1/2] to features ``(B, channels, H', W')``."""
         halves = self.partition.split(F.pixel_unshuffle(x, self.squeeze))
-        x = self.project_in(channels_last(torch.cat(halves, dim=1)))
+        x = channels_last(self.project_in(channels_last(torch.cat(halves, dim=1))))
         position = None if self.position is None else self.position()
         for block in self.blocks:
             x = block(x, None, position)
