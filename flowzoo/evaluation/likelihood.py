@@ -67,7 +67,7 @@ def likelihoods(
     """
     found_indices, found = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.float64)]
     dtype = next(flow.parameters()).dtype
-    with full_precision(flow, where.device):
+    with full_precision(flow, where.device), flow.frozen():
         for indices, batch in eval_batches(images, batch_size, where.rank, where.size, order=order):
             x = batch.to(where.device)
             bound = LogMeanExp()

@@ -42,13 +42,13 @@ def count_finite(
     training, finite = flow.training, 0
     flow.eval()
     try:
-        with full_precision(flow, place.device):
+        with full_precision(flow, place.device), flow.frozen():
             for start in range(0, count, _BATCH):
                 drawn = min(_BATCH, count - start)
                 z = flow.base.sample(
                     drawn, flow.dims, generator=generator, device=place.device, dtype=torch.float32
                 )
-                y, _ = flow.bijector.inverse((z * temperature).to(place.dtype))
+                y, _ = flow.engine.run(flow.bijector, (z * temperature).to(place.dtype), inverse=True)
                 finite += int(y.isfinite().flatten(1).all(dim=1).sum())
     finally:
         flow.train(training)
