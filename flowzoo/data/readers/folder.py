@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ class FileImages:
         _, channels, height, width = self.shape
         try:
             with Image.open(path) as file:
-                image = file.convert(self._mode)
+                image = _eight_bits(file).convert(self._mode)
             cropped = image.crop(self._box(*image.size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise IntegrityError(
@@ -88,18 +89,52 @@ class FileImages:
         return pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
 
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel and without transparency: scaled by its type's range, laid on white.
+
+    Raises:
+        ValueError: The range of its pixels is not known.
+    """
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    if sixteen:
+        return Image.fromarray((np.asarray(image).astype(np.uint32) + 128) // 257).convert("L")
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"its pixels (mode {image.mode}) have no known range; convert it to 8 or 16 bits a channel"
+        )
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        shown = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    return image
+
+
 def find_images(folder: Path) -> list[Path]:
-    """Returns the image files below a folder, sorted by relative path with ``/`` between its parts."""
-    found = (path for path in _walk(folder) if path.suffix.lower() in SUFFIXES)
+    """Returns the image files below a folder, sorted by relative path with ``/`` between its parts.
+
+    Names that begin with a dot are skipped. Each real file and folder counts once, whatever links lead to it.
+    """
+    found: list[Path] = []
+    start = folder.stat()
+    seen = {(start.st_dev, start.st_ino)}
+    left = [folder]
+    while left:
+        here = left.pop()
+        # Links lead to names that are other files' own: those come first.
+        for path in sorted(here.iterdir(), key=lambda path: (path.is_symlink(), path.name)):
+            if path.name.startswith("."):
+                continue
+            try:
+                status = path.stat()
+            except OSError:
+                continue  # A link to nowhere, or to itself.
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if stat.S_ISDIR(status.st_mode):
+                left.append(path)
+            elif stat.S_ISREG(status.st_mode) and path.suffix.lower() in SUFFIXES:
+                found.append(path)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _walk(path)
-        else:
-            yield path
 
 
 def read_own(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Tensor | ImageSource:
