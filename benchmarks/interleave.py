@@ -42,7 +42,7 @@ class Measured:
 
     @property
     def result(self) -> Any:
-        """What the last run returned."""
+        """The result of the last run."""
         return self.runs[-1]["result"] if self.runs else None
 
 

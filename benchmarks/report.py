@@ -19,7 +19,7 @@ PACKAGES = ("torch", "flowzoo", *LIBRARIES)
 
 
 def machine() -> Result:
-    """What the numbers belong to."""
+    """The machine and the versions that the numbers belong to."""
     import torch
 
     versions = {}
@@ -64,7 +64,7 @@ def page(results: Result, pictures: Iterable[str]) -> str:
 
 
 def _contention(name: str, others: float | None) -> list[str]:
-    """What is to be said of other processes on the machine, where the clock on the wall was read."""
+    """A remark on other processes on the machine, where wall-clock time was read."""
     if name not in ("scaling", "data_parallel"):
         return []
     if others is None:

@@ -32,7 +32,7 @@ class Settings:
 
 
 def spec(subject: str, workload: Workload, *tasks: str, **others: Any) -> Spec:
-    """What a worker needs to know to measure a subject's tasks on a workload."""
+    """The description of a job: all that a worker needs to measure a subject's tasks on a workload."""
     return {"subject": subject, "workload": workload.to_json(), "tasks": tasks, **others}
 
 

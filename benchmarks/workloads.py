@@ -1,4 +1,4 @@
-"""What is measured: models, batches and the tasks on them."""
+"""The workloads: models, batches and the tasks that are timed on them."""
 
 from __future__ import annotations
 

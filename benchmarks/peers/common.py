@@ -1,4 +1,4 @@
-"""What every peer's model is built with: one interface, and the networks inside the couplings.
+"""The parts that every peer's model is built with: one interface, and the networks inside the couplings.
 
 The networks have flowzoo's shapes and are written as anyone would write them for these libraries: plain torch,
 contiguous.

@@ -1,4 +1,4 @@
-"""What a data set is: where it comes from, how it is prepared, how it is split, and what it may be used for.
+"""The description of a data set: where it comes from, how it is prepared, how it is split, and what it may be used for.
 
 Torch-free: everything here can be listed without importing torch. Pixels are read by the set's *reader*, a
 function named as ``"module:function"`` that is imported only by :meth:`Dataset.load`.

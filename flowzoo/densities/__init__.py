@@ -1,4 +1,4 @@
-"""What surrounds a bijector: base densities, and dequantization from integers to reals."""
+"""Base densities, and dequantization from integers to reals: the parts around a bijector."""
 
 from flowzoo.densities.base import BaseDensity, StandardLogistic, StandardNormal
 from flowzoo.densities.dequantization import (

@@ -49,7 +49,7 @@ class Engine:
     def __init__(self) -> None:
         self._plans: dict[tuple[object, ...], Plan] = {}
         self._lock = threading.Lock()
-        self._frozen: dict[tuple[object, ...], tuple[Plan, Frozen]] | None = None
+        self._frozen: dict[tuple[object, ...], Frozen] | None = None
         self._freezes = 0
 
     def __reduce__(self) -> tuple[type[Engine], tuple[()]]:
@@ -109,11 +109,7 @@ class Engine:
     ) -> tuple[Plan | None, Frozen | None]:
         """The plan of a call, or None if it is to be plain; and the kept values, if the flow is frozen."""
         frozen = None if recorded else self._frozen
-        kind = (id(bijector), context is None, x.dtype, x.device)
-        if frozen is not None:
-            known = frozen.get(kind)
-            if known is not None:
-                return known
+        # Also while frozen: weights are promised not to change, hooks and settings are not.
         signature = signature_of(bijector, SETTINGS, x)
         if signature.reason is not None or _patched_class() is not None:
             return None, None
@@ -127,7 +123,7 @@ class Engine:
                 self._plans[key] = plan
         if frozen is None:
             return plan, None
-        return frozen.setdefault(kind, (plan, Frozen()))
+        return plan, frozen.setdefault((*key, x.dtype, x.device), Frozen())
 
     @staticmethod
     def _run(

@@ -46,7 +46,7 @@ class Part(ABC):
 
     @abstractmethod
     def describe(self) -> Iterator[str]:
-        """What is fused, line by line."""
+        """Says line by line what is fused."""
 
 
 class CallPart(Part):

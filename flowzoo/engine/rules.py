@@ -30,7 +30,7 @@ from flowzoo.ops.scales import OFFSETS
 
 
 class Call(NamedTuple):
-    """What the parts of a plan know of the call that they are part of."""
+    """The facts of one call that the parts of a plan need."""
 
     values: Values
     frozen: Frozen | None

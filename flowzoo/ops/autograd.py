@@ -1,4 +1,4 @@
-"""What every custom backward needs: autocast switched off, and plain operations where it does not suffice."""
+"""Helpers of every custom backward: autocast switched off, and plain operations where it does not suffice."""
 
 from __future__ import annotations
 

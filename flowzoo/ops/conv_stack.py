@@ -54,7 +54,7 @@ def convolutions_plain(x: Tensor, kernels: Sequence[Kernel], dtype: torch.dtype)
 
 
 class Kept(NamedTuple):
-    """What a backward pass through convolutions needs besides the saved tensors."""
+    """The constants that a backward pass through convolutions needs besides the saved tensors."""
 
     constants: list[tuple[Any, ...]]
     scaled: list[bool]

@@ -1,4 +1,4 @@
-"""What a conformance check is run on: an architecture and ways to build its small models."""
+"""The subject of a conformance check: an architecture and ways to build its small models."""
 
 from __future__ import annotations
 

@@ -105,6 +105,20 @@ def test_frozen_keeps_values_and_leaving_it_drops_them(flow: Flow) -> None:
 
 
 @torch.no_grad()
+def test_a_hook_registered_inside_frozen_is_called(flow: Flow) -> None:
+    calls: list[object] = []
+    with flow.frozen():
+        before = value(flow)
+        layer = next(m for m in flow.modules() if isinstance(m, AffineCoupling)).net.first
+        handle = layer.register_forward_hook(lambda *_: calls.append(None))
+        watched = value(flow)
+        handle.remove()
+        assert torch.equal(value(flow), before)
+    assert len(calls) == 1
+    torch.testing.assert_close(watched, before, rtol=1e-5, atol=1e-3)
+
+
+@torch.no_grad()
 def test_weights_changed_outside_frozen_count_at_once(flow: Flow) -> None:
     before = value(flow)
     for parameter in list(flow.parameters())[::5]:

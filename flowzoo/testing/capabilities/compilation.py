@@ -93,7 +93,7 @@ class _Inverse(nn.Module):
 
 
 def _targets(flow: Flow) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-    """What is exported and traced: modules and their inputs."""
+    """The modules that are exported and traced, with their inputs."""
     probe = Probe(flow.float(), 2)
     with torch.no_grad():
         z = flow.bijector(probe.unit_batch())[0]

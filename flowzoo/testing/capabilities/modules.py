@@ -55,7 +55,7 @@ def data_parallel_replicas(flow: Flow) -> str:
 
 
 def _replicate(flow: Flow) -> Flow:
-    """What ``torch.nn.parallel.replicate`` makes of a flow for a device."""
+    """A replica of a flow, as ``torch.nn.parallel.replicate`` makes it for a device."""
     known: dict[int, Any] = {id(module): module._replicate_for_data_parallel() for module in flow.modules()}
     for module in flow.modules():
         twin = known[id(module)]

@@ -1,4 +1,4 @@
-"""What a Flow++ config accepts, refuses and means."""
+"""A Flow++ config: the values that it accepts and refuses, and their meaning."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def conv_network(in_channels: int, out_channels: int, features: int, *, batch_no
 
 
 class CouplingNetwork(nn.Module):
-    """What a coupling computes its shifts and log-scales with.
+    """The network that gives a coupling its shifts and log-scales.
 
     The input is joined by the mask of the pixels that it holds, if it is masked, and by a context, if there
     is one. The paper's residual networks see ``relu([bn(x), -bn(x), mask])``: nothing of x is lost to the
