@@ -19,7 +19,7 @@ T = TypeVar("T")
 _EXTENSION = "flowzoo.extension"
 
 MAX_DIMS = 2**28
-"""The most values of an image: 9,000 x 9,000 pixels of three colours."""
+"""The most values of an image or a vector: 9,000 x 9,000 pixels of three colours."""
 
 
 def extension(default: T) -> T:
@@ -81,17 +81,43 @@ def _made(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         ) from failure.error
 
 
-def check_images(config: Any, where: str) -> None:
-    """Refuses a config whose images cannot exist, whatever its architecture checks.
+def data_shape(config: Any) -> tuple[int, ...]:
+    """The shape of one item that a config's model is for: ``(C, H, W)`` of images, ``(D,)`` of vectors.
 
     Args:
-        config: An architecture's config, with ``image_shape`` and ``n_bits`` among its fields.
+        config: An architecture's config that :func:`check_data` accepts, or the mapping that it was read from.
+    """
+    look = config.get if isinstance(config, Mapping) else lambda key: getattr(config, key, None)
+    shape = look("image_shape")
+    return (look("dims"),) if shape is None else tuple(shape)
+
+
+def check_data(config: Any, where: str) -> None:
+    """Refuses a config whose data cannot exist, whatever its architecture checks.
+
+    A config with an ``image_shape`` is for images, and has ``n_bits`` too; one without, or with None in its place,
+    is for vectors and has ``dims``.
+
+    Args:
+        config: An architecture's config.
         where: What is being read, for the error message.
 
     Raises:
-        ConfigError: A size is not positive, the image is absurdly large, or the bits are not 1 to 8.
+        ConfigError: A size is not positive or absurdly large, the bits are not 1 to 8, or there is no size at all.
     """
-    shape, n_bits = getattr(config, "image_shape", None), getattr(config, "n_bits", None)
+    shape, dims = getattr(config, "image_shape", None), getattr(config, "dims", None)
+    if shape is not None:
+        _check_images(shape, getattr(config, "n_bits", None), where)
+    elif dims is None:
+        raise ConfigError(
+            f"{where}: neither image_shape nor dims is given; expected channels, height and width of images as "
+            "image_shape, or the length of vectors as dims."
+        )
+    elif type(dims) is not int or not 1 <= dims <= MAX_DIMS:
+        raise ConfigError(f"{where}: dims is {_shown(dims)}; expected the length of a vector, 1 to {MAX_DIMS:,}.")
+
+
+def _check_images(shape: Any, n_bits: Any, where: str) -> None:
     if not isinstance(shape, tuple) or len(shape) != 3 or not all(type(size) is int for size in shape):
         raise ConfigError(f"{where}: image_shape is {_shown(shape)}; expected channels, height and width.")
     if min(shape) < 1 or math.prod(shape) > MAX_DIMS:
