@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 _EXTENSION = "flowzoo.extension"
 
+EXTENSION: Mapping[str, Any] = types.MappingProxyType({_EXTENSION: True})
+"""The metadata of a field that :func:`extension` gives a default."""
+
 MAX_DIMS = 2**28
 """The most values of an image or a vector: 9,000 x 9,000 pixels of three colours."""
 
@@ -32,7 +35,7 @@ def extension(default: T) -> T:
         default: The field's default.
     """
     # dataclasses.field is typed as its default, too; the decorator sees a Field.
-    return dataclasses.field(default=default, metadata={_EXTENSION: True})
+    return dataclasses.field(default=default, metadata=EXTENSION)
 
 
 def parse_config(cls: type[T], data: Mapping[str, Any], where: str) -> T:
@@ -87,9 +90,9 @@ def data_shape(config: Any) -> tuple[int, ...]:
     Args:
         config: An architecture's config that :func:`check_data` accepts, or the mapping that it was read from.
     """
-    look = config.get if isinstance(config, Mapping) else lambda key: getattr(config, key, None)
-    shape = look("image_shape")
-    return (look("dims"),) if shape is None else tuple(shape)
+    keys = ("image_shape", "dims")
+    shape, dims = (config.get(k) if isinstance(config, Mapping) else getattr(config, k, None) for k in keys)
+    return tuple(shape) if shape is not None else () if dims is None else (dims,)
 
 
 def check_data(config: Any, where: str) -> None:
@@ -114,7 +117,9 @@ def check_data(config: Any, where: str) -> None:
             "image_shape, or the length of vectors as dims."
         )
     elif type(dims) is not int or not 1 <= dims <= MAX_DIMS:
-        raise ConfigError(f"{where}: dims is {_shown(dims)}; expected the length of a vector, 1 to {MAX_DIMS:,}.")
+        raise ConfigError(
+            f"{where}: dims is {_shown(dims)}; expected the length of a vector, 1 to {MAX_DIMS:,}."
+        )
 
 
 def _check_images(shape: Any, n_bits: Any, where: str) -> None:

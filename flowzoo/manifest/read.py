@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flowzoo.api import Published
+from flowzoo.config import config_to_dict
 from flowzoo.errors import ManifestError, UnknownModel, did_you_mean
 from flowzoo.manifest.raw import CORE, MAX_BYTES, SCHEMA, core_manifest_path, core_text, load_json, precedence
-from flowzoo.manifest.schema import ENTRY_RULES, Data, Entry, Fingerprint, Measured, Training, Weights
+from flowzoo.manifest.rules import ENTRY_RULES
+from flowzoo.manifest.schema import Data, Entry, Fingerprint, Measured, Training, Weights
 from flowzoo.manifest.typed_json import json_schema, read
 from flowzoo.registry import Plugin, survey
 from flowzoo.registry.files import read_small_text
@@ -131,10 +132,12 @@ def parse(text: str, where: str) -> Manifest:
 def dump(manifest: Manifest) -> str:
     """The manifest as canonical JSON: entries by name and version, keys in the schema's order.
 
+    Fields that the schema gained later are left out at their default, so that an older flowzoo reads what needs none.
+
     ``parse(dump(manifest))`` has the same entries, and ``dump(parse(text))`` is ``text`` if that came
     from here. Numbers are written so that they read back exactly.
     """
-    models = [dataclasses.asdict(entry) for entry in _ordered(manifest.entries)]
+    models = [config_to_dict(entry) for entry in _ordered(manifest.entries)]
     text = json.dumps({"schema": SCHEMA, "models": models}, indent=2, ensure_ascii=False, allow_nan=False)
     return text + "\n"
 
