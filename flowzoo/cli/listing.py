@@ -17,6 +17,7 @@ import click
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.manifest.raw import CORE, core_text, load_json, precedence
 from flowzoo.registry import Plugin, PluginState, discover, survey
+from flowzoo.registry.manifests import has_manifests, manifest_rows
 
 if TYPE_CHECKING:
     from flowzoo.manifest.schema import Entry
@@ -64,7 +65,8 @@ def _model_rows(plugins: Mapping[str, Plugin], every: bool) -> tuple[list[dict[s
     Raises:
         ManifestError: Core's own manifest is missing or invalid.
     """
-    if not any(plugin.architecture and plugin.architecture.manifest for plugin in plugins.values()):
+    brought = any(plugin.architecture and plugin.architecture.manifest for plugin in plugins.values())
+    if not brought and not has_manifests():
         data = load_json(core_text(), CORE)
         with suppress(LookupError, TypeError, ValueError, OverflowError):
             rows = _rows(data["models"], every)
@@ -190,6 +192,7 @@ def _figure(figure: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 def _unusable(plugins: Mapping[str, Plugin]) -> Iterator[str]:
     known = (PluginState.OK, PluginState.DISABLED)  # who disables a plugin need not be told
-    names = [plugin.name for plugin in plugins.values() if plugin.state not in known]
+    rows = [*plugins.values(), *manifest_rows()]
+    names = [plugin.name for plugin in rows if plugin.state not in known]
     if names:
         yield f"Not usable: {', '.join(names)}; see `flowzoo plugins`."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,10 @@ from flowzoo.manifest.raw import CORE, MAX_BYTES, SCHEMA, core_manifest_path, co
 from flowzoo.manifest.rules import ENTRY_RULES
 from flowzoo.manifest.schema import Data, Entry, Fingerprint, Measured, Training, Weights
 from flowzoo.manifest.typed_json import json_schema, read
-from flowzoo.registry import Plugin, survey
+from flowzoo.registry import Plugin, PluginState, survey
 from flowzoo.registry.files import read_small_text
 from flowzoo.registry.isolation import ForeignFailure, bounded, shortened
+from flowzoo.registry.manifests import manifest_rows
 
 __all__ = [
     "SCHEMA",
@@ -57,12 +58,15 @@ class Manifest:
         sources: Which file each entry comes from, by ``name@version``.
         conflicts: Names that more than one source lists, each with those sources.
         problems: Plugins' manifests that could not be read, one line each.
+        directories: The directory of the manifest that lists an entry, by ``name@version``, where its weights may lie
+            beside it: of distributions that bring weights alone.
     """
 
     entries: tuple[Entry, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     conflicts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    directories: Mapping[str, Path] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Names of the models, sorted, each once."""
@@ -171,11 +175,17 @@ def merge(manifests: Iterable[Manifest]) -> Manifest:
         },
         conflicts=conflicts,
         problems=tuple(problem for part in parts for problem in part.problems),
+        directories={
+            key: path
+            for part in parts
+            for key, path in part.directories.items()
+            if key.partition("@")[0] not in conflicts
+        },
     )
 
 
 def load_manifests() -> Manifest:
-    """Core's manifest and those of all plugins whose architecture can be read, merged.
+    """Core's manifest, those of all plugins whose architecture can be read, and those that come alone, merged.
 
     A plugin's manifest that cannot be read is a line in ``problems``: it takes nothing else down.
 
@@ -189,7 +199,30 @@ def load_manifests() -> Manifest:
         if reference is not None and reference not in seen:
             seen.add(reference)
             parts.append(_plugin_manifest(plugin, reference))
-    return merge(parts)
+    return merge([*parts, *(manifest for _, manifest in shipped_manifests())])
+
+
+def shipped_manifests() -> list[tuple[Plugin, Manifest]]:
+    """The distributions that bring weights alone, each with its manifest; of one that is not ``ok`` an empty one.
+
+    See :mod:`flowzoo.registry.manifests`. One whose manifest cannot be read is ``broken``.
+    """
+    return [
+        (row, Manifest()) if row.manifest is None else _shipped(row, row.manifest) for row in manifest_rows()
+    ]
+
+
+def _shipped(row: Plugin, path: str) -> tuple[Plugin, Manifest]:
+    where = f"{row.distribution} {row.version} ({shortened(row.entry_point, 200)})"
+    try:
+        found = parse(bounded(lambda: read_small_text(path, MAX_BYTES)), where)
+    except (ForeignFailure, ManifestError) as error:
+        cause = str(error) if isinstance(error, ManifestError) else f"{where}: {error}"
+        broken = replace(
+            row, state=PluginState.BROKEN, cause=shortened(cause, 1_000), mend=row.upgrade, manifest=None
+        )
+        return broken, Manifest(problems=(broken.cause,))
+    return row, replace(found, directories=dict.fromkeys(found.sources, Path(path).parent))
 
 
 def list_models() -> list[str]:
