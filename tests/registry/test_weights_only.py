@@ -10,7 +10,7 @@ import pytest
 
 from flowzoo.manifest.read import Manifest, dump
 from flowzoo.manifest.schema import Entry
-from tests.pip_site import pip_install, run_flowzoo
+from tests.pip_site import pip_install, run_flowzoo, run_python
 from tests.probe import Probe, fingerprinted, save, trained
 
 
@@ -109,10 +109,20 @@ def test_its_weights_load_and_prove_their_fingerprint(site: Path) -> None:
 
 
 def test_damaged_weights_and_two_of_one_name_are_refused(site: Path) -> None:
-    damaged = run_flowzoo(site, "verify", "probe-damaged")
-    assert damaged.returncode == 5 and "force-reinstall" in damaged.stderr + damaged.stdout
-    twice = run_flowzoo(site, "verify", "probe-twice")
-    assert twice.returncode == 8 and "zoo-left" in twice.stderr and "zoo-right" in twice.stderr
+    program = """
+from flowzoo.errors import FlowzooError
+from flowzoo.weights.hub import hub_settings
+from flowzoo.weights.load import prepare
+
+for name in ("probe-damaged", "probe-twice"):
+    try:
+        prepare(name, hub_settings(offline=True))
+    except FlowzooError as error:
+        print(type(error).__name__, " ".join(str(error).split()))
+"""
+    damaged, twice = run_python(site, "-c", program).stdout.splitlines()
+    assert damaged.startswith("IntegrityError") and "pip install --force-reinstall" in damaged
+    assert twice.startswith("ManifestError") and "zoo-left" in twice and "zoo-right" in twice
 
 
 def test_one_that_is_disabled_leaves_the_name_to_the_other(site: Path) -> None:
