@@ -64,6 +64,12 @@ def _shared(command: Any) -> Any:
 @click.option(
     "--plugin", is_flag=True, help="Put the weights into the plugin that builds the model, in a checkout."
 )
+@click.option(
+    "--package",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Put the weights into this package: of a distribution that brings weights alone (docs/plugins.md).",
+)
 @click.option("--repo", metavar="ORG/NAME", help="The repository on the Hub that the model becomes.")
 @click.option(
     "--all", "everything", is_flag=True, help="Every model of the manifest that is not on the Hub yet."
@@ -89,23 +95,31 @@ def _shared(command: Any) -> Any:
 @click.option("--endpoint", help="Another Hub [FLOWZOO_HUB_ENDPOINT].")
 @_shared
 def publish(
-    subject: str | None, plugin: bool, everything: bool, record: bool, as_json: bool, **options: Any
+    subject: str | None,
+    plugin: bool,
+    package: Path | None,
+    everything: bool,
+    record: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Publish the best weights of RUN, a training run or an exported directory.
 
     Exports the averaged weights, draws 10,000 samples that must all be finite, measures bits per dimension on the whole
     test split, takes the fingerprint, and writes a model card and the recipes of the training. --plugin puts weights
-    and manifest entry into the plugin's checkout. --repo uploads to the Hub in one commit and writes the entry with it;
-    without --yes it stops before uploading. --stage alone writes the directory. --all uploads every model of the
-    manifest whose revision is null.
+    and manifest entry into the plugin's checkout, --package into another package. --repo uploads to the Hub in one
+    commit and writes the entry with it; without --yes it stops before uploading. --stage alone writes the directory.
+    --all uploads every model of the manifest whose revision is null.
     """
-    targets = [plugin, options["repo"] is not None, everything, record]
+    targets = [plugin, package is not None, options["repo"] is not None, everything, record]
     if (
         sum(targets) > 1
         or (sum(targets) == 0 and options["stage"] is None)
         or (subject is None) != everything
     ):
-        raise click.UsageError("Give RUN and one of --plugin, --repo ORG/NAME and --stage DIR; or --all.")
+        raise click.UsageError(
+            "Give RUN and one of --plugin, --package DIR, --repo ORG/NAME and --stage DIR; or --all."
+        )
     if options["yes"] and not everything and options["repo"] is None:
         raise click.UsageError("--yes uploads: it goes with --repo ORG/NAME or --all.")
     if record:
@@ -113,8 +127,8 @@ def publish(
     run = None if subject is None else Path(subject)
     if run is not None and not run.is_dir():
         raise click.UsageError(f"RUN: {subject!r} is no directory; give a training run or an exported model.")
-    if plugin:
-        _into_plugin(run, options, as_json)
+    if plugin or package is not None:
+        _into_package(run, package, options, as_json)
         return 0
     return _to_hub(run, options, as_json)
 
@@ -125,7 +139,7 @@ def publish(
 def bundle(run: Path, as_json: bool, **options: Any) -> None:
     """Deprecated: the same as publish RUN --plugin."""
     note("`flowzoo bundle RUN` is now `flowzoo publish RUN --plugin`; the old name will go.")
-    _into_plugin(run, options, as_json)
+    _into_package(run, None, options, as_json)
 
 
 def _run_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -137,11 +151,11 @@ def _run_options(options: dict[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in keys} | {"dtype": dtype}
 
 
-def _into_plugin(run: Path | None, options: dict[str, Any], as_json: bool) -> None:
+def _into_package(run: Path | None, package: Path | None, options: dict[str, Any], as_json: bool) -> None:
     from flowzoo.publishing.plugin_package import publish_in_plugin
 
     assert run is not None
-    entry = publish_in_plugin(run, options["manifest"], **_run_options(options))
+    entry = publish_in_plugin(run, options["manifest"], package=package, **_run_options(options))
     if as_json:
         print_json(dataclasses.asdict(entry))
         return

@@ -97,7 +97,7 @@ def judge(
     return Verdict(
         state=state,
         reason=reason,
-        manifest_bpd=measured.bpd if measured else None,
+        manifest_bpd=measured.value if measured else None,
         tolerance=measured.tolerance if measured else None,
         published_bpd=published.bpd if published else None,
         published_note=note,
@@ -131,7 +131,7 @@ def _state(
         return "other protocol", "; ".join(other)
     if partial:
         return "partial", f"{mean.count} images of {measured.num_images} prove nothing about the figure"
-    difference = mean.value - measured.bpd
+    difference = mean.value - measured.value
     words = f"differs from the manifest by {difference:+.2e} bits/dim, tolerance {measured.tolerance:g}"
     return ("verified" if abs(difference) <= measured.tolerance else "not verified"), words
 

@@ -119,4 +119,4 @@ def take_fingerprint(flow: Flow) -> Fingerprint:
 
 def compare(flow: Flow, expected: Fingerprint) -> Comparison:
     """Measures a flow's fingerprint and sets it beside the expected one."""
-    return Comparison(tuple(expected.bpd), fingerprint_bpd(flow), expected.tolerance)
+    return Comparison(expected.figures, fingerprint_bpd(flow), expected.tolerance)
