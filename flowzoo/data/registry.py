@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from flowzoo.data.api import API_VERSION, Dataset
+from flowzoo.data.api import ACCEPTED_VERSIONS, API_VERSION, Dataset
 from flowzoo.data.catalogue import BUILT_IN
 from flowzoo.data.own import PREFIXES, parse_own
 from flowzoo.errors import PluginError, UnknownDataset, did_you_mean
@@ -142,6 +142,6 @@ def _objection(point: _Point, dataset: object) -> str:
         return f"its value is a {type(dataset).__name__}, expected a flowzoo.data.Dataset"
     if dataset.id != point.name:
         return f"its id is {dataset.id!r}, expected {point.name!r}, the entry point's name"
-    if dataset.api_version != API_VERSION:
+    if dataset.api_version not in ACCEPTED_VERSIONS:
         return f"its api_version is {dataset.api_version}, this flowzoo speaks {API_VERSION}"
     return ""
