@@ -227,7 +227,11 @@ class Dataset:
             return ImageSet(items, **facts)
         from flowzoo.data.vectors import VectorSet
 
-        options = {"columns": self.options.get("columns", ()), "truth": self.options.get("density")}
+        options = {
+            "columns": self.options.get("columns", ()),
+            "truth": self.options.get("density"),
+            "entropy": self.options.get("entropy"),
+        }
         train = None if facts["split"] == "train" else lambda: self.load("train", root)
         return VectorSet(items, train=train, **options, **facts)
 

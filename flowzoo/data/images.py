@@ -112,8 +112,6 @@ class ImageSet:
             found = f"{getattr(images, 'dtype', type(images).__name__)} {tuple(images.shape)}"
             raise InputError(f"Images of {id!r} must be uint8 of shape (N, C, H, W), found {found}.")
 
-    labels: Tensor | None = None
-
     @property
     def images(self) -> Tensor | ImageSource:
         """The uint8 tensor (N, C, H, W), or the source of images that are not in memory."""

@@ -22,11 +22,14 @@ class VectorSet(ImageSet):
 
     Attributes:
         columns: Names of the D numbers; empty where they have none.
+        true_entropy: Entropy in nats of the density that the vectors were drawn from; None where it is not known. The
+            mean negative log density of a model on many such vectors cannot be lower.
 
     Args:
         vectors: Finite real numbers (N, D).
         columns: Names of the D numbers.
         truth: Name of the density that the vectors were drawn from, of :mod:`flowzoo.data.point_densities`.
+        entropy: The entropy of that density, nats.
         train: Returns the train split, whose mean and standard deviation count; None: these vectors' own.
         **facts: As of :class:`ImageSet`: id, split, labels and so on.
 
@@ -42,11 +45,13 @@ class VectorSet(ImageSet):
         *,
         columns: tuple[str, ...] = (),
         truth: str | None = None,
+        entropy: float | None = None,
         train: Callable[[], ImageSet] | None = None,
         **facts: Any,
     ) -> None:
         super().__init__(torch.as_tensor(vectors).to(torch.float32), **facts)
         self.columns, self._truth, self._train = tuple(columns), truth, train
+        self.true_entropy = entropy
 
     @staticmethod
     def _check_items(images: Any, id: str) -> None:  # noqa: A002 - as in ImageSet
@@ -120,19 +125,10 @@ class VectorSet(ImageSet):
             self.vectors[indices],
             columns=self.columns,
             truth=self._truth,
+            entropy=self.true_entropy,
             train=self._train or (lambda: self),
             **self._facts(indices),
         )
-
-    @property
-    def true_entropy(self) -> float | None:
-        """Entropy in nats of the density that the vectors were drawn from; None where it is not known.
-
-        No model's mean negative log density can be below it but by chance and by fitting the test vectors.
-        """
-        from flowzoo.data.point_densities import DENSITIES
-
-        return None if self._truth is None else DENSITIES[self._truth].entropy
 
     def true_log_prob(self, x: Tensor) -> Tensor:
         """Log density that the vectors were drawn from.
