@@ -33,7 +33,7 @@ def test_a_chain_is_as_weak_as_its_weakest_part_however_deep() -> None:
         assert whole.log_det_kind == "unbiased"
         assert whole.inverse_kind == "numeric"
         assert (whole.forward_passes, whole.inverse_passes) == (1, 7)
-        assert whole.kind.tolerance == 1e-5
+        assert whole.map_kind.tolerance == 1e-5
 
 
 def test_the_inverse_exchanges_directions() -> None:
