@@ -59,6 +59,8 @@ class HistogramCDF(Bijector):
         index = (x.detach() * bins).floor().long().clamp(0, bins - 1)
         log_density = _of_bins(log_p, index) + math.log(bins)
         z = _of_bins(left, index) + (x - index / bins) * log_density.exp()
+        # Rounding must not carry a value of [0, 1] over its end, where a uniform base has no density.
+        z = torch.where((x >= 0) & (x <= 1), z.clamp(0, 1), z)
         return z, sum_per_item(log_density)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,15 @@ def test_counts_are_the_maximum_of_the_likelihood_and_bits_are_the_entropy() -> 
     assert flow.bits_per_dim(x, seed=0).mean() < randomize(flow, 3).bits_per_dim(x, seed=0).mean()
 
 
+def test_the_brightest_level_under_the_largest_noise_stays_in_the_cube() -> None:
+    """255 and the largest float below 1 round to 256, whose image under a histogram may round above 1."""
+    x, noise = torch.full((50, 1, 8, 8), 255, dtype=torch.uint8), torch.full((50, 1, 8, 8), 1 - 2.0**-24)
+    for seed in range(20):
+        flow = randomize(flowzoo.create("cdf-tiny"), seed, scale=2.0)
+        assert flow.log_prob(x, noise=noise).isfinite().all()
+        assert flow.log_prob(torch.zeros_like(x), noise=torch.zeros_like(noise)).isfinite().all()
+
+
 @pytest.mark.parametrize("output", ["uniform", "normal", "logistic"])
 @pytest.mark.parametrize("kind", ["normals", "logistics"])
 def test_mixtures_have_their_density_and_invert(kind: Any, output: Any) -> None:
