@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,21 +10,18 @@ from torch import Tensor, nn
 
 from flowzoo.bijectors import (
     Bijector,
+    ComponentKind,
     MapKind,
+    MixtureMap,
+    OutputKind,
     polished,
     require_converged,
     solve_increasing,
     sum_per_item,
 )
 
-Output = Literal["uniform", "normal", "logistic"]
-
-LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
-
-def tolerance_of(dtype: torch.dtype) -> float:
-    """The largest residual that a numeric direction accepts: 64 steps of the dtype at 1."""
-    return 64 * torch.finfo(dtype).eps
+TOLERANCE = 1e-5
+"""The largest residual that a numeric direction accepts in float32, relative to its output or to 1."""
 
 
 class HistogramCDF(Bijector):
@@ -80,18 +76,14 @@ def _of_bins(values: Tensor, index: Tensor) -> Tensor:
 
 
 class MixtureCDF(Bijector):
-    """z = G^-1(F(x)) with F the distribution function of a mixture, elementwise, and G that of the output.
-
-    F(x) = sum_k w_k C((x - m_k) / s_k) with C normal or logistic; log|det| = sum log f(x) - log g(z). Both tails are
-    kept apart, so that values far out do not end as 0 or 1. The inverse is solved for.
-    """
+    """z = G^-1(F(x)), F the distribution function of a mixture of its own for each value: see ``MixtureMap``."""
 
     def __init__(
         self,
         dims: int,
         components: int,
-        kind: Literal["normals", "logistics"],
-        output: Output,
+        kind: ComponentKind,
+        output: OutputKind,
         *,
         shared: bool = False,
     ) -> None:
@@ -111,49 +103,19 @@ class MixtureCDF(Bijector):
         self.logits = nn.Parameter(torch.zeros(rows, components))
         self.means = nn.Parameter(means.repeat(rows, 1))
         self.log_scales = nn.Parameter(torch.full((rows, components), -math.log(max(1, components / 4))))
-        self.own_kind = MapKind(inverse="numeric", tolerance=tolerance_of(torch.float32))
+        self.own_kind = MapKind(inverse="numeric", tolerance=TOLERANCE)
 
-    def _mixture(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log F, log(1 - F) and log f, each ``(B, D)``."""
-        dtype = x.dtype
-        standard = (x.unsqueeze(-1) - self.means.to(dtype)) * torch.exp(-self.log_scales.to(dtype))
-        log_w = F.log_softmax(self.logits.to(dtype), dim=-1)
-        if self.components == "normals":
-            below, above = torch.special.log_ndtr(standard), torch.special.log_ndtr(-standard)
-            log_density = -0.5 * standard.square() - LOG_SQRT_2PI
-        else:
-            below, above = F.logsigmoid(standard), F.logsigmoid(-standard)
-            log_density = below + above
-        log_density = log_density - self.log_scales.to(dtype)
-        terms = [torch.logsumexp(log_w + part, dim=-1) for part in (below, above, log_density)]
-        return terms[0], terms[1], terms[2]
-
-    def _map(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Z and the elementwise log-derivative."""
-        below, above, log_f = self._mixture(x)
-        if self.output == "uniform":
-            return below.exp(), log_f
-        if self.output == "logistic":
-            return below - above, log_f - below - above
-        # Each tail from its own side: 1 - F is lost where F is near 1. What is not chosen must not overflow either.
-        lower = below < above
-        half = torch.full_like(below, math.log(0.5))
-        quantile = torch.special.ndtri(torch.where(lower, below, half).exp())
-        mirrored = -torch.special.ndtri(torch.where(lower, half, above).exp())
-        z = torch.where(lower, quantile, mirrored)
-        return z, log_f + 0.5 * z.square() + LOG_SQRT_2PI
+    def _map(self) -> MixtureMap:
+        return MixtureMap(self.logits, self.means, self.log_scales, self.components, self.output)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        z, log_derivative = self._map(x)
+        z, log_derivative = self._map()(x)
         return z, sum_per_item(log_derivative)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        root = solve_increasing(lambda x: self._map(x)[0], z.double())
-        found, log_derivative = self._map(root)
-        tolerance = tolerance_of(torch.float32) if z.dtype != torch.float64 else 1e-9
-        require_converged(self, (found.detach() - z) / z.detach().abs().clamp(min=1), tolerance)
-        x = polished(root, found, log_derivative.exp(), z.double()).to(z.dtype)
-        return x, -sum_per_item(self._map(x)[1])
+        tolerance = 1e-9 if z.dtype == torch.float64 else TOLERANCE
+        x = self._map().inverse(z, self, tolerance)
+        return x, -sum_per_item(self._map()(x)[1])
 
 
 class UniformToBeta(Bijector):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Logit, Standardize
+from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Logit, OutputKind, Standardize
 from flowzoo.densities import BaseDensity, StandardBeta, StandardLogistic, StandardNormal, StandardUniform
 from flowzoo.flow import Flow
 from flowzoo_cdf.bijectors import (
@@ -10,7 +10,6 @@ from flowzoo_cdf.bijectors import (
     FullAffine,
     HistogramCDF,
     MixtureCDF,
-    Output,
     UniformToBeta,
 )
 from flowzoo_cdf.config import CDFConfig
@@ -48,7 +47,7 @@ def _elementwise(config: CDFConfig) -> list[Bijector]:
     if config.elementwise == "histogram":
         stack: list[Bijector] = [HistogramCDF(size, config.bins, shared=shared)]
     else:
-        output: Output = "uniform" if config.base == "beta" else config.base
+        output: OutputKind = "uniform" if config.base == "beta" else config.base
         stack = [MixtureCDF(size, config.components, config.elementwise, output, shared=shared)]
     if config.base == "beta":
         stack.append(UniformToBeta(*config.beta))
