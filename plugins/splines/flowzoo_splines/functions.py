@@ -153,7 +153,7 @@ class QuadraticSpline(Spline):
         """Widths and their knots, slopes at the knots, and y at them."""
         widths, knots = _shares(raw[..., : self.bins], self.minimum)
         logits = raw[..., self.bins :]
-        slopes = F.softmax(logits, dim=-1) * logits.shape[-1] + self.minimum
+        slopes = _softmax(logits) * logits.shape[-1] + self.minimum
         if self.linear_tails:
             ends = (widths[..., :1] + widths[..., -1:]) / 2
             around = (widths[..., 1:] + widths[..., :-1]) / 2
@@ -236,8 +236,14 @@ class RationalQuadraticSpline(Spline):
 
 def _shares(logits: Tensor, minimum: float) -> tuple[Tensor, Tensor]:
     """Shares of 1, each at least ``minimum``, and the K + 1 knots between them."""
-    shares = minimum + (1 - minimum * logits.shape[-1]) * F.softmax(logits, dim=-1)
+    shares = minimum + (1 - minimum * logits.shape[-1]) * _softmax(logits)
     return shares, _knots(shares)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax of the last dimension; over few bins, much faster on a CPU than torch's, which goes row by row."""
+    powers = (logits - logits.detach().amax(dim=-1, keepdim=True)).exp()
+    return powers / powers.sum(dim=-1, keepdim=True)
 
 
 def _knots(shares: Tensor) -> Tensor:

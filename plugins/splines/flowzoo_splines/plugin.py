@@ -21,6 +21,17 @@ _NIS = {
     "one_blob": 32,
 }
 
+_CUBE_MNIST = {
+    "image_shape": (1, 28, 28),
+    "space": "cube",
+    "histogram": True,
+    "bins": 8,
+    "levels": 2,
+    "steps": 4,
+    "pixel_couplings": 4,
+    "features": 64,
+}
+
 _PRESETS = {
     "tiny": Preset(
         summary="Rational-quadratic splines on 8x8 images: for tests and documentation",
@@ -43,7 +54,19 @@ _PRESETS = {
         },
     ),
     "mnist": Preset(
-        summary="Two levels of rational-quadratic splines on MNIST, plain convolutions: trains on a laptop core",
+        summary="Rational-quadratic splines in the unit cube on MNIST, plain convolutions: trains on a laptop core",
+        config={"spline": "rational-quadratic", **_CUBE_MNIST},
+        dataset="mnist",
+        recipe=_recipe("mnist"),
+    ),
+    "quadratic-mnist": Preset(
+        summary="The same with neural importance sampling's piecewise-quadratic splines",
+        config={"spline": "quadratic", **_CUBE_MNIST},
+        dataset="mnist",
+        recipe=_recipe("mnist"),
+    ),
+    "line-mnist": Preset(
+        summary="Rational-quadratic splines on the line after a logit, the layout of NSF's image models",
         config={
             "image_shape": (1, 28, 28),
             "logit_alpha": 1e-5,
@@ -55,22 +78,6 @@ _PRESETS = {
         },
         dataset="mnist",
         recipe=_recipe("mnist"),
-    ),
-    "quadratic-mnist": Preset(
-        summary="Piecewise-quadratic splines from the grey levels of MNIST to a uniform base, no logit",
-        config={
-            "image_shape": (1, 28, 28),
-            "space": "cube",
-            "spline": "quadratic",
-            "histogram": True,
-            "bins": 8,
-            "levels": 2,
-            "steps": 4,
-            "pixel_couplings": 4,
-            "features": 64,
-        },
-        dataset="mnist",
-        recipe=_recipe("quadratic-mnist"),
     ),
     "cifar10": Preset(
         summary="RQ-NSF (C), the paper's CIFAR-10 model: three levels of seven steps, four bins",
