@@ -134,10 +134,10 @@ def _log_prob(flow: Flow, x: Tensor) -> Tensor:
 
 
 def _box(data: VectorSet) -> list[tuple[float, float]]:
-    """The range to draw, for each dimension: nearly all of the data, and a margin."""
+    """The range to draw: nearly all of the data and a margin, as long in one dimension as in the other."""
     low, high = (data.vectors.double().quantile(share, dim=0) for share in (0.001, 0.999))
-    margin = 0.15 * (high - low).clamp(min=1e-6)
-    return list(zip((low - margin).tolist(), (high + margin).tolist(), strict=True))
+    reach = 0.6 * float((high - low).max().clamp(min=1e-6))
+    return [(middle - reach, middle + reach) for middle in ((low + high) / 2).tolist()]
 
 
 def _stages(flow: Flow, data: VectorSet) -> list[Stage]:
@@ -152,10 +152,11 @@ def _stages(flow: Flow, data: VectorSet) -> list[Stage]:
     return [stages[round(place * (len(stages) - 1) / (_STAGES - 1))] for place in range(_STAGES)]
 
 
-def _title(stage: Stage, last: bool) -> str:
+def _title(stage: Stage, stages: Sequence[Stage]) -> str:
     if stage.layer == 0:
         return "data x"
-    return f"latent z (layer {stage.layer})" if last else f"after layer {stage.layer}\n{stage.name}"
+    after = f"after layer {stage.layer} of {stages[-1].layer}"
+    return f"{after}:\nlatent z" if stage is stages[-1] else f"{after},\n{stage.name}"
 
 
 # --- the plane ----------------------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ def _title(stage: Stage, last: bool) -> str:
 def _draw_plane(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
     stages = _stages(flow, data)
     known = data.true_entropy is not None
-    figure.set_size_inches(13.5, 7.4 if stages else 4.2)
+    figure.set_size_inches(13.5, 6.9 if stages else 4.0)
     rows = figure.subfigures(2 if stages else 1, 1, height_ratios=[1.35, 1] if stages else None, squeeze=False)
     top = rows[0][0]
     panels = list(top.subplots(1, 4 if known else 3))
@@ -186,7 +187,7 @@ def _draw_plane(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     samples = flow.sample(_POINTS, generator=generator, batch_size=_BATCH).cpu()
     _scatter(panels[-1], samples, box, "model samples", _MODEL)
-    top.colorbar(shown, ax=panels, label="density", extend="max", shrink=0.75)
+    top.colorbar(shown, ax=panels, label="density", extend="max", shrink=0.9)
     if stages:
         _draw_stages(rows[1][0], stages, flow, data)
 
@@ -204,14 +205,16 @@ def _grid(log_prob: Callable[[Tensor], Tensor], box: Sequence[tuple[float, float
 
 
 def _draw_stages(row: Any, stages: Sequence[Stage], flow: Flow, data: VectorSet) -> None:
-    row.suptitle("the data on their way through the layers, each point in one colour", fontsize=10)
+    classes = data.labels is not None and data.num_classes <= 10
+    by = "its class" if classes else "its direction from the mean"
+    row.suptitle(f"the data on their way through the layers, each point coloured by {by}", fontsize=10)
     panels = row.subplots(1, len(stages), squeeze=False)[0]
-    colours = _point_colours(data)
+    colours = _point_colours(data, classes)
     for panel, stage in zip(panels, stages, strict=True):
         reach = 1.08 * float(stage.points.abs().quantile(0.999, dim=0).max())
         last = stage is stages[-1]
         panel.scatter(stage.points[:, 0].numpy(), stage.points[:, 1].numpy(), s=2, c=colours, linewidths=0)
-        panel.set_title(_title(stage, last), fontsize=9)
+        panel.set_title(_title(stage, stages), fontsize=9)
         panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         panel.tick_params(labelsize=7)
         if last:
@@ -227,12 +230,12 @@ def _contours(panel: Any, flow: Flow, reach: float) -> None:
     panel.contour(values, levels, extent=[*box[0], *box[1]], colors="black", linewidths=0.7, linestyles="dashed")
 
 
-def _point_colours(data: VectorSet) -> Any:
-    """A colour for each point drawn: of its class where there are few, else of its direction from the mean."""
+def _point_colours(data: VectorSet, classes: bool) -> Any:
+    """A colour for each point drawn: of its class, or of its direction from the mean."""
     from matplotlib import colormaps
 
     points = data.vectors[:_POINTS]
-    if data.labels is not None and data.num_classes <= 10:
+    if classes and data.labels is not None:
         return colormaps["tab10"](data.labels[:_POINTS].numpy())
     x, y = (points - points.mean(0)).unbind(1)
     return colormaps["hsv"](((torch.atan2(y, x) / (2 * math.pi)) % 1).numpy())
@@ -276,7 +279,7 @@ def _draw_histograms(row: Any, stages: Sequence[Stage], flow: Flow) -> None:
     for panel, stage in zip(panels, stages, strict=True):
         last = stage is stages[-1]
         panel.hist(stage.points[:, 0].numpy(), bins=60, density=True, color=_DATA)
-        panel.set_title(_title(stage, last), fontsize=9)
+        panel.set_title(_title(stage, stages), fontsize=9)
         panel.tick_params(labelsize=7)
         if last:
             z = torch.linspace(*panel.get_xlim(), 400)[:, None]
