@@ -83,7 +83,9 @@ def save_picture(flow: Flow, data: VectorSet, path: str | Path, *, name: str = "
     """
     _check(flow, data)
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import (
+            Figure,  # not pyplot, which keeps figures and a backend for the whole process
+        )
     except ImportError as error:
         raise InputError("Pictures of densities need matplotlib: pip install 'flowzoo[plots]'.") from error
     was_training = flow.training
@@ -117,7 +119,9 @@ def _caption(flow: Flow, data: VectorSet, name: str, fit: Fit) -> str:
     bound = "at most " if flow.is_lower_bound else ""
     text = f"{name} on {data.id}, {data.split} split: {bound}{fit.nats:.4f} ± {fit.error:.4f} nats"
     if fit.gap is not None:
-        text += f"   (true entropy {fit.entropy:.4f}, {abs(fit.gap):.4f} {'above' if fit.gap >= 0 else 'below'})"
+        text += (
+            f"   (true entropy {fit.entropy:.4f}, {abs(fit.gap):.4f} {'above' if fit.gap >= 0 else 'below'})"
+        )
     return text
 
 
@@ -163,10 +167,14 @@ def _title(stage: Stage, stages: Sequence[Stage]) -> str:
 
 
 def _draw_plane(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
+    from matplotlib.colors import PowerNorm
+
     stages = _stages(flow, data)
     known = data.true_entropy is not None
     figure.set_size_inches(13.5, 6.9 if stages else 4.0)
-    rows = figure.subfigures(2 if stages else 1, 1, height_ratios=[1.35, 1] if stages else None, squeeze=False)
+    rows = figure.subfigures(
+        2 if stages else 1, 1, height_ratios=[1.35, 1] if stages else None, squeeze=False
+    )
     top = rows[0][0]
     panels = list(top.subplots(1, 4 if known else 3))
     box = _box(data)
@@ -178,16 +186,18 @@ def _draw_plane(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
     images = [(title, _grid(log_prob, box)) for title, log_prob in densities]
     # Of the first: an overshooting model must not darken the truth beside it.
     highest = float(images[0][1].flatten().quantile(0.999))
+    # The square root shows what is faint: bridges between modes, and wide parts beside narrow ones.
+    scale = PowerNorm(0.5, vmin=0, vmax=highest)
     for panel, (title, values) in zip(panels[1:], images, strict=False):
         shown = panel.imshow(
-            values.T.numpy(), origin="lower", extent=[*box[0], *box[1]], cmap=_COLOURS, vmin=0, vmax=highest,
+            values.T.numpy(), origin="lower", extent=[*box[0], *box[1]], cmap=_COLOURS, norm=scale,
             interpolation="bilinear",
         )  # fmt: skip
         panel.set(title=title, xlabel="$x_1$", ylabel="$x_2$")
     generator = torch.Generator().manual_seed(seed)
     samples = flow.sample(_POINTS, generator=generator, batch_size=_BATCH).cpu()
     _scatter(panels[-1], samples, box, "model samples", _MODEL)
-    top.colorbar(shown, ax=panels, label="density", extend="max", shrink=0.9)
+    top.colorbar(shown, ax=panels, label="density (square-root scale)", extend="max", shrink=0.9)
     if stages:
         _draw_stages(rows[1][0], stages, flow, data)
 
@@ -227,7 +237,9 @@ def _contours(panel: Any, flow: Flow, reach: float) -> None:
     device = _device(flow)
     values = _grid(lambda z: flow.base.log_prob(z.to(device)).detach().cpu(), box).T.numpy()
     levels = [float(values.max()) * math.exp(-0.5 * radius**2) for radius in (3, 2, 1)]
-    panel.contour(values, levels, extent=[*box[0], *box[1]], colors="black", linewidths=0.7, linestyles="dashed")
+    panel.contour(
+        values, levels, extent=[*box[0], *box[1]], colors="black", linewidths=0.7, linestyles="dashed"
+    )
 
 
 def _point_colours(data: VectorSet, classes: bool) -> Any:
@@ -251,7 +263,9 @@ def _draw_line(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
     left, right = rows[0][0].subplots(1, 2, width_ratios=[1.6, 1])
     ((low, high),) = _box(data)
     x = torch.linspace(low, high, 1000)[:, None]
-    left.hist(data.vectors[:, 0].numpy(), bins=120, range=(low, high), density=True, color=_DATA, label="data")
+    left.hist(
+        data.vectors[:, 0].numpy(), bins=120, range=(low, high), density=True, color=_DATA, label="data"
+    )
     generator = torch.Generator().manual_seed(seed)
     samples = flow.sample(len(data), generator=generator, batch_size=_BATCH).cpu()
     left.hist(

@@ -51,7 +51,9 @@ def list_(root: str | None, as_json: bool) -> None:
         ],
     )
     note(f"Paths are below {data_root(root)}. 'flowzoo data show ID' says how to get a set.")
-    note("Your own images: folder:DIR?size=N and numpy:FILE.npy; your own vectors: csv:FILE.csv and numpy:FILE.npy.")
+    note(
+        "Your own images: folder:DIR?size=N and numpy:FILE.npy; your own vectors: csv:FILE.csv and numpy:FILE.npy."
+    )
     for row in rows:
         if row.dataset is None:
             note(f"Not usable: {row.id} of {row.origin}: {row.cause}.")

@@ -51,7 +51,9 @@ def parse_labelled(name: str) -> Dataset | None:
 
 def _folder(name: str, place: str, path: Path, options: dict[str, str]) -> Dataset:
     if options.pop("labels") != "folders":
-        raise InputError(f"{name!r}: the only value of labels is 'folders' (the folders' names are the classes).")
+        raise InputError(
+            f"{name!r}: the only value of labels is 'folders' (the folders' names are the classes)."
+        )
     plain = parse_own(f"folder:{place}?{urlencode(options)}")
     top = path / "train" if (path / "train").is_dir() else path
     if not top.is_dir():
@@ -108,7 +110,9 @@ def _npz(name: str, path: Path, options: dict[str, str]) -> Dataset:
         raise InputError(
             f"{path} holds {items.dtype} of shape {items.shape}; expected uint8 images, or vectors of floats (N, D)."
         )
-    layout, image_shape = (None, None) if vectors else array_layout(items.shape, str(path), options.get("layout"))
+    layout, image_shape = (
+        (None, None) if vectors else array_layout(items.shape, str(path), options.get("layout"))
+    )
     whole = "split" in options
     return Dataset(
         id=name,
@@ -125,7 +129,9 @@ def _npz(name: str, path: Path, options: dict[str, str]) -> Dataset:
         label_names=names,
         splits={
             split: Split(
-                description="all items" if whole else f"items of which the SHA-256, modulo 10, is {_SHARE[split]}",
+                description="all items"
+                if whole
+                else f"items of which the SHA-256, modulo 10, is {_SHARE[split]}",
                 alternatives=((str(path),),),
             )
             for split in SPLITS

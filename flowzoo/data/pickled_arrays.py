@@ -227,6 +227,10 @@ def _array(item: Any) -> NDArray[Any] | None:
     """A value as an array; None if it is neither one nor a list of whole numbers that int64 holds."""
     if isinstance(item, _Array):
         return item.values
-    if isinstance(item, list) and item and all(type(number) is int and abs(number) < 1 << 63 for number in item):
+    if (
+        isinstance(item, list)
+        and item
+        and all(type(number) is int and abs(number) < 1 << 63 for number in item)
+    ):
         return np.array(item, dtype=np.int64)
     return None

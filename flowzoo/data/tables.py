@@ -100,7 +100,9 @@ def _csv(name: str, path: Path | None, options: Mapping[str, str]) -> Dataset:
         header=None if header is None else header == "yes",
     )
     label = options.get("label")
-    wanted = options["columns"].split(",") if "columns" in options else [c for c in form.columns if c != label]
+    wanted = (
+        options["columns"].split(",") if "columns" in options else [c for c in form.columns if c != label]
+    )
     for column in [*wanted, *([] if label is None else [label])]:
         if column not in form.columns:
             raise InputError(f"{path} has no column {column!r}; it has {', '.join(form.columns[:20])}.")
@@ -129,13 +131,17 @@ def sniff_csv(path: Path, *, delimiter: str | None = None, header: bool | None =
     if len(head) == _SNIFFED_BYTES and len(lines) > 1:
         lines.pop()  # it may be cut off
     if not lines or "\0" in text:
-        raise InputError(f"{path} is {'not a text file' if lines else 'empty'}; expected a table, one vector a line.")
+        raise InputError(
+            f"{path} is {'not a text file' if lines else 'empty'}; expected a table, one vector a line."
+        )
     lines = lines[:_SNIFFED_ROWS]
     delimiter = delimiter or _likeliest_delimiter(lines)
     first = next(csv.reader(lines[:1], delimiter=delimiter, skipinitialspace=True))
     if header is None:
         header = not any(is_number(cell) for cell in first)
-    columns = tuple(cell.strip() for cell in first) if header else tuple(str(place) for place in range(len(first)))
+    columns = (
+        tuple(cell.strip() for cell in first) if header else tuple(str(place) for place in range(len(first)))
+    )
     twice = next((column for column in columns if columns.count(column) > 1), None)
     if twice is not None:
         raise InputError(f"{path} has two columns {twice!r}: give each its own name in the first line.")
@@ -163,7 +169,9 @@ def is_number(cell: str) -> bool:
 
 def _check_options(name: str, options: Mapping[str, str], known: set[str]) -> None:
     if unknown := sorted(set(options) - known):
-        raise InputError(f"{name!r} has the unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}.")
+        raise InputError(
+            f"{name!r} has the unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}."
+        )
     if options.get("split", "all") != "all":
         raise InputError(f"{name!r}: the only value of split is 'all' (every split holds all rows).")
 

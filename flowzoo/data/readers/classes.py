@@ -103,7 +103,9 @@ def read_npz(
         items = items if items.ndim == 4 else items[..., None]
         items = items if dataset.options["layout"] == CHANNELS_FIRST else items.transpose(0, 3, 1, 2)
     if labels is not None and len(labels) != len(items):
-        raise InputError(f"{paths[0]} holds {len(items)} items and {len(labels)} labels; expected one an item.")
+        raise InputError(
+            f"{paths[0]} holds {len(items)} items and {len(labels)} labels; expected one an item."
+        )
     chosen = np.arange(len(items)) if dataset.options["all"] else rows_of(items, split)
     if not len(chosen):
         raise InputError(

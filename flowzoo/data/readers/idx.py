@@ -81,7 +81,9 @@ def read(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> tuple[Tensor,
     if not paths:
         folder = resources.files("flowzoo.data") / "bundled"
         with contextlib.ExitStack() as files:
-            return _read_files([files.enter_context(resources.as_file(folder / name)) for name in _BUNDLED_TEST])
+            return _read_files(
+                [files.enter_context(resources.as_file(folder / name)) for name in _BUNDLED_TEST]
+            )
     if paths[0].suffix == ".gz":
         images, labels = _read_files(paths)
     else:

@@ -55,9 +55,7 @@ def _folder(dataset: Dataset, path: Path) -> ImageSource:
     return FileImages(find_images(path), crop="square", size=size, channels=3)
 
 
-def _arrays(
-    dataset: Dataset, paths: tuple[Path, ...]
-) -> tuple[ImageSource, NDArray[np.int64] | None]:
+def _arrays(dataset: Dataset, paths: tuple[Path, ...]) -> tuple[ImageSource, NDArray[np.int64] | None]:
     arrays, labels = [], []
     for path in paths:
         if path.suffix == ".npy":

@@ -55,7 +55,10 @@ def read(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Read:
 def rows_of(values: NDArray[np.generic], split: str) -> NDArray[np.int64]:
     """Positions of a split where nobody said which rows are held out: by the SHA-256 of each row, modulo 10."""
     tenths = np.array(
-        [int.from_bytes(hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest(), "big") % 10 for row in values]
+        [
+            int.from_bytes(hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest(), "big") % 10
+            for row in values
+        ]
     )
     wanted = {"train": tenths < 8, "valid": tenths == 8, "test": tenths == 9}[split]
     return np.flatnonzero(wanted)
