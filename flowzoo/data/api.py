@@ -96,8 +96,8 @@ class Dataset:
         label_names: Names of the classes, label k the k-th; empty where there are none, or only the files say.
         splits: ``train``, ``valid`` and ``test``.
         reader: ``"module:function"``; called with (this data set, split, paths) it returns the images, as a
-            uint8 tensor (N, C, H, W) or an :class:`flowzoo.data.images.ImageSource`, or the vectors, as a float32
-            tensor (N, D). Where there are labels it returns (images, labels), whole numbers (N,); or (images,
+            uint8 tensor (N, C, H, W) or an :class:`flowzoo.data.images.ImageSource`, or the vectors, float32
+            (N, D). Where there are labels it returns (images, labels), whole numbers (N,); or (images,
             labels, names) where the files name the classes.
         terms: License or terms of use, one line.
         attribution: Whom to credit, and the paper.

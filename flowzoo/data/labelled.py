@@ -1,4 +1,4 @@
-"""The user's own images and vectors with labels: ``folder:DIR?size=N&labels=folders`` and ``numpy:FILE.npz``. Torch-free."""
+"""The user's own data with labels: ``folder:DIR?size=N&labels=folders`` and ``numpy:FILE.npz``. Torch-free."""
 
 from __future__ import annotations
 

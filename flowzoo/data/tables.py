@@ -1,7 +1,7 @@
 """The user's own vectors as data sets: ``csv:FILE.csv`` and ``numpy:FILE.npy`` of floats. Torch-free.
 
-A table has one vector a row. Without ``split=all`` each row is in the split that the SHA-256 of its numbers says, so that
-equal rows are never on both sides.
+A table has one vector a row. Without ``split=all`` each row is in the split that the SHA-256 of its numbers says, so
+that equal rows are never on both sides.
 """
 
 from __future__ import annotations

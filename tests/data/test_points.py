@@ -96,8 +96,8 @@ def test_the_entropy_is_the_integral(name: str) -> None:
     nodes, weights = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(12))
     panels = {1: 400, 2: 14}[density.dims]
     axes, masses = [], []
-    for low, high in density.box:
-        low, high = low - 1.2, high + 1.2
+    for least, greatest in density.box:
+        low, high = least - 1.2, greatest + 1.2
         width = (high - low) / panels
         starts = low + width * torch.arange(panels, dtype=torch.float64)[:, None]
         axes.append((starts + width * (nodes + 1) / 2).flatten())

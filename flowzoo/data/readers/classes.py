@@ -83,8 +83,8 @@ def _check_classes(top: Path, names: tuple[str, ...]) -> None:
         inside = path.relative_to(top).parts
         if len(inside) < 2 or inside[0] not in names:
             raise InputError(
-                f"{path} is in no folder of a class; expected one of {', '.join(names[:10])} in {top}. Move it there, or "
-                "leave out labels=folders."
+                f"{path} is in no folder of a class; expected one of {', '.join(names[:10])} in {top}. Move it there, "
+                "or leave out labels=folders."
             )
 
 
@@ -109,8 +109,8 @@ def read_npz(
     chosen = np.arange(len(items)) if dataset.options["all"] else rows_of(items, split)
     if not len(chosen):
         raise InputError(
-            f"The {split} split of {dataset.id!r} is empty: its {len(items)} items are split by their content, and none "
-            "falls there. Give more, or let every split hold all of them by '?split=all'."
+            f"The {split} split of {dataset.id!r} is empty: its {len(items)} items are split by their content, and "
+            "none falls there. Give more, or let every split hold all of them by '?split=all'."
         )
     found = torch.from_numpy(np.ascontiguousarray(items[chosen]))
     return found, None if labels is None else labels[chosen], names

@@ -46,8 +46,8 @@ def read(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Read:
     chosen = np.arange(len(values)) if options["all"] else rows_of(values, split)
     if not len(chosen):
         raise InputError(
-            f"The {split} split of {dataset.id!r} is empty: its {len(values)} rows are split by their content, and none "
-            "falls there. Give more rows, or let every split hold all of them by '?split=all'."
+            f"The {split} split of {dataset.id!r} is empty: its {len(values)} rows are split by their content, and "
+            "none falls there. Give more rows, or let every split hold all of them by '?split=all'."
         )
     return torch.from_numpy(values[chosen]), None if labels is None else labels[chosen], names
 
