@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowzoo.data.api import Dataset, Split
+from flowzoo.data.api import ROOT_PLACEHOLDER, Dataset, Split
 
 __all__ = ["SMALL"]
 
@@ -28,8 +28,9 @@ def _test_first(folder: str) -> tuple[str, ...]:
 
 
 def _torchvision(name: str) -> str:
-    """The line of Python that downloads a set; DATA is the data root that the message names."""
-    return f"python -c \"import torchvision; torchvision.datasets.{name}('DATA', download=True)\""
+    """The command that downloads a set below the data root."""
+    program = f"import sys, torchvision; torchvision.datasets.{name}(sys.argv[1], download=True)"
+    return f'python -c "{program}" {ROOT_PLACEHOLDER}'
 
 
 _MNIST_TRAIN = (_train_first("MNIST/raw"),)
@@ -68,7 +69,7 @@ MNIST = Dataset(
     ),
     how_to_get=(
         f"{_torchvision('MNIST')}, "
-        "or put the four uncompressed idx files of the MNIST database into MNIST/raw yourself."
+        "or put the four uncompressed idx files of the MNIST database into MNIST/raw below the data root yourself."
     ),
     md5={
         "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -183,7 +184,7 @@ CIFAR10 = Dataset(
     how_to_get=(
         f"{_torchvision('CIFAR10')}, "
         "or unpack cifar-10-python.tar.gz or cifar-10-binary.tar.gz from the CIFAR page "
-        "of the University of Toronto."
+        "of the University of Toronto below the data root."
     ),
     md5={f"cifar-10-batches-py/{name}": md5 for name, md5 in _CIFAR_MD5.items()},
     options={"valid": 5_000},
