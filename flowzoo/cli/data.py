@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -142,9 +143,14 @@ def prepare(name: str, splits: tuple[str, ...], root: str | None) -> None:
 
 
 def _check_split(dataset: Dataset, split: str, root: str | None) -> dict[str, Any]:
+    from flowzoo.data.readers.folder import SkippedFiles
+
     result: dict[str, Any] = {"split": split, "images": None, "sha256": None, "error": None}
     try:
-        images = dataset.load(split, root)
+        with warnings.catch_warnings():
+            if "folder" in dataset.options:  # said once for all splits
+                warnings.simplefilter("ignore", SkippedFiles)
+            images = dataset.load(split, root)
         if find_bad := getattr(images.images, "find_bad", None):
             find_bad()  # files too many for memory: names all bad ones, where the digest stops at the first
         result |= {"images": len(images), "sha256": images.digest}

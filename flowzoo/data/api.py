@@ -249,7 +249,7 @@ def _described(path: Path) -> str:
 
 
 def prepared_path(dataset: Dataset, split: str, root: str | os.PathLike[str] | None = None) -> Path:
-    """Where ``flowzoo data prepare`` puts a split's pixels, in the form that can be memory-mapped."""
+    """Where ``flowzoo data prepare`` puts a split's pixels, in the form from which rows can be read."""
     return (
         data_root(root) / "prepared" / dataset.preprocessing / f"{dataset.id.replace(':', '-')}-{split}.npy"
     )

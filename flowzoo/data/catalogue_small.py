@@ -68,8 +68,8 @@ MNIST = Dataset(
         "to document recognition, 1998"
     ),
     how_to_get=(
-        f"{_torchvision('MNIST')}, "
-        "or put the four uncompressed idx files of the MNIST database into MNIST/raw below the data root yourself."
+        f"{_torchvision('MNIST')}\n"
+        "Or put the four uncompressed idx files of the MNIST database into MNIST/raw below the data root."
     ),
     md5={
         "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -125,7 +125,8 @@ FASHION_MNIST = Dataset(
     terms="MIT",
     attribution="Zalando SE; Xiao, Rasul and Vollgraf, Fashion-MNIST, arXiv 1708.07747",
     how_to_get=(
-        f"apt-get install dataset-fashion-mnist on Debian and Ubuntu, or {_torchvision('FashionMNIST')}."
+        f"{_torchvision('FashionMNIST')}\n"
+        "Or, on Debian and Ubuntu, install the package dataset-fashion-mnist."
     ),
     md5={
         **{f"FashionMNIST/raw/{name}": md5 for name, md5 in _FASHION_MD5.items()},
@@ -182,8 +183,8 @@ CIFAR10 = Dataset(
     terms="no stated license; research use is customary",
     attribution="Alex Krizhevsky, Learning multiple layers of features from tiny images, 2009",
     how_to_get=(
-        f"{_torchvision('CIFAR10')}, "
-        "or unpack cifar-10-python.tar.gz or cifar-10-binary.tar.gz from the CIFAR page "
+        f"{_torchvision('CIFAR10')}\n"
+        "Or unpack cifar-10-python.tar.gz or cifar-10-binary.tar.gz from the CIFAR page "
         "of the University of Toronto below the data root."
     ),
     md5={f"cifar-10-batches-py/{name}": md5 for name, md5 in _CIFAR_MD5.items()},

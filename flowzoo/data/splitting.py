@@ -65,7 +65,7 @@ def choose(splits: Sequence[str], wanted: str, dataset: str, advice: str) -> lis
         count = Counter(splits)
         shares = ", ".join(f"{split} {count[split]}" for split in SPLITS)
         raise InputError(
-            f"The {wanted} split of {dataset!r} is empty: its {len(splits)} images are split by their content, and "
-            f"so few fall unevenly ({shares}). Give some more images, {advice}"
+            f"The {wanted} split of {dataset!r} is empty: its {len(splits)} images are split by their content, "
+            f"copies of one together, and fall unevenly where they are few ({shares}). Give some more, {advice}"
         )
     return chosen
