@@ -139,7 +139,8 @@ def test_the_entrys_own_protocol_is_the_default(manifest: Path) -> None:
     call(NAME, "--record", "--samples", "3", "--seed", "4")
     code, text = call(NAME, "--json")
     assert code == 0
-    assert json.loads(text)["protocol"] == {"samples": 3, "seed": 4, "dtype": "float32"}
+    protocol = json.loads(text)["protocol"]
+    assert protocol == {"samples": 3, "probes": 1, "conditional": False, "seed": 4, "dtype": "float32"}
 
 
 def test_a_partial_figure_is_not_recorded(manifest: Path) -> None:
