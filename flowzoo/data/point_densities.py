@@ -1,7 +1,9 @@
 """The densities of the sets ``points:NAME``: each can be drawn from, and evaluated to float64 precision.
 
 Draws use the operations of :mod:`flowzoo.data.reproducible` alone, so that a data set has the same bits on every
-machine. Log densities are differentiable and in nats. The forms follow the toy problems of the literature, so that a picture of
+machine. Log densities are differentiable and in nats.
+
+The forms follow the toy problems of the literature, so that a picture of
 one looks as it does there; where those have no density in closed form (moons and spirals whose noise is not normal,
 the pinwheel), the catalogue says what is different here.
 """

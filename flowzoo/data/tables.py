@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from flowzoo.data.api import SPLITS, Dataset, Split
+from flowzoo.data.paths import is_regular
+from flowzoo.data.splitting import DESCRIPTIONS
 from flowzoo.errors import DataUnavailable, InputError
 
 __all__ = ["TableForm", "is_number", "parse_table", "sniff_csv"]
@@ -23,11 +25,6 @@ _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space":
 _SNIFFED_BYTES = 1 << 16
 _SNIFFED_ROWS = 20
 _TERMS = "the user's own table: whatever terms it is under"
-_SHARES = {
-    "train": "rows of which the SHA-256, modulo 10, is 0 to 7 (about 80 %)",
-    "valid": "rows of which the SHA-256, modulo 10, is 8 (about 10 %)",
-    "test": "rows of which the SHA-256, modulo 10, is 9 (about 10 %)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ def parse_table(name: str) -> Dataset | None:
     path = Path(place).expanduser().absolute()
     if kind == "csv":
         return _csv(name, path if place else None, options)
-    if kind != "numpy" or path.suffix != ".npy" or not path.is_file():
+    if kind != "numpy" or path.suffix != ".npy" or not is_regular(path):
         return None
     shape = _float_shape(path)
     if shape is None:
@@ -92,7 +89,7 @@ def _csv(name: str, path: Path | None, options: Mapping[str, str]) -> Dataset:
         raise InputError(f"{name!r}: delimiter must be one of {', '.join(_DELIMITERS)}, found {delimiter!r}.")
     if header not in (None, "yes", "no"):
         raise InputError(f"{name!r}: header must be yes or no, found {header!r}.")
-    if not path.is_file():
+    if not is_regular(path):
         raise DataUnavailable(f"There is no file {path}. Expected a table with one vector a line.")
     form = sniff_csv(
         path,
@@ -192,7 +189,10 @@ def _dataset(
         kind="vectors",
         dims=dims,
         splits={
-            split: Split(description="all rows" if whole else _SHARES[split], alternatives=((str(path),),))
+            split: Split(
+                description="all rows" if whole else DESCRIPTIONS[split].replace("images", "rows"),
+                alternatives=((str(path),),),
+            )
             for split in SPLITS
         },
         reader="flowzoo.data.readers.table:read",

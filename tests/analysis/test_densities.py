@@ -64,7 +64,12 @@ def description(path: Path) -> str:
 
 def test_chains_are_taken_apart() -> None:
     model, x = flow(), points("two-moons").vectors
-    assert [type(layer).__name__ for layer in layers_of(model.bijector)] == ["Standardize", "Bend", "Bend", "Bend"]
+    assert [type(layer).__name__ for layer in layers_of(model.bijector)] == [
+        "Standardize",
+        "Bend",
+        "Bend",
+        "Bend",
+    ]
     stages = through_layers(model, x)
     assert [stage.layer for stage in stages] == [0, 1, 2, 3, 4]
     assert torch.equal(stages[0].points, x)

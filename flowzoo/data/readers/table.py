@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowzoo.data.api import Dataset
+from flowzoo.data.splitting import split_of
 from flowzoo.data.tables import TableForm
 from flowzoo.errors import InputError, IntegrityError
 
@@ -53,15 +53,9 @@ def read(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Read:
 
 
 def rows_of(values: NDArray[np.generic], split: str) -> NDArray[np.int64]:
-    """Positions of a split where nobody said which rows are held out: by the SHA-256 of each row, modulo 10."""
-    tenths = np.array(
-        [
-            int.from_bytes(hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest(), "big") % 10
-            for row in values
-        ]
-    )
-    wanted = {"train": tenths < 8, "valid": tenths == 8, "test": tenths == 9}[split]
-    return np.flatnonzero(wanted)
+    """Positions of a split where nobody said which rows are held out: by the SHA-256 of each row."""
+    splits = [split_of(np.ascontiguousarray(row).tobytes()) for row in values]
+    return np.array([position for position, found in enumerate(splits) if found == split], dtype=np.int64)
 
 
 def _array(path: Path) -> Floats:
