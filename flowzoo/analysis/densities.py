@@ -145,11 +145,14 @@ def _box(data: VectorSet) -> list[tuple[float, float]]:
 
 
 def _stages(flow: Flow, data: VectorSet) -> list[Stage]:
-    """At most :data:`_STAGES` stages from data to latent; none where the layers work in more dimensions."""
-    if flow.augmentation is not None:
-        return []
+    """At most :data:`_STAGES` stages from data to latent; none where the layers need more dimensions or labels."""
     x = data.vectors[:_POINTS].to(_device(flow))
-    y = None if data.labels is None or flow.labels is None else data.labels[:_POINTS].to(x.device)
+    y = None
+    if flow.labels is not None and data.labels is not None and data.num_classes <= flow.labels.classes:
+        y = data.labels[:_POINTS].to(x.device)
+    averaged = flow.labels is not None and not flow.labels.dropout and y is None
+    if flow.augmentation is not None or averaged:
+        return []
     stages = [stage for stage in through_layers(flow, x, y) if stage.points.shape[1] == flow.dims]
     if len(stages) <= _STAGES:
         return stages
@@ -277,14 +280,17 @@ def _draw_line(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
         left.plot(x[:, 0], data.true_log_prob(x).exp(), color=_TRUE, linestyle="dashed", label="true density")
     left.set(title="density", xlabel="$x$", ylabel="density", xlim=(low, high))
     left.legend(fontsize=9)
-    if not stages:
+    if not stages or flow.labels is not None:
         right.remove()
+    if not stages:
+        return
+    _draw_histograms(rows[1][0], stages, flow)
+    if flow.labels is not None:
         return
     z = through_layers(flow, x.to(_device(flow)))[-1].points
     right.plot(x[:, 0], z[:, 0], color=_MODEL)
     right.set(title="the map from data to latent", xlabel="$x$", ylabel="$z = f(x)$", xlim=(low, high))
     right.grid(alpha=0.3)
-    _draw_histograms(rows[1][0], stages, flow)
 
 
 def _draw_histograms(row: Any, stages: Sequence[Stage], flow: Flow) -> None:
@@ -296,7 +302,8 @@ def _draw_histograms(row: Any, stages: Sequence[Stage], flow: Flow) -> None:
         panel.set_title(_title(stage, stages), fontsize=9)
         panel.tick_params(labelsize=7)
         if last:
-            z = torch.linspace(*panel.get_xlim(), 400)[:, None]
+            low, high = panel.get_xlim()
+            z = torch.linspace(low, high, 400)[:, None]
             base = flow.base.log_prob(z.to(_device(flow))).detach().cpu().exp()
             panel.plot(z[:, 0], base, color=_TRUE, linestyle="dashed", label="base density")
             panel.legend(fontsize=7)

@@ -15,6 +15,7 @@ from flowzoo.data.layout import array_layout
 from flowzoo.data.own import parse_own
 from flowzoo.data.paths import is_folder, is_regular
 from flowzoo.data.readers.npz import npz_names, open_npz_array
+from flowzoo.data.splitting import DESCRIPTIONS
 from flowzoo.errors import DataUnavailable, InputError
 
 __all__ = ["ITEMS", "LABELS", "NAMES", "load_npz", "parse_labelled"]
@@ -125,9 +126,7 @@ def _npz(name: str, path: Path, options: dict[str, str]) -> Dataset:
         label_names=names,
         splits={
             split: Split(
-                description="all items"
-                if whole
-                else f"items of which the SHA-256, modulo 10, is {_SHARE[split]}",
+                description="all items" if whole else DESCRIPTIONS[split].replace("images", "items"),
                 alternatives=((str(path),),),
             )
             for split in SPLITS

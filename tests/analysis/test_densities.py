@@ -81,7 +81,10 @@ def test_labels_take_part_in_the_layers() -> None:
     model, data = flow(classes=2), points("two-moons")
     found = through_layers(model, data.vectors, data.labels)[-1].points
     torch.testing.assert_close(found, model.encode(data.vectors, data.labels))
-    assert not torch.allclose(found, through_layers(model, data.vectors)[-1].points)
+    with pytest.raises(InputError, match="averages over labels"):
+        through_layers(model, data.vectors)
+    dropout = flow(classes=2, label_dropout=True)
+    assert not torch.allclose(found, through_layers(dropout, data.vectors)[-1].points)
 
 
 def test_the_fit_is_the_mean_over_the_vectors() -> None:
@@ -110,6 +113,17 @@ def test_a_picture_of_data_whose_density_nobody_knows(tmp_path: Path) -> None:
     data = VectorSet(torch.randn(300, 2, generator=torch.Generator().manual_seed(0)))
     save_picture(Flow(dims=2, bijector=Bend(0)), data, tmp_path / "a.png")
     assert "entropy" not in description(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_picture_of_a_conditional_flow(tmp_path: Path, dims: int, labelled: bool) -> None:
+    name = ("mixture-1d", "claw-1d", "smiley", "checkerboard")[2 * dims - 1 - labelled]
+    model, data = flow(dims, classes=3), points(name)
+    assert (data.labels is not None) is labelled
+    fit = save_picture(model, data, tmp_path / "a.png")
+    assert fit.nats == pytest.approx(-float(model.log_prob(data.vectors).mean()), abs=1e-4)
+    assert "nats" in description(tmp_path / "a.png")
 
 
 def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from flowzoo.data import VectorSet, get_dataset
+from flowzoo.data import VectorSet, get_dataset, list_datasets
 from flowzoo.data.catalogue_points import POINTS, SIZES
 from flowzoo.data.point_densities import DENSITIES, Curve, NoisyCurves, Twisted
 from flowzoo.data.reproducible import cos_sin, keyed_normals, keyed_uniforms, logarithm
@@ -152,3 +153,11 @@ def test_statistics_are_those_of_the_train_split() -> None:
     train, test = load("spirals", "train"), load("spirals")
     torch.testing.assert_close(test.mean, train.vectors.mean(0))
     torch.testing.assert_close(test.take(5).std, train.vectors.std(0, correction=0))
+
+
+def test_the_page_about_data_has_every_set_with_its_entropy() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for dataset in POINTS:
+        facts = (f"`{dataset.id}`", dataset.preprocessing_note, f"| {dataset.options['entropy']:.6f} |")
+        assert not [fact for fact in facts if fact not in page]
+        assert dataset.id in list_datasets()

@@ -68,7 +68,7 @@ def read_folder(
             own = str(folder) if top == Path(dataset.options["folder"]) else dataset.options["folder"]
             part = dataclasses.replace(dataset, options={**dataset.options, "folder": own})
             try:
-                parts.append(read_own(part, split, (folder,)))  # type: ignore[arg-type]
+                parts.append(read_own(part, split, (folder,)))
             except (DataUnavailable, InputError):
                 continue  # no image of this class is in this split
             labels += [label] * parts[-1].shape[0]
