@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from flowzoo.bijectors import Bijector, Chain, Flatten, Standardize
 from flowzoo.cli.picture import picture
 from flowzoo.data import VectorSet, get_dataset
 from flowzoo.errors import FlowzooError, InputError
+from flowzoo.evaluation import trained_model
+from flowzoo.evaluation.trained_model import Target
 from flowzoo.flow import Flow
 
 
@@ -137,6 +140,24 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(picture, list(arguments), standalone_mode=False)
+
+
+def test_the_command_draws_and_says_the_nats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No architecture that ships is over vectors, so the target is made here."""
+    model = flow()
+    for dataset in ("points:two-moons", ""):
+        target = Target(name="mine", flow=model, entry=None, dataset=dataset)
+        monkeypatch.setattr(trained_model, "find_target", lambda name, target=target: target)
+        result = run("runs/mine", "-o", str(tmp_path / "a.png"), "--device", "cpu", "--json")
+        if dataset:
+            row = json.loads(result.stdout)
+            assert row["nats"] == pytest.approx(measure_fit(model, points("two-moons", 10_000)).nats)
+            assert (row["dataset"], row["split"], row["vectors"]) == (dataset, "test", 10_000)
+            assert "mine on points:two-moons" in description(Path(row["picture"]))
+            continue
+        assert "give --data" in str(result.exception)
+        assert "shape (1,)" in str(run("mine", "--data", "points:claw-1d", "--device", "cpu").exception)
+        assert "holds images" in str(run("mine", "--data", "mnist", "--device", "cpu").exception)
 
 
 def test_the_command_refuses_models_of_images_and_other_files(tmp_path: Path) -> None:
