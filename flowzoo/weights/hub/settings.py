@@ -41,15 +41,6 @@ class HubSettings:
 
         return str(constants.ENDPOINT)
 
-    @property
-    def download_token(self) -> bool | None:
-        """The client's argument ``token`` for asking about files.
-
-        A mirror is told no secret: it needs no trust, and a token would be trust. None lets the client
-        use the token that the user logged in with, at the address that the client was set up for.
-        """
-        return False if self.endpoint else None
-
 
 def hub_settings(
     *,
