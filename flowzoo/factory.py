@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from flowzoo.api import Architecture, Preset
 from flowzoo.config import check_images, parse_config
 from flowzoo.devices import find_device
-from flowzoo.errors import ConfigError, FlowzooError, PluginError, UnknownArchitecture, did_you_mean
+from flowzoo.errors import (
+    ConfigError,
+    FlowzooError,
+    PluginError,
+    UnknownArchitecture,
+    did_you_mean,
+    exhausted,
+)
 from flowzoo.registry import (
     PluginState,
     builder,
@@ -18,7 +25,7 @@ from flowzoo.registry import (
     get_plugin,
     plugin_names,
 )
-from flowzoo.registry.isolation import ForeignFailure, foreign_code
+from flowzoo.registry.isolation import BUILD_SECONDS, ForeignFailure, ends_in, foreign_code
 
 if TYPE_CHECKING:
     import torch
@@ -92,10 +99,14 @@ def build_flow(architecture_name: str, config: Any, *, device: str | torch.devic
     build = builder(architecture_name)
     target = find_device("cpu" if device is None else device)
     try:
-        with foreign_code(), on_meta() if target.type == "meta" else torch.device("cpu"):
+        with (
+            ends_in(BUILD_SECONDS),
+            foreign_code(),
+            on_meta() if target.type == "meta" else torch.device("cpu"),
+        ):
             flow = build(config)
     except ForeignFailure as failure:
-        if isinstance(failure.error, FlowzooError | MemoryError | torch.OutOfMemoryError):
+        if isinstance(failure.error, FlowzooError) or exhausted(failure.error):
             raise failure.error from failure.error.__cause__
         raise _build_failed(architecture_name, config, str(failure)) from failure.error
     if not isinstance(flow, Flow):
