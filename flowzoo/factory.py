@@ -11,6 +11,7 @@ from flowzoo.devices import find_device
 from flowzoo.errors import (
     ConfigError,
     FlowzooError,
+    InputError,
     PluginError,
     UnknownArchitecture,
     did_you_mean,
@@ -57,10 +58,21 @@ def create(
         UnknownArchitecture: There is no such architecture or preset; the message suggests names.
         PluginError: The plugin that provides it cannot be used.
         ConfigError: A field is unknown, missing, or has a wrong value.
+        InputError: ``name`` is no text, or ``dtype`` no floating type of torch.
     """
+    if not isinstance(name, str):
+        raise InputError(f"The name is a {type(name).__name__}; expected a text such as 'glow-cifar10'.")
+    _check_dtype(dtype)
     architecture, _, config = resolve(name, config_overrides)
     flow = build_flow(architecture.name, config, device=device)
     return flow if dtype is None else flow.to(dtype=dtype)
+
+
+def _check_dtype(dtype: object) -> None:
+    import torch
+
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype is {dtype!r}; expected None or a floating type such as torch.float64.")
 
 
 def resolve(name: str, overrides: Mapping[str, Any]) -> tuple[Architecture, Preset | None, Any]:

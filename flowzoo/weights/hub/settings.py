@@ -99,8 +99,10 @@ def expand(path: str | os.PathLike[str]) -> Path:
     """A path with its ``~`` replaced.
 
     Raises:
-        InputError: There is no such user, or no home directory.
+        InputError: It is no path; or there is no such user, or no home directory.
     """
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise InputError(f"{path!r} is no path; give the name of a directory.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
