@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowzoo.evaluation.measure import evaluate as evaluate
     from flowzoo.factory import create as create
+    from flowzoo.flow import Flow as Flow
     from flowzoo.manifest.read import list_models as list_models
     from flowzoo.registry import list_architectures as list_architectures
     from flowzoo.training.train import train as train
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "create", "evaluate", "list_architectures", "list_models", "load", "train"]
+__all__ = ["Flow", "__version__", "create", "evaluate", "list_architectures", "list_models", "load", "train"]
 
 _HOME = {
+    "Flow": "flowzoo.flow",
     "create": "flowzoo.factory",
     "evaluate": "flowzoo.evaluation.measure",
     "list_architectures": "flowzoo.registry",

@@ -19,7 +19,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 
@@ -34,6 +34,27 @@ class FlowzooError(Exception):
 
 class InputError(FlowzooError, ValueError):
     """An argument has the wrong shape, type, range or device."""
+
+
+class NotConverged(InputError):
+    """A direction of a bijector that solves an equation did not reach its tolerance for some items.
+
+    Attributes:
+        rows: Their places in the batch.
+        residual: The largest residual.
+    """
+
+    def __init__(self, message: str, *, rows: Sequence[int] = (), residual: float = float("nan")) -> None:
+        """Makes the error.
+
+        Args:
+            message: One line.
+            rows: Places in the batch.
+            residual: The largest residual.
+        """
+        super().__init__(message)
+        self.rows = tuple(rows)
+        self.residual = residual
 
 
 class ConfigError(FlowzooError, ValueError):

@@ -5,53 +5,40 @@ from __future__ import annotations
 import math
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowzoo.arguments import describe, few, generator_of, is_temperature, require_count
 from flowzoo.bijectors.replicas import in_eval_mode
-from flowzoo.errors import InputError
+from flowzoo.errors import InputError, NotConverged
+from flowzoo.parts import FlowParts
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from flowzoo.bijectors.base import Bijector
-    from flowzoo.densities import BaseDensity, Dequantization
-    from flowzoo.engine import Engine
+    from flowzoo.nets.keyed import Keys
 
 MOST_REDRAWS = 100
 """How often :meth:`Flow.sample` draws latents again before it gives up."""
 
 
-class Inference(nn.Module):
+class Inference(FlowParts):
     """Base of :class:`flowzoo.flow.Flow`: everything that computes as in eval mode, a batch at a time.
 
     Gradients are recorded only where that is asked for.
     """
 
     if TYPE_CHECKING:
-        image_shape: tuple[int, ...]
-        n_bits: int
-        dims: int
-        dequantization: Dequantization
-        bijector: Bijector
-        base: BaseDensity
-        engine: Engine
 
-        def frozen(self) -> AbstractContextManager[None]: ...  # noqa: D102
-        def nats_to_bits(self, log_prob: Tensor) -> Tensor: ...  # noqa: D102
-        def draw_noise(self, n: int, *, generator: torch.Generator | None = None) -> Tensor: ...  # noqa: D102
-        def _log_prob(self, levels: Tensor, noise: Tensor) -> Tensor: ...
-        def _levels(self, x: object) -> Tensor: ...
-        def _unit_interval(self, levels: Tensor) -> Tensor: ...
-        def _check_latent(self, z: Tensor) -> None: ...
-        def _placement(self) -> tuple[torch.device, torch.dtype]: ...
+        def _log_prob(
+            self, values: Tensor, noise: Tensor, context: Tensor | None, keys: Keys | None
+        ) -> Tensor: ...
 
     def bits_per_dim(
         self,
         x: Tensor,
+        y: Tensor | int | None = None,
         *,
         samples: int = 1,
         generator: torch.Generator | None = None,
@@ -63,6 +50,7 @@ class Inference(nn.Module):
 
         Args:
             x: Images ``uint8 (B, C, H, W)``.
+            y: Labels ``(B,)``, or one for all, of a conditional flow; None for the bits of x itself.
             samples: Draws of noise per image; the bound tightens with their number (Burda et al., 2016).
             generator: Where noise is drawn from; the same for any batch size.
             seed: Of a generator, instead of one.
@@ -71,26 +59,92 @@ class Inference(nn.Module):
 
         Returns:
             ``(B,)`` bits per dimension.
+
+        Raises:
+            InputError: Wrong arguments, or a density, which has no bits per dimension.
         """
-        levels = self._levels(x)
+        if not self.valid_bpd:
+            raise InputError(
+                f"this flow is a density of {'noisy images' if self.data_kind == 'images' else 'real vectors'}, which "
+                "has no bits per dimension; log_prob gives its nats."
+            )
+        return self.nats_to_bits(
+            self._log_probs(x, y, samples, generator_of(generator, seed), batch_size, grad)
+        )
+
+    def _log_probs(
+        self,
+        x: Tensor,
+        y: Tensor | int | None,
+        samples: int,
+        generator: torch.Generator | None,
+        batch_size: int,
+        grad: bool,
+    ) -> Tensor:
+        """Log-probability in nats ``(B,)``, a batch at a time."""
+        values = self._values(x)
         require_count("samples", samples)
         require_count("batch_size", batch_size)
-        generator = generator_of(generator, seed)
+        context = self.context_of(y, len(values))
+        keys = self._keys(len(values), generator)
         model = self._evaluated()
         with torch.set_grad_enabled(grad), nullcontext() if grad else model.frozen():
             total: Tensor | None = None
-            for _ in range(samples):
-                noise = self.draw_noise(len(levels), generator=generator)
-                parts = zip(levels.split(batch_size), noise.split(batch_size), strict=True)
-                term = torch.cat([model._log_prob(*part) for part in parts])
+            for sample in range(samples):
+                noise = self.draw_noise(len(values), generator=generator)
+                terms = []
+                for first in range(0, len(values), batch_size):
+                    rows = slice(first, first + batch_size)
+                    own = None if keys is None else replace(keys.part(first, rows.stop), sample=sample)
+                    labels = None if context is None else context[rows]
+                    terms.append(model._log_prob(values[rows], noise[rows], labels, own))
+                term = torch.cat(terms)
                 total = term if total is None else torch.logaddexp(total, term)
         assert total is not None
-        return self.nats_to_bits(total - math.log(samples))
+        return total - math.log(samples)
+
+    @torch.no_grad()
+    def class_log_probs(
+        self,
+        x: Tensor,
+        *,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+        batch_size: int = 64,
+    ) -> Tensor:
+        """Log-probability of each label given an item, by Bayes' rule with equal prior probabilities.
+
+        Args:
+            x: Data as for ``log_prob``.
+            samples: Draws of noise per item; the same noise for every label.
+            generator: Where noise is drawn from.
+            seed: Of a generator, instead of one.
+            batch_size: How many items are evaluated at a time.
+
+        Returns:
+            ``(B, K)`` nats; ``argmax`` over K classifies.
+
+        Raises:
+            InputError: The flow has no labels.
+        """
+        if self.labels is None:
+            raise InputError("class_log_probs needs a conditional flow; this one was built without classes.")
+        generator = generator_of(generator, seed) or torch.Generator().manual_seed(
+            int(torch.randint(2**62, ()))
+        )
+        state = generator.get_state()
+        found = []
+        for label in range(self.labels.classes):
+            generator.set_state(state)
+            found.append(self._log_probs(x, label, samples, generator, batch_size, False))
+        return torch.log_softmax(torch.stack(found, dim=1), dim=1)
 
     @torch.no_grad()
     def sample(
         self,
         n: int,
+        y: Tensor | int | None = None,
         *,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
@@ -98,10 +152,12 @@ class Inference(nn.Module):
         batch_size: int = 64,
         on_nonfinite: Literal["redraw", "raise"] = "redraw",
     ) -> Tensor:
-        """Draws images.
+        """Draws images or vectors.
 
         Args:
             n: How many.
+            y: Labels ``(n,)``, or one for all, of a conditional flow. None draws them with equal probability, or, in
+                a flow with label dropout, draws without a label.
             temperature: Factor on the latent; below 1 gives more typical images.
             generator: Source of the latent noise; a CPU generator gives the same latents for any batch size and
                 device. Their images differ by a grey level at most, where a value lies on the border of two.
@@ -111,7 +167,7 @@ class Inference(nn.Module):
                 ``"redraw"`` draws those latents again and warns how many, ``"raise"`` raises an error.
 
         Returns:
-            ``uint8 (n, C, H, W)``.
+            ``uint8 (n, C, H, W)``, or floats ``(n, D)``.
 
         Raises:
             InputError: Wrong arguments, or latents that cannot be inverted.
@@ -125,7 +181,9 @@ class Inference(nn.Module):
         generator = generator_of(generator, seed)
         model = self._evaluated()
         with model.frozen():
-            images, finite = model._decode_many(self._draw_latents(n, temperature, generator), batch_size)
+            z = self._draw_latents(n, temperature, generator)
+            context = self._sampling_context(y, n, generator)
+            images, finite = model._decode_many(z, context, batch_size)
             wrong = n - int(finite.sum())
             again = 0
             for _ in range(MOST_REDRAWS if on_nonfinite == "redraw" else 0):
@@ -134,7 +192,8 @@ class Inference(nn.Module):
                     break
                 again += len(left)
                 z = self._draw_latents(len(left), temperature, generator)
-                images[left], finite[left] = model._decode_many(z, batch_size)
+                labels = None if context is None else context[left]
+                images[left], finite[left] = model._decode_many(z, labels, batch_size)
         if not bool(finite.all()):
             raise InputError(
                 f"{wrong} of {n} latents drawn at temperature {temperature:g} have an inverse that is NaN or infinite: "
@@ -149,51 +208,101 @@ class Inference(nn.Module):
 
     def _draw_latents(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         device, dtype = self._placement()
-        z = self.base.sample(n, self.dims, generator=generator, device=device, dtype=dtype)
-        return z if temperature == 1.0 else z * temperature
+        z = self.base.sample(n, self.latent_dims, generator=generator, device=device, dtype=dtype)
+        return self.base.at_temperature(z, temperature)
 
-    def _decode_many(self, z: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Images of latents, and which of them are finite."""
+    def _sampling_context(self, y: object, n: int, generator: torch.Generator | None) -> Tensor | None:
+        """The context of n samples; without labels given they are drawn."""
+        if y is None and self.labels is not None and not self.labels.dropout:
+            source = None if generator is None else generator.device
+            y = torch.randint(self.labels.classes, (n,), generator=generator, device=source)
+        return self.context_of(y, n)
+
+    def _decode_many(self, z: Tensor, context: Tensor | None, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Data of latents, and which of them are finite (of a numeric inverse: converged)."""
         if not len(z):
             # Not every reshape knows what to make of nothing.
-            empty = torch.empty((0, *self.image_shape), dtype=torch.uint8, device=z.device)
+            empty = self.space.empty(z.device, z.dtype)
             return empty, torch.ones(0, dtype=torch.bool, device=z.device)
-        found = [self.engine.run(self.bijector, part, inverse=True)[0] for part in z.split(batch_size)]
-        finite = torch.cat([torch.isfinite(y).flatten(1).all(1) for y in found])
-        return torch.cat([self._images(y) for y in found]), finite
+        found = []
+        for first in range(0, len(z), batch_size):
+            rows = slice(first, first + batch_size)
+            found.append(self._invert(z[rows], None if context is None else context[rows]))
+        finite = torch.cat([torch.isfinite(v).flatten(1).all(1) for v in found])
+        return torch.cat([self.space.from_reals(v) for v in found]), finite
 
-    def _images(self, y: Tensor) -> Tensor:
-        """Grey levels of ``[0, 1]^D``; values outside are clipped."""
-        # Of numbers that are not negative the conversion drops the fraction.
-        scaled = torch.nan_to_num(y * 2**self.n_bits).clamp_(0, 2**self.n_bits - 1)
-        levels: Tensor = scaled.to(torch.uint8)
-        return (levels << (8 - self.n_bits) if self.n_bits < 8 else levels).contiguous()
+    def _invert(self, z: Tensor, context: Tensor | None) -> Tensor:
+        """Reals of latents; rows of NaN where a numeric inverse does not converge."""
+        left = torch.arange(len(z), device=z.device)
+        for _ in range(len(z)):
+            part = None if context is None else context[left]
+            try:
+                v = self.engine.run(self.bijector, z[left], part, inverse=True)[0]
+            except NotConverged as error:
+                if not error.rows:
+                    raise
+                lost = torch.tensor(error.rows, device=z.device)
+                kept = torch.ones(len(left), dtype=torch.bool, device=z.device).index_fill(0, lost, False)
+                left = left[kept]
+                if len(left):
+                    continue
+                v = z.new_empty(0, self.latent_dims)
+            break
+        if len(left) < len(z):
+            whole = v.new_full((len(z), *v.shape[1:]), torch.nan)
+            v = whole.index_copy(0, left, v)
+        return v if self.augmentation is None else self.augmentation.remove(v, self.data_shape)
 
-    def encode(self, x: Tensor, *, batch_size: int = 64, grad: bool = False) -> Tensor:
-        """Latent of images, dequantized by the median noise: ``uint8 (B, C, H, W)`` to ``(B, D)``.
+    def encode(
+        self,
+        x: Tensor,
+        y: Tensor | int | None = None,
+        *,
+        batch_size: int = 64,
+        grad: bool = False,
+    ) -> Tensor:
+        """Latent of images, dequantized by the median noise, or of vectors: ``(B, ...)`` to ``(B, D)``.
 
-        Uniform noise has its median in the middle of each bin, learned noise where the model expects its data.
+        Uniform noise has its median in the middle of each bin, learned noise where the model expects its data. An
+        augmentation adds the middle of its extra values.
 
         Args:
-            x: Images.
+            x: Images ``uint8 (B, C, H, W)``, or vectors ``(B, D)``.
+            y: Labels ``(B,)``, or one for all, of a conditional flow.
             batch_size: How many images are encoded at a time.
             grad: Whether gradients are recorded.
         """
-        levels = self._levels(x)
+        values = self._values(x)
         require_count("batch_size", batch_size)
+        context = self._known_context(y, len(values))
         model = self._evaluated()
         with torch.set_grad_enabled(grad), nullcontext() if grad else model.frozen():
             parts = []
-            for part in levels.split(batch_size):
-                u = model.dequantization.central(part, model.engine.run)
-                parts.append(model.engine.run(model.bijector, self._unit_interval(part + u))[0])
+            for first in range(0, len(values), batch_size):
+                rows = slice(first, first + batch_size)
+                parts.append(model._encode(values[rows], None if context is None else context[rows]))
         for part in parts:
             self._check_latent(part)
         return torch.cat(parts).contiguous()
 
+    def _encode(self, values: Tensor, context: Tensor | None) -> Tensor:
+        v = self.space.to_reals(values + self.dequantization.central(values, self.engine.run))
+        if self.augmentation is not None:
+            v, _ = self.augmentation(v, self.engine.run, central=True)
+        return self.engine.run(self.bijector, v, context)[0]
+
+    def _known_context(self, y: object, n: int) -> Tensor | None:
+        """The context of labels that have to be given, where the flow models nothing without one."""
+        if y is None and self.labels is not None and not self.labels.dropout:
+            raise InputError(
+                f"this flow is conditional and its latent depends on the label; give y, labels ({n},) of 0 to "
+                f"{self.labels.classes - 1}."
+            )
+        return self.context_of(y, n)
+
     @torch.no_grad()
-    def decode(self, z: Tensor, *, batch_size: int = 64) -> Tensor:
-        """Images of a latent: ``(B, D)`` to ``uint8 (B, C, H, W)``; values outside the range are clipped.
+    def decode(self, z: Tensor, y: Tensor | int | None = None, *, batch_size: int = 64) -> Tensor:
+        """Images or vectors of a latent ``(B, D)``; grey levels outside the range are clipped.
 
         The latent is taken to the model's precision. For gradients at images use ``flow.bijector.inverse``.
 
@@ -201,16 +310,19 @@ class Inference(nn.Module):
             InputError: ``z`` is no such latent, or its inverse is NaN or infinite.
         """
         if not self._is_latent(z):
-            raise InputError(f"decode got {describe(z)}; expected a floating-point tensor (B, {self.dims}).")
+            raise InputError(
+                f"decode got {describe(z)}; expected a floating-point tensor (B, {self.latent_dims})."
+            )
         require_count("batch_size", batch_size)
         device, dtype = self._placement()
         if z.device != device:
             raise InputError(
                 f"the latent is on {z.device} and the model on {device}; move one: z.to({str(device)!r})."
             )
+        context = self._known_context(y, len(z))
         model = self._evaluated()
         with model.frozen():
-            images, finite = model._decode_many(z.to(dtype), batch_size)
+            images, finite = model._decode_many(z.to(dtype), context, batch_size)
         if not bool(finite.all()):
             wrong = (~finite).nonzero().flatten().tolist()
             raise InputError(
@@ -220,13 +332,15 @@ class Inference(nn.Module):
             )
         return images
 
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, y: Tensor | int | None = None) -> Tensor:
         """``decode(encode(x))``; equals ``x`` (with its low bits dropped if ``n_bits`` < 8) in a sound model."""
-        return self.decode(self.encode(x))
+        return self.decode(self.encode(x, y), y)
 
     def _evaluated(self) -> Self:
         """This flow in eval mode: itself, or, of one in train mode, a copy that holds the same tensors."""
         return in_eval_mode(self) if self.training else self
 
     def _is_latent(self, z: object) -> bool:
-        return isinstance(z, Tensor) and z.ndim == 2 and z.shape[1] == self.dims and z.is_floating_point()
+        return (
+            isinstance(z, Tensor) and z.ndim == 2 and z.shape[1] == self.latent_dims and z.is_floating_point()
+        )

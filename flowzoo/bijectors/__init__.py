@@ -9,10 +9,12 @@ from flowzoo.bijectors.coupling import (
     Coupling,
 )
 from flowzoo.bijectors.elementwise import FixedAffine, Logit, Sigmoid
+from flowzoo.bijectors.kinds import DirectionKind, LogDetKind, MapKind
 from flowzoo.bijectors.linear import InvertibleConv1x1, InvertibleConv1x1LU, Permutation, Whitening
 from flowzoo.bijectors.mixture import LogisticMixture, MixtureLogisticCoupling
-from flowzoo.bijectors.multiscale import ConditionalPrior, FactorOut, LearnedTop
+from flowzoo.bijectors.multiscale import ClassTop, ConditionalPrior, FactorOut, LearnedTop
 from flowzoo.bijectors.normalization import ActNorm, DiagonalScaling, FlowBatchNorm
+from flowzoo.bijectors.numeric import polished, require_converged, residuals, solve_increasing
 from flowzoo.bijectors.partitions import (
     AlternateColumns,
     ChannelHalves,
@@ -24,6 +26,7 @@ from flowzoo.bijectors.partitions import (
 )
 from flowzoo.bijectors.reshape import Flatten, Squeeze, SqueezeOrder
 from flowzoo.bijectors.scale_maps import ScaleMap, ScaleMapName
+from flowzoo.bijectors.standardize import Standardize
 from flowzoo.ops.affine import AffineOrder, ParameterLayout
 
 __all__ = [
@@ -36,9 +39,11 @@ __all__ = [
     "Chain",
     "ChannelHalves",
     "Checkerboard",
+    "ClassTop",
     "ConditionalPrior",
     "Coupling",
     "DiagonalScaling",
+    "DirectionKind",
     "FactorOut",
     "FixedAffine",
     "Flatten",
@@ -48,8 +53,10 @@ __all__ = [
     "InvertibleConv1x1",
     "InvertibleConv1x1LU",
     "LearnedTop",
+    "LogDetKind",
     "LogisticMixture",
     "Logit",
+    "MapKind",
     "MaskedCheckerboard",
     "MemoryMode",
     "MixtureLogisticCoupling",
@@ -61,7 +68,12 @@ __all__ = [
     "Sigmoid",
     "Squeeze",
     "SqueezeOrder",
+    "Standardize",
     "Whitening",
     "checkerboard_mask",
+    "polished",
+    "require_converged",
+    "residuals",
+    "solve_increasing",
     "sum_per_item",
 ]

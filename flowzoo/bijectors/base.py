@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from flowzoo.bijectors.kinds import EXACT, DirectionKind, LogDetKind, MapKind, weakest
 from flowzoo.errors import InputError
 
 
@@ -21,10 +22,42 @@ class Bijector(nn.Module):
 
     A subclass writes ``_forward`` and ``_inverse``, each from a batch (and an optional context) to the mapped
     batch and a log-determinant of shape ``(B,)``; everything else, checks included, is here.
+
+    Attributes:
+        own_kind: How this bijector itself is computed, apart from those inside it: a class whose log-determinant is
+            estimated, or whose inverse is solved for, says so here.
     """
+
+    own_kind: MapKind = EXACT
 
     if TYPE_CHECKING:
         __call__: Callable[..., tuple[Tensor, Tensor]]
+
+    @property
+    def map_kind(self) -> MapKind:
+        """How it is computed, as weak as the weakest of its parts."""
+        parts = (part.map_kind for part in _bijectors_in(self))
+        return weakest((self.own_kind, *parts))
+
+    @property
+    def log_det_kind(self) -> LogDetKind:
+        """``"exact"``, ``"unbiased"`` or ``"biased"``."""
+        return self.map_kind.log_det
+
+    @property
+    def inverse_kind(self) -> DirectionKind:
+        """``"analytic"``, ``"sequential"`` or ``"numeric"``."""
+        return self.map_kind.inverse
+
+    @property
+    def forward_passes(self) -> int:
+        """Evaluations of a network, one after the other, that a density takes; the most of any part."""
+        return self.map_kind.forward_passes
+
+    @property
+    def inverse_passes(self) -> int:
+        """Evaluations of a network, one after the other, that a sample takes; the most of any part."""
+        return self.map_kind.inverse_passes
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} must define _forward")
@@ -102,11 +135,25 @@ class Inverse(Bijector):
         super().__init__()
         self.bijector = bijector
 
+    @property
+    def map_kind(self) -> MapKind:
+        """The kind of the bijector inside, its directions exchanged."""
+        return self.bijector.map_kind.reversed()
+
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.bijector.inverse(x, context)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.bijector(z, context)
+
+
+def _bijectors_in(module: nn.Module) -> Iterator[Bijector]:
+    """The outermost bijectors below a module."""
+    for child in module.children():
+        if isinstance(child, Bijector):
+            yield child
+        else:
+            yield from _bijectors_in(child)
 
 
 def sum_per_item(x: Tensor) -> Tensor:

@@ -19,7 +19,13 @@ class Coupling(Bijector, RunsNetwork):
 
     A subclass writes ``_transform`` and ``_invert``: from a half and the network's output to the mapped half and
     the log-determinant ``(B,)`` of that direction, by :meth:`_sum` of the elementwise log-derivative.
+
+    Attributes:
+        takes_context: Whether the network is given the context, if there is one. False where another part of the
+            flow is conditional and this one is not.
     """
+
+    takes_context = True
 
     def __init__(self, partition: Partition, net: nn.Module) -> None:
         """Makes the coupling.
@@ -40,13 +46,20 @@ class Coupling(Bijector, RunsNetwork):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         conditioner, b = self.partition.split(x)
-        b, log_det = self._transform(b, self.run_network(self.net, conditioner, context))
+        b, log_det = self._transform(b, self.parameters_of(conditioner, context))
         return self.partition.merge(conditioner, b), log_det
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         conditioner, b = self.partition.split(z)
-        b, log_det = self._invert(b, self.run_network(self.net, conditioner, context))
+        b, log_det = self._invert(b, self.parameters_of(conditioner, context))
         return self.partition.merge(conditioner, b), log_det
+
+    def parameters_of(
+        self, conditioner: Tensor, context: Tensor | None, *, keep_dtype: bool = False
+    ) -> Tensor:
+        """The network's output for a conditioner; see :meth:`RunsNetwork.run_network`."""
+        known = context if self.takes_context else None
+        return self.run_network(self.net, conditioner, known, keep_dtype=keep_dtype)
 
     def _sum(self, log_derivative: Tensor) -> Tensor:
         """The log-determinant ``(B,)``, of the elements that the coupling transforms."""

@@ -74,6 +74,40 @@ class LearnedTop(Bijector):
         return z * log_scale.exp() + self.mean, sum_per_item(log_scale.expand_as(z))
 
 
+class ClassTop(LearnedTop):
+    """z' = (z - mu_y) / sigma_y with learned constants for each label: Glow's learned top prior given the class.
+
+    mu_y = mu + sum_k c_k mu_k and log sigma_y likewise, c the context ``(B, K)``, one-hot rows.
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        """Makes the identity.
+
+        Args:
+            shape: ``(C, 1, 1)`` for one mean and log-scale per channel and class, ``(C, H, W)`` for one per element.
+            classes: K.
+        """
+        super().__init__(shape)
+        self.class_mean = nn.Parameter(torch.zeros(classes, *shape))
+        self.class_log_scale = nn.Parameter(torch.zeros(classes, *shape))
+
+    def _constants(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        classes = len(self.class_mean)
+        if context is None or context.ndim != 2 or context.shape[1] != classes:
+            found = "None" if context is None else tuple(context.shape)
+            raise InputError(f"ClassTop needs a context (B, {classes}), rows of class weights; got {found}.")
+        mean = self.mean + torch.tensordot(context, self.class_mean, dims=1)
+        return mean, self.log_scale + torch.tensordot(context, self.class_log_scale, dims=1)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        mean, log_scale = self._constants(context)
+        return (x - mean) * torch.exp(-log_scale), -sum_per_item(log_scale.expand_as(x))
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        mean, log_scale = self._constants(context)
+        return z * log_scale.exp() + mean, sum_per_item(log_scale.expand_as(z))
+
+
 class FactorOut(Bijector):
     """The first half of the channels goes on through ``rest``; the second leaves for the latent.
 

@@ -43,7 +43,7 @@ def reverse_coupling(coupling: Coupling, z: Tensor, context: Tensor | None, pull
     grad_direct, grad_b_out = coupling.partition.split(pull.grad_z)
     given, context = fresh(conditioner), None if context is None else fresh(context)
     with around(), torch.enable_grad():
-        parameters = coupling.run_network(coupling.net, given, context)
+        parameters = coupling.parameters_of(given, context)
         with torch.no_grad():
             b, _ = invert(coupling, b_out, parameters)
         b = fresh(b)

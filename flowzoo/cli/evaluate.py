@@ -25,6 +25,13 @@ RIGHT = ("images", "measured here", "in the manifest", "published")
 @click.argument("name", required=False)
 @click.option("--all", "everything", is_flag=True, help="Verify every released model whose data are here.")
 @click.option("--samples", type=click.IntRange(1), help="Noise samples an image, importance-weighted.")
+@click.option("--probes", type=click.IntRange(1), help="Probes of an estimated log-determinant, averaged.")
+@click.option(
+    "--conditional/--marginal",
+    default=None,
+    help="Bits of an image given its label, or of the image itself; given the label where there is one.",
+)
+@click.option("--classify", is_flag=True, help="Find the likeliest label of each image by Bayes' rule too.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Key of the noise.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Precision; float64 is an audit.")
 @click.option(
@@ -182,10 +189,28 @@ def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:
 
 def _row(found: Evaluation) -> tuple[Any, ...]:
     verdict = found.verdict
-    here = f"{found.bpd:.6f} ± {found.stderr:.4f}" + (" (partial)" if found.partial else "")
+    here = _figure(found) + (" (partial)" if found.partial else "")
     there = None if verdict.manifest_bpd is None else f"{verdict.manifest_bpd:.6f}"
     published = None if verdict.published_bpd is None else f"{verdict.published_bpd:g}"
     return (found.name, found.num_images, here, there, published, verdict.state)
+
+
+def _figure(found: Evaluation) -> str:
+    if found.unit == "nats":
+        return f"{found.nats:.5f} ± {found.nats_stderr:.5f} nats"
+    return f"{found.bpd:.6f} ± {found.stderr:.4f}"
+
+
+def _kind_words(found: Evaluation) -> str:
+    """How good the figure is, in words."""
+    words = {
+        "exact": "exact",
+        "unbiased": "estimated without bias",
+        "biased": "estimated with a bias: no figure to compare",
+    }[found.kind]
+    if not math.isnan(found.probe_stderr):
+        words += f", ± {found.probe_stderr:.5f} by the scatter of {found.protocol.probes} probes"
+    return words
 
 
 def _show(found: Evaluation, proof: Comparison | None) -> None:
@@ -193,10 +218,13 @@ def _show(found: Evaluation, proof: Comparison | None) -> None:
     print_line()
     protocol, audit = found.protocol, found.reconstruction
     bound = ", an upper bound" if found.is_lower_bound else ""
+    of = "log P(x|y), given the label" if protocol.conditional else None
     pairs: list[tuple[str, object]] = [
         ("verdict", f"{found.verdict.state}: {found.verdict.reason}"),
         ("published", found.verdict.published_note),
         ("data", f"{found.dataset}, {found.split} split, {found.num_images} images"),
+        ("of", of),
+        ("log-determinant", None if found.kind == "exact" else _kind_words(found)),
         ("protocol", f"{found.dequantization} dequantization, {_protocol_words(protocol)}{bound}"),
     ]
     if proof is not None:
@@ -211,12 +239,15 @@ def _show(found: Evaluation, proof: Comparison | None) -> None:
     if audit is not None:
         exact = f"{audit.exact} of {audit.count} images exactly ({100 * audit.share:.4g} %)"
         pairs.append(("decode(encode(x)) == x", f"{exact}; worst latent round trip {audit.worst_latent:.2e}"))
+    if not math.isnan(found.accuracy):
+        pairs.append(("likeliest label is right", f"{100 * found.accuracy:.2f} %"))
     pairs.append(("time", f"{found.seconds:.1f} s, {found.images_per_s:.1f} images/s on {found.hardware}"))
     fields(pairs)
 
 
 def _protocol_words(protocol: Protocol) -> str:
-    return f"{protocol.samples} sample(s), seed {protocol.seed}, {protocol.dtype}"
+    probes = f"{protocol.probes} probes, " if protocol.probes > 1 else ""
+    return f"{protocol.samples} sample(s), {probes}seed {protocol.seed}, {protocol.dtype}"
 
 
 def _as_dict(found: Evaluation) -> dict[str, Any]:

@@ -94,6 +94,8 @@ class ImageSet:
         self.id, self.split, self.preprocessing, self.terms = id, split, preprocessing, terms
         self._expected = sha256
 
+    labels: Tensor | None = None
+
     @property
     def images(self) -> Tensor | ImageSource:
         """The uint8 tensor (N, C, H, W), or the source of images that are not in memory."""

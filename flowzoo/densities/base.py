@@ -12,7 +12,21 @@ _TINY = 2.0**-25
 
 
 class BaseDensity(nn.Module):
-    """A standard factorised density on R^D; it has no parameters."""
+    """A standard factorised density on R^D, or on a cube of it.
+
+    Attributes:
+        centre: The point, in each dimension, towards which a temperature below 1 draws latents.
+        discrete: True if ``log_prob`` is a probability of points on a grid rather than a density.
+    """
+
+    centre: float = 0.0
+    discrete = False
+
+    def at_temperature(self, z: Tensor, temperature: float) -> Tensor:
+        """Latents ``(n, D)`` drawn towards the centre: centre + temperature (z - centre)."""
+        if temperature == 1.0:
+            return z
+        return z * temperature if self.centre == 0.0 else (z - self.centre) * temperature + self.centre
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density in nats: ``(B, D)`` to ``(B,)``."""

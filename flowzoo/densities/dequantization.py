@@ -20,18 +20,19 @@ from flowzoo.densities.base import StandardNormal
 from flowzoo.nets.conv import SqueezedContextNet, conv_net
 from flowzoo.nets.precision import RunsNetwork
 
-NoiseKind = Literal["uniform", "normal"]
+NoiseKind = Literal["uniform", "normal", "none"]
 
 Run = Callable[..., tuple[Tensor, Tensor]]
 """Evaluates a bijector, ``run(bijector, x, context)``; a flow passes its own way."""
 
 
-def _call(bijector: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+def call_bijector(bijector: Any, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Evaluates a bijector plainly."""
     found: tuple[Tensor, Tensor] = bijector(x, context)
     return found
 
 
-MEDIAN: dict[NoiseKind, float] = {"uniform": 0.5, "normal": 0.0}
+MEDIAN: dict[NoiseKind, float] = {"uniform": 0.5, "normal": 0.0, "none": 0.0}
 
 CENTRAL_MARGIN = 1 / 16
 """How far :meth:`Dequantization.central` stays from a bin's edges, so that no rounding error crosses them."""
@@ -41,14 +42,16 @@ class Dequantization(nn.Module):
     """x, an integer, becomes (x + u) / 2^n with u in [0, 1] of density q(u|x).
 
     Attributes:
-        noise: The numbers that :meth:`forward` makes u of: uniform in [0, 1), or standard normal.
+        noise: The numbers that :meth:`forward` makes u of: uniform in [0, 1), standard normal, or none.
         is_lower_bound: True if E log p(x + u) / q(u|x) is a bound by a learned q rather than the uniform average.
+        fills_bins: True if u stays in [0, 1], so that the density of x + u gives a probability of integers.
     """
 
     noise: NoiseKind = "uniform"
     is_lower_bound = False
+    fills_bins = True
 
-    def forward(self, x: Tensor, noise: Tensor, run: Run = _call) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, noise: Tensor, run: Run = call_bijector) -> tuple[Tensor, Tensor]:
         """Dequantizes.
 
         Args:
@@ -61,7 +64,7 @@ class Dequantization(nn.Module):
         """
         raise NotImplementedError
 
-    def central(self, x: Tensor, run: Run = _call) -> Tensor:
+    def central(self, x: Tensor, run: Run = call_bijector) -> Tensor:
         """The u that the median noise gives: one point of each bin, where the model expects its data.
 
         A bin's middle is not such a point once q(u|x) is learned: there a flow may be hundreds of nats off what it
@@ -81,9 +84,52 @@ class Dequantization(nn.Module):
 class UniformDequantization(Dequantization):
     """u uniform in [0, 1): log q = 0 (Theis et al., 2016, section 3.1)."""
 
-    def forward(self, x: Tensor, noise: Tensor, run: Run = _call) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, noise: Tensor, run: Run = call_bijector) -> tuple[Tensor, Tensor]:
         """Returns the noise itself and zeros ``(B,)``."""
         return noise, x.new_zeros(x.shape[0])
+
+
+class NoDequantization(Dequantization):
+    """u = 0: for data that are real already, and for flows of integers onto integers.
+
+    Noise that is given all the same is added as it is, so that what has a gradient by the noise has one by the data.
+    """
+
+    noise: NoiseKind = "none"
+    fills_bins = False
+
+    def forward(self, x: Tensor, noise: Tensor, run: Run = call_bijector) -> tuple[Tensor, Tensor]:
+        """Returns the noise, zeros unless others are given, and zeros ``(B,)``."""
+        return noise, x.new_zeros(x.shape[0])
+
+    def central(self, x: Tensor, run: Run = call_bijector) -> Tensor:
+        """Zeros."""
+        return torch.zeros_like(x)
+
+
+class GaussianNoise(Dequantization):
+    """u = 1/2 + 2^n s e, e standard normal: a density of noisy images, which has no bits per dimension.
+
+    Noise wider than a bin makes samples that one denoising step improves (TarFlow, section 2.5).
+    """
+
+    noise: NoiseKind = "normal"
+    fills_bins = False
+
+    def __init__(self, std: float, n_bits: int = 8) -> None:
+        """Makes the noise.
+
+        Args:
+            std: s, where grey levels span [0, 1].
+            n_bits: n.
+        """
+        super().__init__()
+        self.std = std
+        self.n_bits = n_bits
+
+    def forward(self, x: Tensor, noise: Tensor, run: Run = call_bijector) -> tuple[Tensor, Tensor]:
+        """Returns u and zeros: the density is that of the noisy image itself."""
+        return 0.5 + noise * (self.std * 2**self.n_bits), x.new_zeros(x.shape[0])
 
 
 class VariationalDequantization(Dequantization, RunsNetwork):
@@ -109,7 +155,7 @@ class VariationalDequantization(Dequantization, RunsNetwork):
         self.n_bits = n_bits
         self.base = StandardNormal()
 
-    def forward(self, x: Tensor, noise: Tensor, run: Run = _call) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, noise: Tensor, run: Run = call_bijector) -> tuple[Tensor, Tensor]:
         """Dequantizes with learned noise; see :class:`Dequantization`."""
         scaled = x / (2**self.n_bits - 1) - 0.5
         context = self.run_network(self.context_net, scaled, None)

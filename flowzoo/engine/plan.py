@@ -90,7 +90,7 @@ def _evaluate(bijector: Bijector, x: Tensor, context: Tensor | None) -> tuple[Te
         if rule is None or rule.mapped is None or not isinstance(bijector, Coupling):
             return bijector(x, context)
         given, b = bijector.partition.split(x)
-        parameters = bijector.run_network(bijector.net, given, context, keep_dtype=True)
+        parameters = bijector.parameters_of(given, context, keep_dtype=True)
         b, log_det = mapped(bijector, b, parameters, inverse=False)
         return bijector.partition.merge(given, b), log_det
 
@@ -148,7 +148,7 @@ class CouplingPart(Part):
         halves, terms = list(partition.split(x)), []
         for coupling in reversed(self.couplings) if call.inverse else self.couplings:
             given = int(coupling.partition.swap)
-            parameters = coupling.run_network(coupling.net, halves[given], context, keep_dtype=True)
+            parameters = coupling.parameters_of(halves[given], context, keep_dtype=True)
             halves[1 - given], term = mapped(coupling, halves[1 - given], parameters, call.inverse)
             terms.append(term)
         return partition.merge(*halves), terms
@@ -299,7 +299,8 @@ class _Planner:
         rule = RULES.get(type(bijector))
         if rule is None:
             return "other"
-        if rule.is_step(bijector) and not (self.conditional and isinstance(bijector, Coupling)):
+        takes_context = isinstance(bijector, Coupling) and bijector.takes_context
+        if rule.is_step(bijector) and not (self.conditional and takes_context):
             return "row"
         if rule.mapped is not None and isinstance(bijector, Coupling):
             return type(bijector.partition) if type(bijector.partition) in PACKING else "other"

@@ -171,8 +171,14 @@ def mapped(coupling: Any, x: Tensor, parameters: Tensor, inverse: bool) -> tuple
     return rule.mapped(coupling, x, parameters, inverse)
 
 
+def _settings_of(kind: type, rule: Rule) -> Callable[[Any], tuple[object, ...]]:
+    if not issubclass(kind, Coupling):
+        return rule.settings
+    return lambda coupling: (coupling.takes_context, *rule.settings(coupling))
+
+
 SETTINGS: dict[type, Callable[[Any], tuple[object, ...]]] = {
-    **{kind: rule.settings for kind, rule in RULES.items()},
+    **{kind: _settings_of(kind, rule) for kind, rule in RULES.items()},
     **dict.fromkeys(FOLDED, lambda layer: (layer.log_scale_factor,)),
 }
 """The settings of all types that are lowered, for the key of plans."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -15,7 +16,7 @@ from flowzoo.errors import DataUnavailable, InputError
 from flowzoo.evaluation.audit import Reconstruction, ReconstructionAudit
 from flowzoo.evaluation.environment import environment, versions
 from flowzoo.evaluation.likelihood import Likelihoods, likelihoods
-from flowzoo.evaluation.metrics import mean_and_stderr, nats_to_bpd
+from flowzoo.evaluation.metrics import Mean, mean_and_stderr, nats_to_bpd
 from flowzoo.evaluation.progress import Bar
 from flowzoo.evaluation.trained_model import Target, find_target
 from flowzoo.evaluation.verdict import Verdict, judge
@@ -38,11 +39,15 @@ class Protocol:
 
     Attributes:
         samples: Noise samples an image, combined by importance weighting.
+        probes: Probes of an estimated log-determinant, over which bits per dimension are averaged.
+        conditional: Whether the figure is of log P(x|y), with the labels of the data.
         seed: Key of the noise.
         dtype: Type that the likelihood is computed in.
     """
 
     samples: int = 1
+    probes: int = 1
+    conditional: bool = False
     seed: int = 0
     dtype: Dtype = "float32"
 
@@ -53,8 +58,16 @@ class Evaluation:
 
     Attributes:
         name: The model, as it was asked for.
-        bpd: Mean bits per dimension.
+        bpd: Mean bits per dimension; NaN of a density, which has none.
         stderr: Standard error of that mean.
+        nats: Mean of -log P(x), or of -log p(x), in nats.
+        nats_stderr: Standard error of that mean.
+        probe_stderr: The part of the standard error, in the unit of the figure, that more probes would take away;
+            NaN if the log-determinant is exact or a single probe was taken.
+        kind: The log-determinant: ``exact``, ``unbiased`` or ``biased``.
+        inverse_kind: How samples are had: ``analytic``, ``sequential`` or ``numeric``.
+        unit: ``bits/dim``, or ``nats`` of a density.
+        accuracy: Share of images whose label is the likeliest by Bayes' rule; NaN if that was not asked for.
         num_images: Images measured.
         partial: Whether that is less than the split.
         dataset: Data set id.
@@ -74,6 +87,13 @@ class Evaluation:
     name: str
     bpd: float
     stderr: float
+    nats: float
+    nats_stderr: float
+    probe_stderr: float
+    kind: str
+    inverse_kind: str
+    unit: str
+    accuracy: float
     num_images: int
     partial: bool
     dataset: str
@@ -99,6 +119,9 @@ def evaluate(
     name: str,
     *,
     samples: int | None = None,
+    probes: int | None = None,
+    conditional: bool | None = None,
+    classify: bool = False,
     seed: int | None = None,
     dtype: Dtype | None = None,
     batch_size: int = 100,
@@ -115,6 +138,9 @@ def evaluate(
     Args:
         name: A manifest's name, a run's directory, or a path; see :func:`find_target`.
         samples: Noise samples an image; None for the manifest's protocol, 1 without one.
+        probes: Probes of an estimated log-determinant; None for the manifest's protocol, 1 without one.
+        conditional: Whether log P(x|y) is measured rather than log P(x); None does where model and data have labels.
+        classify: Whether to find the likeliest label of each image too, by Bayes' rule: a pass for each label.
         seed: Key of the noise; None for the manifest's, 0 without one.
         dtype: ``"float32"`` or, for an audit of rounding, ``"float64"``; None for the manifest's.
         batch_size: Images computed at a time; does not change the result.
@@ -135,7 +161,8 @@ def evaluate(
     with world(device) as where:
         target = find_target(name)
         images, total = _images(target, dataset, split, data_root, limit)
-        protocol = protocol_of(target, samples, seed, dtype)
+        protocol = protocol_of(target, samples, seed, dtype, probes=probes)
+        protocol = replace(protocol, conditional=_is_conditional(target.flow, images, conditional))
         return measure(
             target,
             images,
@@ -144,8 +171,25 @@ def evaluate(
             total=total,
             batch_size=batch_size,
             audit=audit,
+            classify=classify,
             progress=progress,
         )
+
+
+def _is_conditional(flow: Flow, images: ImageSet, asked: bool | None) -> bool:
+    """Whether log P(x|y) is measured.
+
+    Raises:
+        InputError: That is asked for, and model or data have no labels.
+    """
+    lacking = None
+    if flow.labels is None:
+        lacking = "the model is not conditional"
+    elif images.labels is None:
+        lacking = f"{images.id} has no labels"
+    if asked and lacking:
+        raise InputError(f"log P(x|y) cannot be measured: {lacking}. Leave conditional out.")
+    return lacking is None if asked is None else asked
 
 
 def _images(
@@ -172,7 +216,14 @@ def _images(
     return (images if limit is None else images.take(limit)), len(images)
 
 
-def protocol_of(target: Target, samples: int | None, seed: int | None, dtype: Dtype | None) -> Protocol:
+def protocol_of(
+    target: Target,
+    samples: int | None,
+    seed: int | None,
+    dtype: Dtype | None,
+    *,
+    probes: int | None = None,
+) -> Protocol:
     """The protocol that is asked for; where nothing is, that of the manifest entry.
 
     Raises:
@@ -180,15 +231,27 @@ def protocol_of(target: Target, samples: int | None, seed: int | None, dtype: Dt
     """
     base, defaults = Protocol(), target.entry.measured if target.entry else None
     if defaults is not None:
-        base = Protocol(samples=defaults.samples, seed=defaults.seed, dtype=defaults.dtype)
+        base = Protocol(
+            samples=defaults.samples,
+            probes=getattr(defaults, "probes", 1),
+            seed=defaults.seed,
+            dtype=defaults.dtype,
+        )
     found = Protocol(
         samples=base.samples if samples is None else samples,
+        probes=base.probes if probes is None else probes,
         seed=base.seed if seed is None else seed,
         dtype=base.dtype if dtype is None else dtype,
     )
-    if found.samples < 1 or not 0 <= found.seed <= MAX_SEED:
+    if found.samples < 1 or found.probes < 1 or not 0 <= found.seed <= MAX_SEED:
         raise InputError(
-            f"samples is {found.samples} and seed {found.seed}; expected at least 1, and 0 to 2^64 - 1."
+            f"samples is {found.samples}, probes {found.probes} and seed {found.seed}; expected at least 1, at "
+            "least 1, and 0 to 2^64 - 1."
+        )
+    if found.probes > 1 and target.flow.log_det_kind == "exact":
+        raise InputError(
+            f"probes is {found.probes}, and the log-determinant of {target.name} is exact: there is nothing to "
+            "average over. Leave probes out."
         )
     return found
 
@@ -203,6 +266,7 @@ def measure(
     batch_size: int = 100,
     order: Tensor | None = None,
     audit: bool = True,
+    classify: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Measures a flow on images; :func:`evaluate` without the finding.
@@ -216,15 +280,17 @@ def measure(
         batch_size: Images computed at a time.
         order: Order to go through the images in; does not change the result.
         audit: Whether to check reconstructions.
+        classify: Whether to find the likeliest label of each image.
         progress: Whether a terminal gets a bar.
     """
     flow = _ready(target.flow, where, protocol)
     bar = Bar(len(images), unit="image", shown=progress and where.main)
     checker = ReconstructionAudit(flow) if audit else None
+    labels = images.labels if protocol.conditional else None
 
-    def on_batch(indices: Tensor, x: Tensor) -> None:
+    def on_batch(indices: Tensor, x: Tensor, y: Tensor | int | None) -> None:
         if checker is not None:
-            checker.add(indices, x)
+            checker.add(indices, x, y)
         bar.advance(len(indices) * where.size)
 
     began = time.monotonic()
@@ -233,37 +299,92 @@ def measure(
             flow,
             images,
             where,
+            labels=labels,
             samples=protocol.samples,
+            probes=protocol.probes,
             seed=protocol.seed,
             batch_size=batch_size,
             order=order,
             on_batch=on_batch,
         )
         reconstruction = checker.result(where) if checker is not None else None
+        accuracy = _accuracy(flow, images, where, protocol, batch_size) if classify else math.nan
     finally:
         bar.close()
     mean = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
     partial = total is not None and len(images) < total
-    noise = "variational" if flow.is_lower_bound else "uniform"
     return Evaluation(
         name=target.name,
-        bpd=mean.value,
-        stderr=mean.stderr,
+        **_figures(flow, found),
+        **_facts(flow),
+        accuracy=accuracy,
         num_images=mean.count,
         partial=partial,
         dataset=images.id,
         split=images.split,
-        dequantization=noise,
-        is_lower_bound=flow.is_lower_bound,
         protocol=protocol,
         reconstruction=reconstruction,
         seconds=time.monotonic() - began,
         versions=versions(target.flow.architecture),
         hardware=str(environment(where.device)["hardware"]),
-        verdict=judge(target.entry, mean, protocol, images, partial=partial, dequantization=noise),
+        verdict=judge(
+            target.entry, mean, protocol, images, partial=partial, dequantization=_dequantization(flow)
+        ),
         per_image=found,
-        dims=flow.dims,
     )
+
+
+def _figures(flow: Flow, found: Likelihoods) -> dict[str, Any]:
+    """The means with their standard errors: in nats, and in bits per dimension where these mean something."""
+    nats = mean_and_stderr(-found.log_prob)
+    bits = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
+    bits = bits if flow.valid_bpd else Mean(math.nan, math.nan, nats.count)
+    of_probes = math.sqrt(float(found.probe_variance.sum())) / nats.count
+    unit = flow.dims * math.log(2) if flow.valid_bpd else 1.0
+    return {
+        "bpd": bits.value,
+        "stderr": bits.stderr,
+        "nats": nats.value,
+        "nats_stderr": nats.stderr,
+        "probe_stderr": of_probes / unit,
+    }
+
+
+def _facts(flow: Flow) -> dict[str, Any]:
+    """The kind of model that a figure is of."""
+    return {
+        "kind": flow.log_det_kind,
+        "inverse_kind": flow.inverse_kind,
+        "unit": "bits/dim" if flow.valid_bpd else "nats",
+        "dequantization": _dequantization(flow),
+        "is_lower_bound": flow.is_lower_bound,
+        "dims": flow.dims,
+    }
+
+
+def _dequantization(flow: Flow) -> str:
+    if flow.noise_kind == "none":
+        return "none"
+    return "variational" if flow.dequantization.is_lower_bound else "uniform" if flow.valid_bpd else "noisy"
+
+
+def _accuracy(flow: Flow, images: ImageSet, where: World, protocol: Protocol, batch_size: int) -> float:
+    """Share of images whose own label has the largest log P(x|y), under the same noise for each.
+
+    Raises:
+        InputError: Model or data have no labels.
+    """
+    if flow.labels is None or images.labels is None:
+        raise InputError("classify needs a conditional model and data with labels.")
+    found = [
+        likelihoods(
+            flow, images, where, labels=label, samples=protocol.samples, probes=protocol.probes,
+            seed=protocol.seed, batch_size=batch_size,
+        ).log_prob
+        for label in range(flow.labels.classes)
+    ]  # fmt: skip
+    guesses = torch.stack(found, dim=1).argmax(dim=1)
+    return float((guesses == images.labels).double().mean())
 
 
 def _ready(flow: Flow, where: World, protocol: Protocol) -> Flow:

@@ -17,15 +17,15 @@ class Tape:
     """Notes that modules took during one evaluation, by module."""
 
     def __init__(self) -> None:
-        self._notes: dict[int, Any] = {}
+        self._notes: dict[tuple[int, str], Any] = {}
 
-    def note(self, module: nn.Module, value: Any) -> None:
-        """Keeps a module's note."""
-        self._notes[id(original_of(module))] = value
+    def note(self, module: nn.Module, value: Any, name: str = "") -> None:
+        """Keeps a module's note of this name."""
+        self._notes[id(original_of(module)), name] = value
 
-    def read(self, module: nn.Module) -> Any:
-        """A module's note, or None."""
-        return self._notes.get(id(original_of(module)))
+    def read(self, module: nn.Module, name: str = "") -> Any:
+        """A module's note of this name, or None."""
+        return self._notes.get((id(original_of(module)), name))
 
 
 class _Current(threading.local):
@@ -61,15 +61,15 @@ def _current(tape: Tape, *, replaying: bool) -> Iterator[None]:
         _CURRENT.tape, _CURRENT.replaying = before
 
 
-def noted(module: nn.Module, make: Callable[[], T]) -> tuple[T | None, bool]:
+def noted(module: nn.Module, make: Callable[[], T], name: str = "") -> tuple[T | None, bool]:
     """A module's note: made and kept while recording, read while replaying, None otherwise; and whether it was read."""
     tape = _CURRENT.tape
     if tape is None:
         return None, False
     if _CURRENT.replaying:
-        return tape.read(module), True
+        return tape.read(module, name), True
     value = make()
-    tape.note(module, value)
+    tape.note(module, value, name)
     return value, False
 
 

@@ -136,7 +136,9 @@ def test_a_sound_model_reconstructs_every_image(run: Path, target: Target) -> No
 def test_the_audit_notices_a_broken_inverse(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = find_target(str(run))
     inverse = target.flow.bijector.inverse
-    monkeypatch.setattr(target.flow.bijector, "inverse", lambda z: (inverse(z)[0] + 0.01, inverse(z)[1]))
+    monkeypatch.setattr(
+        target.flow.bijector, "inverse", lambda z, context=None: (inverse(z)[0] + 0.01, inverse(z)[1])
+    )
     found = measure(target, IMAGES.take(10), CPU, PROTOCOL)
     assert found.reconstruction is not None
     assert found.reconstruction.exact == 0

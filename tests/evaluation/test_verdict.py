@@ -57,7 +57,7 @@ def manifest(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Monk
         config=metadata["config"],
         config_hash=config_hash("glow", metadata["config"]),
         num_params=metadata["num_params"],
-        data=Data(id=dataset, preprocessing="numpy-as-is-v1", split="test", num_images=20, terms="made up"),
+        data=Data(id=dataset, preprocessing="numpy-as-is-v2", split="test", num_images=20, terms="made up"),
         license="Apache-2.0",
         citations=(),
         weights=Weights(
@@ -139,7 +139,8 @@ def test_the_entrys_own_protocol_is_the_default(manifest: Path) -> None:
     call(NAME, "--record", "--samples", "3", "--seed", "4")
     code, text = call(NAME, "--json")
     assert code == 0
-    assert json.loads(text)["protocol"] == {"samples": 3, "seed": 4, "dtype": "float32"}
+    protocol = json.loads(text)["protocol"]
+    assert protocol == {"samples": 3, "probes": 1, "conditional": False, "seed": 4, "dtype": "float32"}
 
 
 def test_a_partial_figure_is_not_recorded(manifest: Path) -> None:

@@ -101,7 +101,8 @@ def expand(path: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: It is no path; or there is no such user, or no home directory.
     """
-    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+    given: object = path  # whatever a caller gives
+    if not isinstance(given, str | os.PathLike) or "\0" in os.fspath(given):
         raise InputError(f"{path!r} is no path; give the name of a directory.")
     try:
         return Path(path).expanduser()

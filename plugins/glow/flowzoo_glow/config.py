@@ -41,6 +41,7 @@ class GlowConfig:
         network_input: ``rectified`` puts a learned scale and shift and a ReLU before a network's first
             convolution, as in networks that normalize before they convolve; ``clamped`` clamps what networks see to
             [-5, 5], so that activations off the data cannot drive each other to infinity when a sample is drawn.
+        classes: Number of labels that the last level's prior is conditioned on, as in OpenAI's code; 0 for none.
     """
 
     image_shape: tuple[int, int, int]
@@ -67,6 +68,7 @@ class GlowConfig:
     transformed_half: Literal["second", "first"] = extension("second")
     network_input: Literal["plain", "rectified", "clamped"] = extension("plain")
     depths: tuple[int, ...] = extension(())
+    classes: int = extension(0)
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.
@@ -77,6 +79,12 @@ class GlowConfig:
         for name in ("levels", "depth", "hidden_channels", "dequantization_depth", "dequantization_channels"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"glow: {name} is {getattr(self, name)}; expected at least 1.")
+        if self.classes < 0 or self.classes == 1:
+            raise ConfigError(f"glow: classes is {self.classes}; expected 0 for none, or at least 2.")
+        if self.classes and self.learn_top == "none":
+            raise ConfigError(
+                "glow: classes condition the learned top; choose learn_top = channel or element."
+            )
         if self.depths and (len(self.depths) != self.levels or min(self.depths) < 1):
             raise ConfigError(
                 f"glow: depths is {list(self.depths)}; expected {self.levels} numbers of at least 1, one per level, or "

@@ -11,7 +11,9 @@ from flowzoo.bijectors import (
     Bijector,
     Chain,
     ChannelHalves,
+    ClassTop,
     ConditionalPrior,
+    Coupling,
     FactorOut,
     FixedAffine,
     Flatten,
@@ -47,6 +49,7 @@ def build(config: GlowConfig) -> Flow:
         n_bits=config.n_bits,
         dequantization=_dequantization(config),
         bijector=Chain(head, *_level(config, config.image_shape, level=1)),
+        classes=config.classes or None,
     )
 
 
@@ -74,7 +77,8 @@ def _level(config: GlowConfig, shape: tuple[int, int, int], level: int) -> list[
         return [*stack, FactorOut(rest, prior)]
     if config.learn_top != "none":
         element = config.learn_top == "element"
-        stack.append(LearnedTop((channels, height, width) if element else (channels, 1, 1)))
+        shape = (channels, height, width) if element else (channels, 1, 1)
+        stack.append(ClassTop(shape, config.classes) if config.classes else LearnedTop(shape))
     return [*stack, Flatten((channels, height, width))]
 
 
@@ -116,7 +120,11 @@ def _coupling(config: GlowConfig, channels: int) -> Bijector:
     bound = _input_bound(config)
     if bound is not None:
         net.rectify = nn.Hardtanh(-bound, bound)
-    if not affine:
-        return AdditiveCoupling(partition, net)
-    scale_map = ScaleMap(config.scale_map, changed)
-    return AffineCoupling(partition, net, scale_map, config.order, config.layout)
+    coupling: Coupling
+    if affine:
+        scale_map = ScaleMap(config.scale_map, changed)
+        coupling = AffineCoupling(partition, net, scale_map, config.order, config.layout)
+    else:
+        coupling = AdditiveCoupling(partition, net)
+    coupling.takes_context = False  # labels condition the top alone
+    return coupling
