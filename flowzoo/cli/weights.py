@@ -174,16 +174,11 @@ def verify(
 
 
 def _verify(name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    from flowzoo.manifest.schema import Fingerprint
-    from flowzoo.manifest.typed_json import read
-    from flowzoo.weights.external import Unlisted
-    from flowzoo.weights.fingerprint import compare
+    from flowzoo.weights.fingerprint import compare, stated_fingerprint
     from flowzoo.weights.load import load
 
     flow = load(name, **hub)
-    expected = getattr(flow.card, "fingerprint", None)
-    if isinstance(flow.card, Unlisted) and flow.card.details.get("fingerprint"):
-        expected = read(Fingerprint, flow.card.details["fingerprint"], name, "$.fingerprint")
+    expected = stated_fingerprint(flow.card, name)
     if expected is None:
         raise InputError(
             f"{name} comes without a fingerprint, so there is nothing to compare with; "

@@ -191,10 +191,12 @@ def _training(entry: Entry) -> str:
     cost = entry.training
     seen = f" ({cost.images:,} images)" if cost.images else ""
     which = f"; {cost.weights}" if cost.weights else ""
-    versions = ", ".join(f"{name} {version}" for name, version in cost.versions.items())
+    versions = (
+        ", ".join(f"{name} {version}" for name, version in cost.versions.items()) or "versions not recorded"
+    )
     return (
         f"## Training\n\n{cost.steps:,} steps{seen} in {cost.hours:.2g} hours on {cost.hardware}, seed {cost.seed}"
-        f"{which}.{f' With {versions}.' if versions else ''} What was done, with the recipes beside the weights "
+        f"{which}; {versions}. What was done, with the recipes beside the weights "
         f"({cost.recipe}):\n\n```bash\n{cost.command}\n```\n\nThe full config:\n\n"
         f"```json\n{json.dumps(entry.config, indent=2)}\n```"
     )

@@ -18,7 +18,7 @@ from flowzoo.manifest.schema import Name
 from flowzoo.manifest.typed_json import read
 from flowzoo.training.provenance import commands, recipe_files, run_stages
 from flowzoo.training.run_dir import RunDir
-from flowzoo.weights.checkpoint import load_weights, read_metadata, save_weights
+from flowzoo.weights.checkpoint import load_weights, read_metadata, read_tensors, save_weights
 from flowzoo.weights.safetensors_header import read_header
 
 if TYPE_CHECKING:
@@ -169,15 +169,13 @@ def write_export(
 
     Raises:
         CheckpointError: The run is damaged, or the disk refuses.
-        IntegrityError: A weight is not finite in ``dtype``, or the fingerprint is not.
+        IntegrityError: The weights file is damaged; or a weight is not finite in ``dtype``, or the fingerprint is not.
     """
-    from safetensors.torch import load_file
-
     from flowzoo.weights.fingerprint import take_fingerprint
 
     weights, stages = directory / WEIGHTS, run_stages(RunDir(run))
     described = {**metadata, "name": name, "dataset": portable_id(str(metadata.get("dataset", "")))}
-    digest, size = save_weights(load_file(source), weights, described, dtype=dtype)
+    digest, size = save_weights(read_tensors(source), weights, described, dtype=dtype)
     header = read_header(weights)
     card = described | {
         "weights": {

@@ -16,11 +16,22 @@ import torch
 from flowzoo.errors import InputError, IntegrityError
 from flowzoo.evaluation.noise import keyed_noise
 from flowzoo.manifest.schema import Fingerprint
+from flowzoo.manifest.typed_json import read
 
 if TYPE_CHECKING:
     from flowzoo.flow import Flow
+    from flowzoo.manifest.schema import Entry
+    from flowzoo.weights.external import Unlisted
 
-__all__ = ["TOLERANCE", "Comparison", "compare", "fingerprint_bpd", "fingerprint_images", "take_fingerprint"]
+__all__ = [
+    "TOLERANCE",
+    "Comparison",
+    "compare",
+    "fingerprint_bpd",
+    "fingerprint_images",
+    "stated_fingerprint",
+    "take_fingerprint",
+]
 
 TOLERANCE = 1e-5
 """Largest difference, in bits per dimension, between two evaluations of the same flow in float64."""
@@ -120,3 +131,16 @@ def take_fingerprint(flow: Flow) -> Fingerprint:
 def compare(flow: Flow, expected: Fingerprint) -> Comparison:
     """Measures a flow's fingerprint and sets it beside the expected one."""
     return Comparison(tuple(expected.bpd), fingerprint_bpd(flow), expected.tolerance)
+
+
+def stated_fingerprint(card: Entry | Unlisted | None, name: str) -> Fingerprint | None:
+    """The fingerprint that a manifest entry or a ``flowzoo.json`` states; None if it states none.
+
+    Raises:
+        ManifestError: What a ``flowzoo.json`` says is none; the message begins with ``name``.
+    """
+    found = getattr(card, "fingerprint", None)
+    details = getattr(card, "details", {})
+    if found is None and details.get("fingerprint"):
+        found = read(Fingerprint, details["fingerprint"], name, "$.fingerprint")
+    return found
