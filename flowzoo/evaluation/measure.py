@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
+from flowzoo.arguments import require_count
 from flowzoo.data import get_dataset
 from flowzoo.data.portable import is_own
 from flowzoo.distributed import World, world
@@ -20,7 +21,7 @@ from flowzoo.evaluation.metrics import Mean, mean_and_stderr, nats_to_bpd
 from flowzoo.evaluation.progress import Bar
 from flowzoo.evaluation.trained_model import Target, find_target
 from flowzoo.evaluation.verdict import Verdict, judge
-from flowzoo.manifest.schema import MAX_SEED
+from flowzoo.nets.keyed import check_seed
 
 if TYPE_CHECKING:
     import os
@@ -243,11 +244,12 @@ def protocol_of(
         seed=base.seed if seed is None else seed,
         dtype=base.dtype if dtype is None else dtype,
     )
-    if found.samples < 1 or found.probes < 1 or not 0 <= found.seed <= MAX_SEED:
-        raise InputError(
-            f"samples is {found.samples}, probes {found.probes} and seed {found.seed}; expected at least 1, at "
-            "least 1, and 0 to 2^64 - 1."
-        )
+    require_count("samples", found.samples)
+    require_count("probes", found.probes)
+    require_count("seed", found.seed, least=0)
+    if found.dtype not in get_args(Dtype):
+        raise InputError(f"dtype is {found.dtype!r}; choose one of {', '.join(get_args(Dtype))}.")
+    check_seed(found.seed)
     if found.probes > 1 and target.flow.log_det_kind == "exact":
         raise InputError(
             f"probes is {found.probes}, and the log-determinant of {target.name} is exact: there is nothing to "

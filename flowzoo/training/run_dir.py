@@ -62,7 +62,16 @@ class RunDir:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was started here."""
+        """Whether a run was started here.
+
+        Raises:
+            CheckpointError: Something is in the place of its files that is no regular file.
+        """
+        for path in (self._header, self.metrics, self.before):
+            if path.exists() and not path.is_file():
+                raise CheckpointError(
+                    f"{path} is no regular file, so {self.path} holds no run; choose another --out."
+                )
         return self._header.is_file()
 
     def clean(self) -> None:
