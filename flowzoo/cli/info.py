@@ -287,11 +287,19 @@ def _shown(details: dict[str, Any], citations: tuple[Citation, ...]) -> list[tup
         if key == "citations":
             shown.append((key, ", ".join(value)))
         else:
-            shown.append((key.replace("_", " "), _lines(key, value)))
+            shown.append((key.replace("_", " "), _lines(key, _short(value) if key == "training" else value)))
     papers = [
         f"{c.title} ({', '.join(c.authors)}; {c.venue} {c.year}) {c.url or ''}".strip() for c in citations
     ]
     return [*shown, ("papers", "\n".join(papers) or None)]
+
+
+def _short(training: Any) -> Any:
+    """The account of a training without the recipes: files beside the weights, and JSON, have them."""
+    if not isinstance(training, dict):
+        return training
+    whole = {name for name in ("recipe", "stages") if isinstance(training.get(name), dict | list)}
+    return {name: item for name, item in training.items() if name not in whole}
 
 
 def _lines(key: str, value: Any, *, inner: bool = False) -> str:
