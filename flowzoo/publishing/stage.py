@@ -23,6 +23,7 @@ from flowzoo.manifest.write import read_manifest
 from flowzoo.publishing.card import SAMPLES_FILENAME, model_card, repository
 from flowzoo.publishing.describe import check_held_out, describe, measured_images, training_stages
 from flowzoo.publishing.figures import measure_model, run_dataset
+from flowzoo.publishing.points_picture import save_points
 from flowzoo.training.provenance import recipe_files
 from flowzoo.weights.external import CARD_FILENAME, WEIGHTS_FILENAME, Unlisted, read_card
 from flowzoo.weights.hub import HubSettings
@@ -38,7 +39,7 @@ _FIGURES = (
 )  # fmt: skip
 """The fields of an entry that are measured, or that the flow says of itself when it is."""
 
-_SAMPLES = 36
+_SAMPLES, _POINTS = 36, 8192
 _SEED = 0
 
 
@@ -290,8 +291,12 @@ def _finish(
 
     generator = torch.Generator().manual_seed(_SEED)
     temperature = entry.recommended_temperature or 1.0
-    images = flow.sample(_SAMPLES, temperature=temperature, generator=generator)
-    save_grid(images, new / SAMPLES_FILENAME, temperature=temperature)
+    if flow.data_kind == "images":
+        images = flow.sample(_SAMPLES, temperature=temperature, generator=generator)
+        save_grid(images, new / SAMPLES_FILENAME, temperature=temperature)
+    else:
+        points = flow.sample(_POINTS, temperature=temperature, generator=generator, batch_size=1024)
+        save_points(points, new / SAMPLES_FILENAME, temperature=temperature)
     _write_card_file(new, entry, details)
     title = _own_title(entry) if is_own(entry.data.id) else get_dataset(entry.data.id).title.rstrip(".")
     write_text(new / "README.md", model_card(entry, title, listed=listed))
