@@ -12,8 +12,8 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from flowzoo.config import config_to_dict
 from flowzoo.cli.main import main
+from flowzoo.config import config_to_dict
 from flowzoo.errors import InputError, IntegrityError, ManifestError, WeightsUnavailable
 from flowzoo.flow import Flow
 from flowzoo.manifest.read import Manifest, dump, load_manifests

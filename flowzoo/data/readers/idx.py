@@ -81,7 +81,7 @@ def _read_with_torchvision(dataset: Dataset, split: str, path: Path) -> Tensor:
     except (RuntimeError, OSError) as error:
         raise DataUnavailable(
             f"torchvision cannot read {dataset.id!r} under {root}: {error}. How to get it: "
-            f"{dataset.how_to_get}"
+            f"{dataset.hint(root)}"
         ) from error
     images: Tensor = found.data
     return images[:, None]

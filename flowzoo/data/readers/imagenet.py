@@ -9,10 +9,11 @@ from torch import Tensor
 
 from flowzoo.data.api import Dataset
 from flowzoo.data.images import ImageSource, Selected
-from flowzoo.data.layout import map_npy
+from flowzoo.data.layout import open_npy
 from flowzoo.data.pickled_arrays import read_pickled_arrays
 from flowzoo.data.readers.folder import FileImages, find_images
-from flowzoo.data.readers.npy import array_images, in_memory_if_small, open_npz_array
+from flowzoo.data.readers.npy import array_images, in_memory_if_small
+from flowzoo.data.readers.npz import open_npz_array
 from flowzoo.errors import InputError, IntegrityError
 
 __all__ = ["read"]
@@ -52,7 +53,7 @@ def _arrays(dataset: Dataset, paths: tuple[Path, ...]) -> ImageSource:
     arrays = []
     for path in paths:
         if path.suffix == ".npy":
-            arrays.append(map_npy(path))
+            arrays.append(open_npy(path))
         elif path.suffix == ".npz":
             arrays.append(open_npz_array(path, dataset.options["arrays"]))
         else:
