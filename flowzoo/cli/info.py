@@ -244,7 +244,10 @@ def _config_fields(architecture: str) -> list[ConfigField]:
 def _sizes(architecture: str) -> str:
     """How the size of the data is given to ``create``."""
     named = {field.name for field in _config_fields(architecture)}
-    return "dims=D" if "dims" in named and "image_shape" not in named else "image_shape=(C, H, W)"
+    both = " or ".join(
+        text for name, text in (("image_shape", "image_shape=(C, H, W)"), ("dims", "dims=D")) if name in named
+    )
+    return both or "image_shape=(C, H, W)"
 
 
 def _show_config(found: list[dict[str, Any]]) -> None:

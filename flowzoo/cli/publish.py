@@ -164,24 +164,26 @@ def _into_package(run: Path | None, package: Path | None, options: dict[str, Any
     assert entry.sampling is not None
     row = (
         entry.key,
-        f"{entry.measured.bpd:.4f}",
+        _figure(entry.measured.bpd, entry.measured.nats),
         f"{entry.measured.stderr:.4f}",
         f"{entry.sampling.finite} of {entry.sampling.drawn}",
         entry.weights.size,
         entry.weights.filename,
     )
-    headers = ("model", "bpd", "stderr", "finite samples", "bytes", "file")
-    table(headers, [row], right=("bpd", "stderr", "finite samples", "bytes"))
+    headers = ("model", "measured", "stderr", "finite samples", "bytes", "file")
+    table(headers, [row], right=("measured", "stderr", "finite samples", "bytes"))
 
 
 def _record(name: str, options: dict[str, Any], as_json: bool) -> int:
     from flowzoo.cli.evaluate import record_figure
 
     found, path = record_figure(name, samples=options["samples"], data_root=options["data_root"])
+    key = "bpd" if found.unit == "bits/dim" else "nats"
+    value, stderr = (found.bpd, found.stderr) if key == "bpd" else (found.nats, found.nats_stderr)
     if as_json:
-        print_json({"name": name, "bpd": found.bpd, "stderr": found.stderr, "manifest": str(path)})
+        print_json({"name": name, key: value, "stderr": stderr, "manifest": str(path)})
     else:
-        print_line(f"{name}: {found.bpd:.6f} ± {found.stderr:.4f} bits/dim")
+        print_line(f"{name}: {value:.6f} ± {stderr:.4f} {found.unit}")
     note(f"Recorded in {path}.")
     return 0
 
@@ -280,6 +282,11 @@ def _publish(
     return {"directory": str(staged.directory), "files": files, "entry": dataclasses.asdict(entry)}
 
 
+def _figure(bpd: float | None, nats: float | None) -> str:
+    """Bits per dimension of images, nats of a density."""
+    return f"{bpd:.4f}" if bpd is not None else f"{nats:.4f} nats"
+
+
 def _show(results: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(results)
@@ -291,10 +298,12 @@ def _show(results: list[dict[str, Any]], as_json: bool) -> None:
             result["entry"]["name"],
             result["entry"]["weights"]["repo_id"],
             result["entry"]["weights"]["revision"],
-            f"{result['entry']['measured']['bpd']:.4f}",
+            _figure(result["entry"]["measured"]["bpd"], result["entry"]["measured"]["nats"]),
             sum(result["files"].values()),
             result["directory"],
         )
         for result in results
     ]
-    table(("model", "repository", "revision", "bpd", "bytes", "files"), rows, right=("bpd", "bytes"))
+    table(
+        ("model", "repository", "revision", "measured", "bytes", "files"), rows, right=("measured", "bytes")
+    )

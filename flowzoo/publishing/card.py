@@ -87,7 +87,7 @@ def check_model_card(text: str, entry: Entry) -> None:
 def _front_matter(entry: Entry, measured: Measured, dataset_title: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    images = "image_shape" in entry.config
+    images = _of_images(entry)
     metric, metric_name = _METRICS[measured.unit]
     result = EvalResult(
         task_type=_TASK if images else "other",
@@ -170,12 +170,20 @@ flow = flowzoo.load("{name if listed else pinned}")
 {last}"""
 
 
+def _of_images(entry: Entry) -> bool:
+    return entry.config.get("image_shape") is not None
+
+
+def _items(entry: Entry) -> str:
+    return "images" if _of_images(entry) else "vectors"
+
+
 def _example(entry: Entry) -> str:
     """Samples, their density and their latents, in Python."""
     shape, temperature = ", ".join(map(str, data_shape(entry.config))), entry.recommended_temperature or 1.0
     labels = ", y=torch.arange(16) % " + str(entry.labels.classes) if entry.labels else ""
     given = ["import torch", ""] if labels else []
-    if "image_shape" not in entry.config:
+    if not _of_images(entry):
         return "\n".join(
             [
                 *given,
@@ -205,7 +213,7 @@ def _figures(entry: Entry, measured: Measured, dataset_title: str) -> str:
     if measured.reconstruction_exact is not None:
         rows[-1] += (
             f" `decode(encode(x))` gave x back exactly for {measured.reconstruction_exact:,} of "
-            f"{measured.num_images:,} images."
+            f"{measured.num_images:,} {_items(entry)}."
         )
     if passes := _passes(entry):
         rows += ["", passes]
@@ -225,7 +233,7 @@ def _rows(entry: Entry, measured: Measured, dataset_title: str) -> Iterator[tupl
         f"measured{of}".replace("|", "\\|"),
         f"**{measured.value:.4f}** ± {measured.stderr:.4f}",
         f"{dataset_title}, {entry.data.split} split, {measured.num_images:,} "
-        f"{'vectors' if measured.bpd is None else 'images'};{noise} seed {measured.seed}, {measured.dtype}",
+        f"{_items(entry)};{noise} seed {measured.seed}, {measured.dtype}",
     )
     if entry.one_sample_bpd is not None:
         yield "measured, one sample", f"{entry.one_sample_bpd:.4f}", "the same with one noise sample an image"
@@ -270,7 +278,7 @@ def _training(entry: Entry) -> str:
     if entry.training is None:
         return ""
     cost = entry.training
-    seen = f" ({cost.images:,} images)" if cost.images else ""
+    seen = f" ({cost.images:,} {_items(entry)})" if cost.images else ""
     which = f"; {cost.weights}" if cost.weights else ""
     versions = ", ".join(f"{name} {version}" for name, version in cost.versions.items())
     return (
