@@ -13,7 +13,7 @@ from flowzoo.errors import InputError
 
 __all__ = ["PREFIXES", "parse_own"]
 
-PREFIXES = ("folder:", "numpy:")
+PREFIXES = ("folder:", "numpy:", "csv:")
 
 _TERMS = "the user's own images: whatever terms they are under"
 

@@ -13,7 +13,7 @@ __all__ = ["holds_all_in_every_split", "is_own", "is_split_by_content", "portabl
 
 
 def is_own(dataset: str) -> bool:
-    """Whether a data set's id names files of the user: ``folder:`` or ``numpy:``."""
+    """Whether a data set's id names files of the user: ``folder:``, ``numpy:`` or ``csv:``."""
     return dataset.startswith(PREFIXES)
 
 

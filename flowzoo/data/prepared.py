@@ -1,7 +1,7 @@
 """Prepared copies: a split's pixels as one ``.npy`` file (N, C, H, W), from which rows are read as they are needed.
 
 Decoding 160,000 JPEGs or inflating gigabytes of npz in every run would starve the device, so ``flowzoo data
-prepare`` does it once. The copy lies beside its SHA-256, under a folder named after the preprocessing.
+prepare`` does it once. The copy lies beside its SHA-256 and its labels, under a folder named after the preprocessing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from flowzoo.atomic import new_file, write_all, write_text
+from flowzoo.atomic import new_file, write_all, write_chunks, write_text
 from flowzoo.data.api import Dataset, prepared_path
 from flowzoo.data.images import ImageSet, ImageSource
 from flowzoo.data.layout import CHANNELS_FIRST, open_npy
@@ -23,7 +24,7 @@ from flowzoo.data.paths import is_regular
 from flowzoo.data.readers.npy import ArrayImages, in_memory_if_small
 from flowzoo.errors import InputError, IntegrityError
 
-__all__ = ["digest_path", "prepare", "read_prepared"]
+__all__ = ["digest_path", "labels_path", "prepare", "read_prepared"]
 
 _BATCH = 1024
 _AGAIN = "Delete it and run 'flowzoo data prepare' again."
@@ -34,8 +35,16 @@ def digest_path(prepared: Path) -> Path:
     return prepared.with_suffix(".sha256")
 
 
-def read_prepared(path: Path) -> Tensor | ImageSource:
+def labels_path(prepared: Path) -> Path:
+    """Where the labels of a prepared copy are kept, int64 (N,), if there are any."""
+    return prepared.with_suffix(".labels.npy")
+
+
+def read_prepared(path: Path) -> tuple[Tensor | ImageSource, NDArray[np.int64] | None]:
     """Reads a prepared copy, after comparing all its pixels with the SHA-256 beside it; rows of a large one stay there.
+
+    Returns:
+        The images, and their labels, int64 (N,), or None.
 
     Raises:
         IntegrityError: if the copy has changed since it was prepared, or there is nothing to compare it with.
@@ -51,7 +60,17 @@ def read_prepared(path: Path) -> Tensor | ImageSource:
         raise IntegrityError(
             f"{path} has changed since it was prepared: expected sha256 {expected}, found {found}. {_AGAIN}"
         )
-    return source
+    return source, _read_labels(labels_path(path))
+
+
+def _read_labels(path: Path) -> NDArray[np.int64] | None:
+    if not is_regular(path):
+        return None
+    try:
+        labels: NDArray[np.int64] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise IntegrityError(f"{path} is not a complete .npy file of labels: {error}. {_AGAIN}") from error
+    return labels
 
 
 def prepare(
@@ -82,11 +101,15 @@ def prepare(
         )
     path = prepared_path(dataset, split, root)
     images = dataset.load(split, root, prepared=False)
-    # The digest of the array goes first: whoever reads a copy finds it vouched for.
+    # The digest and the labels of the array go first: whoever reads a copy finds it vouched for.
     digest = hashlib.sha256()
     with new_file(path) as file:
         for block in _blocks(images, digest, progress):
             write_all(file, block)
+        if images.labels is not None:
+            buffer = io.BytesIO()
+            np.save(buffer, images.labels.numpy())
+            write_chunks(labels_path(path), [buffer.getvalue()])
         write_text(digest_path(path), digest.hexdigest() + "\n")
     return path
 

@@ -18,7 +18,7 @@ from flowzoo.data.stored import NpyHeader, StoredArray, parse_npy_header
 from flowzoo.data.survey import listed
 from flowzoo.errors import DataUnavailable, InputError, IntegrityError
 
-__all__ = ["open_npz_array"]
+__all__ = ["npz_names", "open_npz_array"]
 
 _MAX_MEMBERS = 1_000
 _MAX_RATIO = 20
@@ -61,6 +61,19 @@ def open_npz_array(path: Path, names: Sequence[str] = ()) -> NDArray[Any] | Stor
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
+        raise IntegrityError(f"{path} is not a complete npz archive: {error}. Get the file again.") from error
+
+
+def npz_names(path: Path) -> tuple[str, ...]:
+    """Returns the names of the arrays in an ``.npz`` archive.
+
+    Raises:
+        IntegrityError: if it is not an archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return tuple(name.removesuffix(".npy") for name in archive.namelist()[:_MAX_MEMBERS])
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
         raise IntegrityError(f"{path} is not a complete npz archive: {error}. Get the file again.") from error
 
 
