@@ -68,7 +68,7 @@ def _figures(entry: Entry) -> Iterator[str]:
     if entry.measured is None:
         return
     if entry.published is not None:
-        difference = entry.measured.bpd - entry.published.bpd
+        difference = entry.measured.value - entry.published.bpd
         yield (
             f"Measured minus published: {difference:+.4f}, with a standard error of "
             f"{entry.measured.stderr:.4f} from the images alone. The published figure is a reference; the "

@@ -163,6 +163,8 @@ def evaluate(
         target = find_target(name)
         images, total = _images(target, dataset, split, data_root, limit)
         protocol = protocol_of(target, samples, seed, dtype, probes=probes)
+        if conditional is None and target.entry is not None and target.entry.labels is not None:
+            conditional = target.entry.labels.figure == "x|y"
         protocol = replace(protocol, conditional=_is_conditional(target.flow, images, conditional))
         return measure(
             target,
@@ -234,7 +236,7 @@ def protocol_of(
     if defaults is not None:
         base = Protocol(
             samples=defaults.samples,
-            probes=getattr(defaults, "probes", 1),
+            probes=defaults.probes,
             seed=defaults.seed,
             dtype=defaults.dtype,
         )
@@ -313,7 +315,7 @@ def measure(
         accuracy = _accuracy(flow, images, where, protocol, batch_size) if classify else math.nan
     finally:
         bar.close()
-    mean = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
+    mean = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims) if flow.valid_bpd else -found.log_prob)
     partial = total is not None and len(images) < total
     return Evaluation(
         name=target.name,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -184,7 +183,7 @@ def write_export(
             "size": size,
             "dtype": stored_dtype({info.dtype for info in header.tensors.values()}),
         },
-        "fingerprint": asdict(take_fingerprint(built_from(weights).eval())),
+        "fingerprint": config_to_dict(take_fingerprint(built_from(weights).eval())),
         "training": run_summary(run)
         | {"recipe": stages[-1]["recipe"], "stages": stages, "which": which, "command": commands(stages)},
     }
