@@ -51,7 +51,7 @@ def list_(root: str | None, as_json: bool) -> None:
         ],
     )
     note(f"Paths are below {data_root(root)}. 'flowzoo data show ID' says how to get a set.")
-    note("Your own images: folder:DIR?size=N and numpy:FILE.npy.")
+    note("Your own images: folder:DIR?size=N and numpy:FILE.npy; your own vectors: csv:FILE.csv and numpy:FILE.npy.")
     for row in rows:
         if row.dataset is None:
             note(f"Not usable: {row.id} of {row.origin}: {row.cause}.")
@@ -72,7 +72,7 @@ def show(name: str, root: str | None, as_json: bool) -> None:
             ("id", dataset.id),
             ("title", dataset.title),
             ("release", dataset.release),
-            ("images", "x".join(map(str, dataset.image_shape))),
+            *_items_fields(dataset),
             ("preprocessing", f"{dataset.preprocessing}\n{dataset.preprocessing_note}"),
             *((split, _split_text(dataset, split, root)) for split in dataset.splits),
             ("terms", dataset.terms),
@@ -99,8 +99,9 @@ def check(name: str, root: str | None, as_json: bool) -> int:
     if as_json:
         print_json(results)
     else:
-        columns = ("split", "images", "sha256", "verdict")
-        table(columns, [[result[column] for column in columns] for result in results], right=("images",))
+        columns = ("split", dataset.kind, "labels", "sha256", "verdict")
+        rows = [[_cell(result[column]) for column in columns] for result in results]
+        table(columns, rows, right=(dataset.kind,))
     for result in results:
         if result["error"]:
             note(f"Error: {result['error']}")
@@ -137,10 +138,12 @@ def prepare(name: str, splits: tuple[str, ...], root: str | None) -> None:
 
 
 def _check_split(dataset: Dataset, split: str, root: str | None) -> dict[str, Any]:
-    result: dict[str, Any] = {"split": split, "images": None, "sha256": None, "error": None}
+    result: dict[str, Any] = {
+        "split": split, dataset.kind: None, "labels": None, "sha256": None, "error": None,
+    }  # fmt: skip
     try:
         images = dataset.load(split, root)
-        result |= {"images": len(images), "sha256": images.digest}
+        result |= {dataset.kind: len(images), "labels": images.num_classes or None, "sha256": images.digest}
     except IntegrityError as error:
         return result | {"verdict": "wrong", "error": str(error)}
     if dataset.split(split).sha256 is not None:
@@ -164,7 +167,11 @@ def _describe(dataset: Dataset, root: str | None) -> dict[str, Any]:
         "id": dataset.id,
         "title": dataset.title,
         "release": dataset.release,
-        "image_shape": list(dataset.image_shape),
+        "kind": dataset.kind,
+        "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
+        "dims": dataset.dims,
+        "label_names": list(dataset.label_names),
+        "entropy": dataset.options.get("entropy"),
         "preprocessing": dataset.preprocessing,
         "preprocessing_note": dataset.preprocessing_note,
         "terms": dataset.terms,
@@ -196,12 +203,30 @@ def _place(dataset: Dataset) -> str:
     parents = [
         str(PurePath(paths[0]).parent) for split in dataset.splits.values() for paths in split.alternatives
     ]
-    return ", ".join(dict.fromkeys(parents)) or "bundled"
+    return ", ".join(dict.fromkeys(parents)) or ("bundled" if dataset.kind == "images" else "generated")
+
+
+def _cell(value: object) -> object:
+    return "" if value is None else value
+
+
+def _items_fields(dataset: Dataset) -> list[tuple[str, str]]:
+    """What an item is, the names of the classes and the entropy, as far as they are known."""
+    if dataset.dims is None:
+        rows = [("images", "x".join(map(str, dataset.data_shape)))]
+    else:
+        rows = [("vectors", f"{dataset.dims} real number{'s' if dataset.dims > 1 else ''} each, float32")]
+    if names := dataset.label_names:
+        more = f", ... ({len(names)} classes)" if len(names) > 20 else ""
+        rows.append(("labels", ", ".join(names[:20]) + more))
+    if (entropy := dataset.options.get("entropy")) is not None:
+        rows.append(("true entropy", f"{entropy:.6f} nats: no density has a lower expected loss"))
+    return rows
 
 
 def _split_text(dataset: Dataset, split: str, root: str | None) -> str:
     info = dataset.split(split)
-    size = f"{info.size:,} images: " if info.size is not None else ""
+    size = f"{info.size:,} {dataset.kind}: " if info.size is not None else ""
     lines = [f"{size}{info.description}; {'there' if dataset.is_present(split, root) else 'not there'}"]
     if info.sha256:
         lines.append(f"sha256 {info.sha256}")

@@ -1,7 +1,7 @@
 """The description of a data set: where it comes from, how it is prepared, how it is split, and what it may be used for.
 
-Torch-free: everything here can be listed without importing torch. Pixels are read by the set's *reader*, a
-function named as ``"module:function"`` that is imported only by :meth:`Dataset.load`.
+Torch-free: everything here can be listed without importing torch. Pixels, vectors and labels are read by the set's
+*reader*, a function named as ``"module:function"`` that is imported only by :meth:`Dataset.load`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,28 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from flowzoo.errors import DataUnavailable, InputError, PluginError
+from flowzoo.errors import DataUnavailable, InputError, IntegrityError, PluginError
 from flowzoo.registry.surroundings import output_to_stderr
 
 if TYPE_CHECKING:
     from flowzoo.data.images import ImageSet, ImageSource
 
-__all__ = ["API_VERSION", "ROOT_VARIABLE", "SPLITS", "Dataset", "Split", "data_root", "prepared_path"]
+__all__ = [
+    "ACCEPTED_VERSIONS",
+    "API_VERSION",
+    "ROOT_VARIABLE",
+    "SPLITS",
+    "Dataset",
+    "Split",
+    "data_root",
+    "prepared_path",
+]
 
-API_VERSION = 1
-"""The version of the data set contract that this core speaks."""
+API_VERSION = 2
+"""The version of the data set contract that this core speaks: 2 added vectors and labels."""
+
+ACCEPTED_VERSIONS = (1, 2)
+"""The versions whose data sets can be used. Version 1 describes images without labels, in the same fields."""
 
 ROOT_VARIABLE = "FLOWZOO_DATA"
 """The environment variable that names the folder under which every data set is looked for."""
@@ -54,9 +66,9 @@ class Split:
 
     Attributes:
         description: Which images of the release these are, in words.
-        size: Number of images, or None where it depends on the user's files.
-        sha256: Digest of the uint8 pixels, images in order, each channel by channel, row by row; None if
-            unknown.
+        size: Number of images or vectors, or None where it depends on the user's files.
+        sha256: Digest of the uint8 pixels, images in order, each channel by channel, row by row; of vectors, of
+            their little-endian float32, row by row; None if unknown.
         alternatives: Each a tuple of paths (relative to the data root) that together hold the split; the
             first one that is complete is read. Empty: the reader needs no files, the split is always there.
     """
@@ -78,10 +90,15 @@ class Dataset:
         preprocessing: Id of the preprocessing; two sets of images with the same id were made by the same
             steps.
         preprocessing_note: These steps in words, rounding included.
-        image_shape: (C, H, W) of every image.
+        kind: ``"images"``, or ``"vectors"`` of real numbers.
+        image_shape: (C, H, W) of every image; None for vectors.
+        dims: Numbers in a vector; None for images.
+        label_names: Names of the classes, label k the k-th; empty where there are none, or only the files say.
         splits: ``train``, ``valid`` and ``test``.
         reader: ``"module:function"``; called with (this data set, split, paths) it returns the images, as a
-            uint8 tensor (N, C, H, W) or an :class:`flowzoo.data.images.ImageSource`.
+            uint8 tensor (N, C, H, W) or an :class:`flowzoo.data.images.ImageSource`, or the vectors, as a float32
+            tensor (N, D). Where there are labels it returns (images, labels), whole numbers (N,); or (images,
+            labels, names) where the files name the classes.
         terms: License or terms of use, one line.
         attribution: Whom to credit, and the paper.
         how_to_get: What to do when it is missing, in words.
@@ -95,7 +112,10 @@ class Dataset:
     release: str
     preprocessing: str
     preprocessing_note: str
-    image_shape: tuple[int, int, int]
+    kind: str = "images"
+    image_shape: tuple[int, int, int] | None = None
+    dims: int | None = None
+    label_names: tuple[str, ...] = ()
     splits: Mapping[str, Split]
     reader: str
     terms: str
@@ -108,6 +128,18 @@ class Dataset:
     def __post_init__(self) -> None:
         for name in ("splits", "md5", "options"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        object.__setattr__(self, "label_names", tuple(self.label_names))
+        shapes = {"images": self.image_shape is not None, "vectors": self.dims is not None}
+        if not shapes.get(self.kind) or sum(shapes.values()) != 1:
+            raise InputError(
+                f"The data set {self.id!r} has kind {self.kind!r}, image_shape {self.image_shape} and dims {self.dims}; "
+                "expected kind 'images' with image_shape, or kind 'vectors' with dims."
+            )
+
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """Shape of one item: (C, H, W) of images, (D,) of vectors."""
+        return (self.dims,) if self.dims is not None else tuple(self.image_shape or ())
 
     def split(self, name: str) -> Split:
         """Returns the description of a split.
@@ -162,30 +194,49 @@ class Dataset:
             prepared: Whether a prepared copy may stand in for the release's files.
 
         Returns:
-            The images: in memory where they are few, read from disk batch by batch where they are many.
+            The images: in memory where they are few, read from disk batch by batch where they are many. Of a set of
+            vectors, the :class:`flowzoo.data.vectors.VectorSet`.
 
         Raises:
             InputError: if there is no such split.
             DataUnavailable: if its files are missing.
             IntegrityError: if its files are not the official ones.
         """
-        from flowzoo.data.images import ImageSet
-
         info = self.split(split)
-        images = self._read(split, root, prepared)
-        result = ImageSet(
-            images,
-            id=self.id,
-            split=split,
-            preprocessing=self.preprocessing,
-            terms=self.terms,
-            sha256=info.sha256,
-        )
-        result.check(self.image_shape, info.size)
+        found = self._read(split, root, prepared)
+        items, labels, *names = found if isinstance(found, tuple) else (found, None)
+        facts = {
+            "id": self.id,
+            "split": split,
+            "preprocessing": self.preprocessing,
+            "terms": self.terms,
+            "sha256": info.sha256,
+            "label_names": names[0] if names else self.label_names,
+        }
+        try:
+            result = self._set_of(items, root, labels=labels, **facts)
+        except InputError as error:
+            raise IntegrityError(f"{error} The files are damaged, or their reader is wrong.") from error
+        result.check(self.data_shape, info.size)
         return result
 
+    def _set_of(self, items: Any, root: str | os.PathLike[str] | None, **facts: Any) -> ImageSet:
+        if self.kind == "images":
+            from flowzoo.data.images import ImageSet
+
+            return ImageSet(items, **facts)
+        from flowzoo.data.vectors import VectorSet
+
+        options = {
+            "columns": self.options.get("columns", ()),
+            "truth": self.options.get("density"),
+            "entropy": self.options.get("entropy"),
+        }
+        train = None if facts["split"] == "train" else lambda: self.load("train", root)
+        return VectorSet(items, train=train, **options, **facts)
+
     def _read(self, split: str, root: str | os.PathLike[str] | None, prepared: bool) -> ImageSource | Any:
-        """Reads the pixels: from the prepared copy if there is one, else from the release."""
+        """Reads the pixels, and labels if there are any: from the prepared copy if it is there, else the release."""
         copy = prepared_path(self, split, root)
         if prepared and self.split(split).alternatives and copy.is_file():
             from flowzoo.data.prepared import read_prepared

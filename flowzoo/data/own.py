@@ -12,7 +12,7 @@ from flowzoo.errors import InputError
 
 __all__ = ["PREFIXES", "parse_own"]
 
-PREFIXES = ("folder:", "numpy:")
+PREFIXES = ("folder:", "numpy:", "csv:")
 
 _TENTHS = {
     "train": "images whose position modulo 10 is 0 to 7",

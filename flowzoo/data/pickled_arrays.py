@@ -190,14 +190,14 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 def read_pickled_arrays(content: bytes, where: Path) -> dict[str, NDArray[Any]]:
-    """Returns the numeric arrays among the values of a pickled dictionary.
+    """Returns the numeric arrays, and the lists of whole numbers, among the values of a pickled dictionary.
 
     Args:
         content: A pickle of protocol 2 to 4, as Python 2 and 3 write it.
         where: The file, for the error.
 
     Returns:
-        The arrays by key, read-only; values of other kinds are left out.
+        The arrays by key, read-only, lists as int64; values of other kinds are left out.
 
     Raises:
         IntegrityError: if the file holds anything but plain data; nothing in it has been run.
@@ -215,8 +215,18 @@ def read_pickled_arrays(content: bytes, where: Path) -> dict[str, NDArray[Any]]:
         raise IntegrityError(
             f"{where} is not a complete pickle: {error}. Get the file again from its official page."
         ) from error
-    return {
-        key.decode("latin-1") if isinstance(key, bytes) else str(key): item.values
-        for key, item in value.items()
-        if isinstance(item, _Array) and item.values is not None
-    }
+    arrays = {_text(key): _array(item) for key, item in value.items()}
+    return {key: array for key, array in arrays.items() if array is not None}
+
+
+def _text(key: Any) -> str:
+    return key.decode("latin-1") if isinstance(key, bytes) else str(key)
+
+
+def _array(item: Any) -> NDArray[Any] | None:
+    """A value as an array; None if it is neither one nor a list of whole numbers that int64 holds."""
+    if isinstance(item, _Array):
+        return item.values
+    if isinstance(item, list) and item and all(type(number) is int and abs(number) < 1 << 63 for number in item):
+        return np.array(item, dtype=np.int64)
+    return None

@@ -1,7 +1,7 @@
 """Prepared copies: a split's pixels as one ``.npy`` file (N, C, H, W), which can be memory-mapped.
 
 Decoding 160,000 JPEGs or inflating gigabytes of npz in every run would starve the device, so ``flowzoo data
-prepare`` does it once. The copy lies beside its SHA-256, under a folder named after the preprocessing.
+prepare`` does it once. The copy lies beside its SHA-256 and its labels, under a folder named after the preprocessing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flowzoo.data.api import Dataset, prepared_path
@@ -20,7 +21,7 @@ from flowzoo.data.layout import CHANNELS_FIRST, map_npy
 from flowzoo.data.readers.npy import MappedImages, in_memory_if_small
 from flowzoo.errors import InputError
 
-__all__ = ["digest_path", "prepare", "read_prepared"]
+__all__ = ["digest_path", "labels_path", "prepare", "read_prepared"]
 
 _BATCH = 1024
 
@@ -30,9 +31,15 @@ def digest_path(prepared: Path) -> Path:
     return prepared.with_suffix(".sha256")
 
 
-def read_prepared(path: Path) -> Tensor | ImageSource:
-    """Reads a prepared copy: into memory if it is small, else memory-mapped."""
-    return in_memory_if_small(MappedImages([map_npy(path)], CHANNELS_FIRST))
+def labels_path(prepared: Path) -> Path:
+    """Where the labels of a prepared copy are kept, int64 (N,), if there are any."""
+    return prepared.with_suffix(".labels.npy")
+
+
+def read_prepared(path: Path) -> tuple[Tensor | ImageSource, NDArray[np.int64] | None]:
+    """Reads a prepared copy: images, into memory if they are small, else memory-mapped; and labels, or None."""
+    images = in_memory_if_small(MappedImages([map_npy(path)], CHANNELS_FIRST))
+    return images, np.load(found, allow_pickle=False) if (found := labels_path(path)).is_file() else None
 
 
 def prepare(
@@ -66,6 +73,8 @@ def prepare(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.part")
     try:
+        if images.labels is not None:
+            np.save(labels_path(path), images.labels.numpy())
         digest = _write(images, partial, progress)
         digest_path(path).write_text(digest + "\n", encoding="ascii")
         partial.replace(path)

@@ -22,6 +22,7 @@ __all__ = [
     "IN_MEMORY_BYTES",
     "MappedImages",
     "in_memory_if_small",
+    "npz_names",
     "open_npz_array",
     "read_own",
     "read_ranges",
@@ -135,6 +136,19 @@ def open_npz_array(path: Path, names: Sequence[str] = ()) -> NDArray[Any]:
                 offset = member.tell()
         return np.memmap(path, dtype, "r", _data_start(path, info) + offset, shape, "F" if fortran else "C")
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+        raise IntegrityError(f"{path} is not a complete npz archive: {error}. Get the file again.") from error
+
+
+def npz_names(path: Path) -> tuple[str, ...]:
+    """Returns the names of the arrays in an ``.npz`` archive.
+
+    Raises:
+        IntegrityError: if it is not an archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return tuple(name.removesuffix(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError) as error:
         raise IntegrityError(f"{path} is not a complete npz archive: {error}. Get the file again.") from error
 
 
