@@ -117,6 +117,12 @@ class TrainingDiverged(FlowzooError):
     exit_code = 9
 
 
+class CallbackError(FlowzooError):
+    """A callback of a training failed; a checkpoint has been written, from which the run can go on."""
+
+    exit_code = 9
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ``" Did you mean 'a' or 'b'?"`` for the nearest known names, or an empty string."""
     import difflib  # a millisecond that only mistakes need

@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "pull": ("weights:pull", "Download the weights of models."),
     "cache": ("weights:cache", "List, check or remove downloaded weights."),
     "train": ("train:train", "Train a model, or resume a run."),
-    "runs": ("train:runs", "Show training runs."),
+    "runs": ("runs:runs", "List training runs, or compare some: recipes, figures, curves."),
     "export": ("export:export", "Write a run's best weights as a directory that loads."),
     "data": ("data:data", "Show the data sets, where they are looked for, and how to get them."),
     "plugins": ("plugins:plugins", "Show the installed architectures and their states, or check one."),

@@ -159,5 +159,7 @@ def _by_extension(
         raise PluginError(f"{owner} fails on {tuple(images.shape)}: {describe(error)}") from error
     if not isinstance(result, Tensor) or (result.shape, result.dtype) != (images.shape, images.dtype):
         got = f"{result.dtype} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
-        raise PluginError(f"{owner} gives {got}; expected {images.dtype} {tuple(images.shape)}, as it was given.")
+        raise PluginError(
+            f"{owner} gives {got}; expected {images.dtype} {tuple(images.shape)}, as it was given."
+        )
     return result

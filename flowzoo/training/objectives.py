@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from flowzoo.flow import Flow
     from flowzoo.training.recipe import Recipe
 
-__all__ = ["GROUP", "Objective", "find_objective", "name_of", "negative_log_likelihood", "require_losses", "with_objective"]
+__all__ = [
+    "GROUP",
+    "Objective",
+    "find_objective",
+    "name_of",
+    "negative_log_likelihood",
+    "require_losses",
+    "with_objective",
+]
 
 LogProb = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 Objective = Callable[["Flow", LogProb, Tensor, Tensor, "Tensor | None"], Tensor]
@@ -76,7 +84,9 @@ def with_objective(recipe: Recipe, objective: Objective | None) -> Recipe:
         return recipe
     name = name_of(objective)
     if recipe.train.objective not in ("", name):
-        raise InputError(f"objective is given, and the recipe names {recipe.train.objective!r}; give one of them.")
+        raise InputError(
+            f"objective is given, and the recipe names {recipe.train.objective!r}; give one of them."
+        )
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, objective=name))
 
 

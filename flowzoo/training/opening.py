@@ -17,7 +17,7 @@ from flowzoo.training.run_dir import SCHEMA
 from flowzoo.training.state import list_checkpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
 
@@ -90,6 +90,7 @@ def open_run(
     *,
     before: RunDir | None,
     say: Callable[[str], None],
+    used: Sequence[dict[str, str]] = (),
 ) -> Opened:
     """Starts a run's directory, or checks that what is there is this run and mends what a kill left.
 
@@ -101,6 +102,7 @@ def open_run(
         where: This process.
         before: The run that the weights come from.
         say: Told what a person should know.
+        used: What the recipe names, as :func:`flowzoo.training.used.used_by` has it.
 
     Raises:
         ConfigError: The run has another recipe or model; the message lists the keys.
@@ -108,6 +110,7 @@ def open_run(
         CheckpointError: The run is damaged, or the disk refuses.
     """
     run.clean()
+    surroundings = _surroundings(flow, where, used)
     total = recipe.train.total_steps(len(images[0]))
     if run.exists:
         if run.header().get("before") and before is None and not list_checkpoints(run.checkpoints):
@@ -115,7 +118,7 @@ def open_run(
                 f"{run.path} starts from another run and was ended before its first checkpoint; "
                 "give --init-from again."
             )
-        return _reopen(run, recipe, flow, images, where, total, say)
+        return _reopen(run, recipe, flow, images, where, total, surroundings, say)
     decided = decide_precision(recipe, where.device)
     if recipe is not decided:
         say(f"precision = auto: the networks run in {decided.train.precision} on this {where.device.type}.")
@@ -127,7 +130,8 @@ def open_run(
         "parameters": sum(p.numel() for p in flow.parameters()),
         "total_steps": total,
         "data": _describe_images(images),
-        **_surroundings(flow, where),
+        **surroundings,
+        "used": list(used),
         "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "before": before.cost() if before is not None else None,
     }
@@ -145,6 +149,7 @@ def _reopen(
     images: tuple[ImageSet, ImageSet],
     where: World,
     total: int,
+    surroundings: dict[str, Any],
     say: Callable[[str], None],
 ) -> Opened:
     header, recorded = run.header(), run.recipe()
@@ -158,7 +163,7 @@ def _reopen(
     _check_images(run, header, images)
     if dropped := run.repair():
         say(f"{run.metrics}: {dropped} damaged line(s) are left out.")
-    if changed := _changes(header, _surroundings(flow, where)):
+    if changed := _changes(header, surroundings):
         say(
             f"This run goes on in other surroundings: {'; '.join(changed)}. It will not end with the same bytes as "
             "one that never changed them."
@@ -234,7 +239,7 @@ def _describe_images(images: tuple[ImageSet, ImageSet]) -> dict[str, dict[str, A
             "id": found.id,
             "split": found.split,
             "number": len(found),
-            "shape": list(found.image_shape),
+            "shape": list(found.data_shape),
             "sha256": found.digest,
             "path": _own_path(found.id),
         }
@@ -255,10 +260,10 @@ def _model(flow: Flow) -> dict[str, Any]:
     return {"architecture": flow.architecture, "config": config}
 
 
-def _surroundings(flow: Flow, where: World) -> dict[str, Any]:
+def _surroundings(flow: Flow, where: World, used: Sequence[dict[str, str]]) -> dict[str, Any]:
     """Everything besides recipe and images that can move a bit."""
     return {
-        "versions": versions(flow.architecture),
+        "versions": versions(flow.architecture) | {one["distribution"]: one["version"] for one in used},
         "environment": environment(where.device) | {"processes": where.size},
         "engine": _engine_is_enabled(),
     }

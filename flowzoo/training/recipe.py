@@ -53,6 +53,7 @@ __all__ = [
     "Recipe",
     "Segment",
     "Train",
+    "flatten",
     "parse_recipe",
     "read_recipe",
     "with_defaults",
@@ -60,6 +61,7 @@ __all__ = [
 
 SCHEMA = 1
 """The version of the recipe format."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
@@ -173,7 +175,9 @@ class Train:
         )
         require(0 <= self.seed < 1 << 64, "train.seed", self.seed, "0 to 2^64 - 1")
         require(0 <= self.ema < 1, "train.ema", self.ema, "a decay from 0 up to 1")
-        require(0 <= self.label_dropout < 1, "train.label_dropout", self.label_dropout, "a share from 0 up to 1")
+        require(
+            0 <= self.label_dropout < 1, "train.label_dropout", self.label_dropout, "a share from 0 up to 1"
+        )
         require(self.samples >= 0, "train.samples", self.samples, "0 or a positive number")
         if self.batch_size % self.accumulate:
             raise ConfigError(
@@ -247,7 +251,9 @@ class Recipe:
             raise ConfigError("recipe: only the last schedule segment may leave out steps; give the others.")
         check_groups(self.train.groups, self.optimizer.decay_names)
         if self.train.label_dropout and not self.data.labels:
-            raise ConfigError("recipe: train.label_dropout needs labels; add data.labels = true, or leave it out.")
+            raise ConfigError(
+                "recipe: train.label_dropout needs labels; add data.labels = true, or leave it out."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The whole recipe as JSON values, as a file would have them."""
@@ -255,7 +261,7 @@ class Recipe:
 
     def differences(self, other: Recipe) -> list[str]:
         """Keys, such as ``"train.steps"``, in which two recipes differ."""
-        mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
+        mine, theirs = flatten(self.to_dict()), flatten(other.to_dict())
         missing = object()
         keys = sorted(set(mine) | set(theirs))
         return [key for key in keys if mine.get(key, missing) != theirs.get(key, missing)]
@@ -302,10 +308,13 @@ def read_recipe(path: str | Path, sets: Iterable[str] = ()) -> Recipe:
     return parse_recipe(data, f"recipe {path}", sets)
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Tables within tables as one, with keys such as ``"train.steps"`` and ``"schedule.0.kind"``."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        value = {str(number): item for number, item in enumerate(value)}
     if isinstance(value, dict) and value:
         items = value.items()
-        return {k: v for name, item in items for k, v in _flatten(item, f"{prefix}{name}.").items()}
+        return {k: v for name, item in items for k, v in flatten(item, f"{prefix}{name}.").items()}
     return {prefix[:-1]: value}
 
 

@@ -10,7 +10,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class Segment:
     rate: float = 1.0
     every: int = 1
     floor: float = 0.0
-    arguments: Any = extension(None)
+    arguments: Any = None
 
     def __post_init__(self) -> None:
         steps = self.steps
@@ -103,8 +102,9 @@ class Segment:
             require(good, f"schedule.{key}", factor, f"a factor from 0 to {MAX_RATE:g}")
         require(0 < self.rate <= 1, "schedule.rate", self.rate, "a positive number, at most 1")
         require(self.every > 0, "schedule.every", self.every, "a positive number")
-        good = self.arguments is None or isinstance(self.arguments, dict)
-        require(good, "schedule.arguments", self.arguments, "a table")
+        foreign = self.kind not in OWN_SCHEDULES
+        good = self.arguments is None or (foreign and isinstance(self.arguments, dict))
+        require(good, "schedule.arguments", self.arguments, "a table, for a schedule of a plugin only")
 
 
 def gather_arguments(tree: dict[str, Any]) -> None:
@@ -147,7 +147,7 @@ def spread_arguments(plain: dict[str, Any]) -> dict[str, Any]:
 
 def _spread(segment: Mapping[str, Any]) -> dict[str, Any]:
     if segment["kind"] in OWN_SCHEDULES:
-        return dict(segment)
+        return {key: value for key, value in segment.items() if key != "arguments"}
     return {"kind": segment["kind"], "steps": segment["steps"]} | (segment.get("arguments") or {})
 
 

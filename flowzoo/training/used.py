@@ -35,6 +35,8 @@ def used_by(recipe: Recipe, objective: Objective | None = None) -> list[dict[str
     found.append(find_objective(recipe.train.objective, objective))
     origins: list[dict[str, str]] = []
     for extension in found:
-        if extension is not None and extension.origin() not in origins:
+        if extension is None or not extension.distribution:  # a program's own function has none
+            continue
+        if extension.origin() not in origins:
             origins.append(extension.origin())
     return origins
