@@ -59,8 +59,8 @@ def _tensor(data: Any) -> Tensor:
         return torch.as_tensor(data)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"The data are a {type(data).__name__}; expected a data set's id, an ImageSet, a tensor or array, or a pair "
-            "of such a one and its labels."
+            f"The data are a {type(data).__name__}; expected a data set's id, an ImageSet, a tensor or array, or a "
+            "pair of such a one and its labels."
         ) from error
 
 

@@ -89,8 +89,9 @@ def find_extension(group: str, name: str, built_in: tuple[str, ...], key: str) -
     try:
         value = bounded(lambda: import_reference(reference))
     except ForeignFailure as failure:
+        cause = failure.error if isinstance(failure.error, ForeignFailure) else failure
         raise PluginError(
-            f"{key}: {name!r} of {distribution} {version} cannot be used: {failure} Update or uninstall that "
+            f"{key}: {name!r} of {distribution} {version} cannot be used: {cause}. Update or uninstall that "
             "distribution, or tell its authors."
         ) from failure.error
     if not callable(value):

@@ -256,5 +256,5 @@ class Callbacks:
         for callback in self._callbacks:
             try:
                 getattr(callback, "close", lambda: None)()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the others have something to close as well
                 self._loop.say(f"The callback {type(callback).__name__} failed in close: {describe(error)}")

@@ -155,7 +155,7 @@ class GradientStep:
             name = getattr(self.objective, "__name__", type(self.objective).__name__)
             loss = require_losses(losses, len(images), name).mean() / parts
             # Backward passes are compiled when they first run.
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         except RuntimeError as error:
             if self.recipe.compile and type(error).__module__.startswith(
                 ("torch._dynamo", "torch._inductor")
