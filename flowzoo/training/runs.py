@@ -81,7 +81,9 @@ def compare_runs(paths: Sequence[Path]) -> dict[str, Any]:
     fields = [run.pop("fields") for run in found]
     for run, name in zip(found, names, strict=True):
         run["run"] = name
-    keys = dict.fromkeys(key for one in fields for key in one)
+    keys = list(dict.fromkeys(key for one in fields for key in one))
+    tables = list(dict.fromkeys(key.partition(".")[0] for key in keys))
+    keys.sort(key=lambda key: tables.index(key.partition(".")[0]))  # the keys of a table side by side
     missing = object()
     differing = [
         key for key in keys if any(one.get(key, missing) != fields[0].get(key, missing) for one in fields)
