@@ -79,7 +79,8 @@ def save_comparison(
         CheckpointError: The file cannot be written.
     """
     both = [(name, *curves_of(rows)) for name, rows in runs]
-    picture, draw, axes = _paper([points for _, *lines in both for points in lines], "", unit)
+    lines = [points for _, *own in both for points in own]
+    picture, draw, axes = _paper(lines, "", unit, key_rows=len(both))
     for i, (_, train, _) in enumerate(both):
         _draw_line(draw, axes, train, _faint(MANY_COLOURS[i % len(MANY_COLOURS)]), False)
     for i, (name, _, valid) in enumerate(both):
@@ -112,13 +113,18 @@ def save_lines(
     _save(picture, path)
 
 
-def _paper(lines: Sequence[Points], title: str, unit: str) -> tuple[Image, ImageDraw, Axes]:
-    """An empty plot that has room for lines."""
+def _paper(
+    lines: Sequence[Points], title: str, unit: str, *, key_rows: int = 0
+) -> tuple[Image, ImageDraw, Axes]:
+    """An empty plot that has room for lines, and above them for so many rows of the key."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     axes = _axes(lines)
+    if key_rows:
+        share = min(0.6, (22 * key_rows + 12) / (HEIGHT - TOP - BOTTOM))
+        axes = Axes(axes.x_max, axes.y_min, axes.y_max + (axes.y_max - axes.y_min) * share / (1 - share))
     _draw_axes(draw, axes, f"{title}   {unit} per dimension".strip())
     return picture, draw, axes
 
