@@ -83,7 +83,9 @@ def save_picture(flow: Flow, data: VectorSet, path: str | Path, *, name: str = "
     """
     _check(flow, data)
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import (
+            Figure,  # not pyplot, which keeps figures and a backend for the whole process
+        )
     except ImportError as error:
         raise InputError("Pictures of densities need matplotlib: pip install 'flowzoo[plots]'.") from error
     was_training = flow.training
@@ -117,7 +119,9 @@ def _caption(flow: Flow, data: VectorSet, name: str, fit: Fit) -> str:
     bound = "at most " if flow.is_lower_bound else ""
     text = f"{name} on {data.id}, {data.split} split: {bound}{fit.nats:.4f} ± {fit.error:.4f} nats"
     if fit.gap is not None:
-        text += f"   (true entropy {fit.entropy:.4f}, {abs(fit.gap):.4f} {'above' if fit.gap >= 0 else 'below'})"
+        text += (
+            f"   (true entropy {fit.entropy:.4f}, {abs(fit.gap):.4f} {'above' if fit.gap >= 0 else 'below'})"
+        )
     return text
 
 
@@ -134,38 +138,46 @@ def _log_prob(flow: Flow, x: Tensor) -> Tensor:
 
 
 def _box(data: VectorSet) -> list[tuple[float, float]]:
-    """The range to draw, for each dimension: nearly all of the data, and a margin."""
+    """The range to draw: nearly all of the data and a margin, as long in one dimension as in the other."""
     low, high = (data.vectors.double().quantile(share, dim=0) for share in (0.001, 0.999))
-    margin = 0.15 * (high - low).clamp(min=1e-6)
-    return list(zip((low - margin).tolist(), (high + margin).tolist(), strict=True))
+    reach = 0.6 * float((high - low).max().clamp(min=1e-6))
+    return [(middle - reach, middle + reach) for middle in ((low + high) / 2).tolist()]
 
 
 def _stages(flow: Flow, data: VectorSet) -> list[Stage]:
-    """At most :data:`_STAGES` stages from data to latent; none where the layers work in more dimensions."""
-    if flow.augmentation is not None:
-        return []
+    """At most :data:`_STAGES` stages from data to latent; none where the layers need more dimensions or labels."""
     x = data.vectors[:_POINTS].to(_device(flow))
-    y = None if data.labels is None or flow.labels is None else data.labels[:_POINTS].to(x.device)
+    y = None
+    if flow.labels is not None and data.labels is not None and data.num_classes <= flow.labels.classes:
+        y = data.labels[:_POINTS].to(x.device)
+    averaged = flow.labels is not None and not flow.labels.dropout and y is None
+    if flow.augmentation is not None or averaged:
+        return []
     stages = [stage for stage in through_layers(flow, x, y) if stage.points.shape[1] == flow.dims]
     if len(stages) <= _STAGES:
         return stages
     return [stages[round(place * (len(stages) - 1) / (_STAGES - 1))] for place in range(_STAGES)]
 
 
-def _title(stage: Stage, last: bool) -> str:
+def _title(stage: Stage, stages: Sequence[Stage]) -> str:
     if stage.layer == 0:
         return "data x"
-    return f"latent z (layer {stage.layer})" if last else f"after layer {stage.layer}\n{stage.name}"
+    after = f"after layer {stage.layer} of {stages[-1].layer}"
+    return f"{after}:\nlatent z" if stage is stages[-1] else f"{after},\n{stage.name}"
 
 
 # --- the plane ----------------------------------------------------------------------------------------------
 
 
 def _draw_plane(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
+    from matplotlib.colors import PowerNorm
+
     stages = _stages(flow, data)
     known = data.true_entropy is not None
-    figure.set_size_inches(13.5, 7.4 if stages else 4.2)
-    rows = figure.subfigures(2 if stages else 1, 1, height_ratios=[1.35, 1] if stages else None, squeeze=False)
+    figure.set_size_inches(13.5, 6.9 if stages else 4.0)
+    rows = figure.subfigures(
+        2 if stages else 1, 1, height_ratios=[1.35, 1] if stages else None, squeeze=False
+    )
     top = rows[0][0]
     panels = list(top.subplots(1, 4 if known else 3))
     box = _box(data)
@@ -177,16 +189,18 @@ def _draw_plane(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
     images = [(title, _grid(log_prob, box)) for title, log_prob in densities]
     # Of the first: an overshooting model must not darken the truth beside it.
     highest = float(images[0][1].flatten().quantile(0.999))
+    # The square root shows what is faint: bridges between modes, and wide parts beside narrow ones.
+    scale = PowerNorm(0.5, vmin=0, vmax=highest)
     for panel, (title, values) in zip(panels[1:], images, strict=False):
         shown = panel.imshow(
-            values.T.numpy(), origin="lower", extent=[*box[0], *box[1]], cmap=_COLOURS, vmin=0, vmax=highest,
+            values.T.numpy(), origin="lower", extent=[*box[0], *box[1]], cmap=_COLOURS, norm=scale,
             interpolation="bilinear",
         )  # fmt: skip
         panel.set(title=title, xlabel="$x_1$", ylabel="$x_2$")
     generator = torch.Generator().manual_seed(seed)
     samples = flow.sample(_POINTS, generator=generator, batch_size=_BATCH).cpu()
     _scatter(panels[-1], samples, box, "model samples", _MODEL)
-    top.colorbar(shown, ax=panels, label="density", extend="max", shrink=0.75)
+    top.colorbar(shown, ax=panels, label="density (square-root scale)", extend="max", shrink=0.9)
     if stages:
         _draw_stages(rows[1][0], stages, flow, data)
 
@@ -204,14 +218,16 @@ def _grid(log_prob: Callable[[Tensor], Tensor], box: Sequence[tuple[float, float
 
 
 def _draw_stages(row: Any, stages: Sequence[Stage], flow: Flow, data: VectorSet) -> None:
-    row.suptitle("the data on their way through the layers, each point in one colour", fontsize=10)
+    classes = data.labels is not None and data.num_classes <= 10
+    by = "its class" if classes else "its direction from the mean"
+    row.suptitle(f"the data on their way through the layers, each point coloured by {by}", fontsize=10)
     panels = row.subplots(1, len(stages), squeeze=False)[0]
-    colours = _point_colours(data)
+    colours = _point_colours(data, classes)
     for panel, stage in zip(panels, stages, strict=True):
         reach = 1.08 * float(stage.points.abs().quantile(0.999, dim=0).max())
         last = stage is stages[-1]
         panel.scatter(stage.points[:, 0].numpy(), stage.points[:, 1].numpy(), s=2, c=colours, linewidths=0)
-        panel.set_title(_title(stage, last), fontsize=9)
+        panel.set_title(_title(stage, stages), fontsize=9)
         panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         panel.tick_params(labelsize=7)
         if last:
@@ -224,15 +240,17 @@ def _contours(panel: Any, flow: Flow, reach: float) -> None:
     device = _device(flow)
     values = _grid(lambda z: flow.base.log_prob(z.to(device)).detach().cpu(), box).T.numpy()
     levels = [float(values.max()) * math.exp(-0.5 * radius**2) for radius in (3, 2, 1)]
-    panel.contour(values, levels, extent=[*box[0], *box[1]], colors="black", linewidths=0.7, linestyles="dashed")
+    panel.contour(
+        values, levels, extent=[*box[0], *box[1]], colors="black", linewidths=0.7, linestyles="dashed"
+    )
 
 
-def _point_colours(data: VectorSet) -> Any:
-    """A colour for each point drawn: of its class where there are few, else of its direction from the mean."""
+def _point_colours(data: VectorSet, classes: bool) -> Any:
+    """A colour for each point drawn: of its class, or of its direction from the mean."""
     from matplotlib import colormaps
 
     points = data.vectors[:_POINTS]
-    if data.labels is not None and data.num_classes <= 10:
+    if classes and data.labels is not None:
         return colormaps["tab10"](data.labels[:_POINTS].numpy())
     x, y = (points - points.mean(0)).unbind(1)
     return colormaps["hsv"](((torch.atan2(y, x) / (2 * math.pi)) % 1).numpy())
@@ -248,7 +266,9 @@ def _draw_line(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
     left, right = rows[0][0].subplots(1, 2, width_ratios=[1.6, 1])
     ((low, high),) = _box(data)
     x = torch.linspace(low, high, 1000)[:, None]
-    left.hist(data.vectors[:, 0].numpy(), bins=120, range=(low, high), density=True, color=_DATA, label="data")
+    left.hist(
+        data.vectors[:, 0].numpy(), bins=120, range=(low, high), density=True, color=_DATA, label="data"
+    )
     generator = torch.Generator().manual_seed(seed)
     samples = flow.sample(len(data), generator=generator, batch_size=_BATCH).cpu()
     left.hist(
@@ -260,14 +280,17 @@ def _draw_line(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
         left.plot(x[:, 0], data.true_log_prob(x).exp(), color=_TRUE, linestyle="dashed", label="true density")
     left.set(title="density", xlabel="$x$", ylabel="density", xlim=(low, high))
     left.legend(fontsize=9)
-    if not stages:
+    if not stages or flow.labels is not None:
         right.remove()
+    if not stages:
+        return
+    _draw_histograms(rows[1][0], stages, flow)
+    if flow.labels is not None:
         return
     z = through_layers(flow, x.to(_device(flow)))[-1].points
     right.plot(x[:, 0], z[:, 0], color=_MODEL)
     right.set(title="the map from data to latent", xlabel="$x$", ylabel="$z = f(x)$", xlim=(low, high))
     right.grid(alpha=0.3)
-    _draw_histograms(rows[1][0], stages, flow)
 
 
 def _draw_histograms(row: Any, stages: Sequence[Stage], flow: Flow) -> None:
@@ -276,10 +299,11 @@ def _draw_histograms(row: Any, stages: Sequence[Stage], flow: Flow) -> None:
     for panel, stage in zip(panels, stages, strict=True):
         last = stage is stages[-1]
         panel.hist(stage.points[:, 0].numpy(), bins=60, density=True, color=_DATA)
-        panel.set_title(_title(stage, last), fontsize=9)
+        panel.set_title(_title(stage, stages), fontsize=9)
         panel.tick_params(labelsize=7)
         if last:
-            z = torch.linspace(*panel.get_xlim(), 400)[:, None]
+            low, high = panel.get_xlim()
+            z = torch.linspace(low, high, 400)[:, None]
             base = flow.base.log_prob(z.to(_device(flow))).detach().cpu().exp()
             panel.plot(z[:, 0], base, color=_TRUE, linestyle="dashed", label="base density")
             panel.legend(fontsize=7)

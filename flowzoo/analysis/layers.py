@@ -10,6 +10,7 @@ import torch
 
 from flowzoo.bijectors.base import Bijector
 from flowzoo.bijectors.chain import Chain
+from flowzoo.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,14 +51,19 @@ def through_layers(flow: Flow, x: Tensor, y: Tensor | None = None) -> list[Stage
     Args:
         flow: A flow over vectors without augmentation.
         x: Vectors (B, D).
-        y: Labels (B,) of a conditional flow; None for none.
+        y: Labels (B,) of a conditional flow; None for no label, of a flow that has a way for that.
 
     Returns:
         The data, and the vectors after each layer; the last stage is the latent.
+
+    Raises:
+        InputError: The flow is conditional and cannot do without labels.
     """
-    context = None
-    if flow.labels is not None:
-        context = flow.context_of(torch.full((len(x),), -1, device=x.device) if y is None else y, len(x))
+    context = flow.context_of(y, len(x))
+    if context is None and flow.labels is not None:
+        raise InputError(
+            "the model averages over labels where none are given, so no one way leads to the latent."
+        )
     stages = [Stage(0, "data", x.cpu())]
     for number, layer in enumerate(layers_of(flow.bijector), start=1):
         x, _ = layer(x, context)

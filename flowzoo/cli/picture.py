@@ -21,9 +21,13 @@ from flowzoo.errors import InputError
     show_default=True,
     help="A PNG file.",
 )
-@click.option("--data", "dataset", metavar="ID", help="Vectors to compare with [those that it was trained for].")
+@click.option(
+    "--data", "dataset", metavar="ID", help="Vectors to compare with [those that it was trained for]."
+)
 @click.option("--split", default="test", show_default=True, help="train, valid or test.")
-@click.option("--data-root", type=click.Path(file_okay=False), help="Folder to look in instead of $FLOWZOO_DATA.")
+@click.option(
+    "--data-root", type=click.Path(file_okay=False), help="Folder to look in instead of $FLOWZOO_DATA."
+)
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**64 - 1),
@@ -48,7 +52,9 @@ def picture(
     The caption states the mean negative log density on the split in nats, and the true entropy where it is known.
     """
     if out.suffix.lower() != ".png":
-        raise click.UsageError(f"--out: a picture is written as PNG; name a file ending with .png, not {out.name!r}.")
+        raise click.UsageError(
+            f"--out: a picture is written as PNG; name a file ending with .png, not {out.name!r}."
+        )
     from flowzoo.analysis.densities import save_picture
     from flowzoo.data.registry import get_dataset
     from flowzoo.data.vectors import VectorSet
@@ -59,10 +65,14 @@ def picture(
     if target.flow.data_kind != "vectors":
         raise InputError(f"{name} is a model of images; draw a grid of them by `flowzoo sample {name}`.")
     if not (dataset := dataset or target.dataset):
-        raise InputError(f"Nothing says on which data {name} was trained; give --data, such as points:two-moons.")
+        raise InputError(
+            f"Nothing says on which data {name} was trained; give --data, such as points:two-moons."
+        )
     data = get_dataset(dataset).load(split, data_root)
     if not isinstance(data, VectorSet):
-        raise InputError(f"{dataset} holds images; {name} is a model of vectors of {target.flow.dims} numbers.")
+        raise InputError(
+            f"{dataset} holds images; {name} is a model of vectors of {target.flow.dims} numbers."
+        )
     flow = target.flow.to(find_device(device, computing=True))
     fit = save_picture(flow, data, out, name=target.name, seed=seed)
     if as_json:

@@ -77,7 +77,9 @@ _RECORD = {
 }
 
 
-def _points(name: str, title: str, note: str, source: str, *, dims: int = 2, labels: tuple[str, ...] = ()) -> Dataset:
+def _points(
+    name: str, title: str, note: str, source: str, *, dims: int = 2, labels: tuple[str, ...] = ()
+) -> Dataset:
     entropy, *digests = _RECORD[name]
     return Dataset(
         id=f"points:{name}",

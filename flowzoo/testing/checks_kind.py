@@ -82,7 +82,7 @@ def estimates_are_keyed(subject: Subject) -> str:
 def kind_is_said(subject: Subject) -> str:
     """A numeric direction reports a residual within its tolerance; an analytic one reports none."""
     flow = subject.build(seed=12)
-    kind = flow.bijector.kind
+    kind = flow.bijector.map_kind
     y, context = unit_batch(flow, 4, torch.float64)
     z, _ = flow.bijector(y, context)
     with residuals() as found:
@@ -123,7 +123,7 @@ def density_integrates(subject: Subject) -> str:
 
 
 def _forward_tolerance(flow: Flow) -> float:
-    kind = flow.bijector.kind
+    kind = flow.bijector.map_kind
     return (kind.tolerance or 0.0) if kind.forward == "numeric" else 0.0
 
 

@@ -32,7 +32,7 @@ def _inverse(subject: Subject, dtype: torch.dtype, bound: float) -> str:
     flow = subject.build(seed=1, dtype=dtype)
     y, context = unit_batch(flow, 8, dtype)
     # A numeric direction is as near as it says.
-    bound = max(bound, 10 * (flow.bijector.kind.tolerance or 0.0))
+    bound = max(bound, 10 * (flow.bijector.map_kind.tolerance or 0.0))
     with keyed_draws(Keys(seed=1, items=range(8))):
         z, log_det = flow.bijector(y, context)
         back, inverse_log_det = flow.bijector.inverse(z, context)
@@ -153,7 +153,7 @@ def reconstruction_exact(subject: Subject) -> str:
     back = flow.decode(z, y)
     if flow.data_kind == "vectors":
         error = float((back - x).abs().max())
-        allowed = max(1e-9, 10 * (flow.bijector.kind.tolerance or 0.0))
+        allowed = max(1e-9, 10 * (flow.bijector.map_kind.tolerance or 0.0))
         assert error <= allowed, f"vectors come back changed by {error:.1e}, allowed {allowed:.0e}"
         return f"error {error:.1e}"
     wrong = int((back != x).sum())
@@ -177,7 +177,7 @@ def sampling_deterministic(subject: Subject) -> str:
     assert flow.sample(0).shape == (0, *flow.data_shape), "no samples at all have another shape"
     assert torch.equal(first, draw(0, 6)), "the same seed gives other samples"
     apart = float((first.double() - draw(0, 4).double()).abs().max())
-    allowed = 0.0 if flow.data_kind == "images" else max(1e-9, 10 * (flow.bijector.kind.tolerance or 0.0))
+    allowed = 0.0 if flow.data_kind == "images" else max(1e-9, 10 * (flow.bijector.map_kind.tolerance or 0.0))
     assert apart <= allowed, f"the samples depend on the batch size: {apart:.1e}, allowed {allowed:.0e}"
     assert not torch.equal(first, draw(1, 6)), "another seed gives the same samples"
     return "same seed, same samples"

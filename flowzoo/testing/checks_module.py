@@ -47,7 +47,7 @@ def engine_equals_plain(subject: Subject) -> str:
         for mode in MODES:
             flow.set_memory(mode)
             # Inversion rebuilds activations up to rounding.
-            allowed = max(bound, 1e-6, 100 * (flow.bijector.kind.tolerance or 0.0))
+            allowed = max(bound, 1e-6, 100 * (flow.bijector.map_kind.tolerance or 0.0))
             agree(f"{dtype}, {mode}, gradients", gradients(probe), expected, allowed)
         flow.set_memory("store")
         details.append(flow.engine.explain(flow.bijector, probe.unit_batch(), probe.context()))

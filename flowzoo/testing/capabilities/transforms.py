@@ -210,7 +210,7 @@ def bound(mode: str, flow: Flow) -> float:
     """The largest relative error of gradients in a memory mode: inversion rebuilds activations up to rounding."""
     if mode != "invertible":
         return EXACT
-    return max(1e-6, 100 * (flow.bijector.kind.tolerance or 0.0))
+    return max(1e-6, 100 * (flow.bijector.map_kind.tolerance or 0.0))
 
 
 def memory_modes_agree(flow: Flow) -> str:
