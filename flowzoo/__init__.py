@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Flow", "__version__", "create", "evaluate", "list_architectures", "list_models", "load", "save", "train"]
+__all__ = [
+    "Flow",
+    "__version__",
+    "create",
+    "evaluate",
+    "list_architectures",
+    "list_models",
+    "load",
+    "save",
+    "train",
+]
 
 _HOME = {
     "Flow": "flowzoo.flow",

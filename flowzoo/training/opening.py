@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -161,7 +162,7 @@ def _reopen(
     longer = total > int(header.get("total_steps") or total)
     _check_recipe(run, recorded, recipe, longer=longer)
     _check_model(run, header, flow)
-    _check_images(run, header, images)
+    _check_images(run, header, images, labels=recipe.data.labels)
     if dropped := run.repair():
         say(f"{run.metrics}: {dropped} damaged line(s) are left out.")
     if changed := _changes(header, surroundings):
@@ -224,7 +225,10 @@ _OTHER_SPLITTING = (
 )
 
 
-def _check_images(run: RunDir, header: dict[str, Any], images: tuple[ImageSet, ImageSet]) -> None:
+def _check_images(
+    run: RunDir, header: dict[str, Any], images: tuple[ImageSet, ImageSet], *, labels: bool
+) -> None:
+    keys = ("number", "shape", "sha256", *(("labels",) if labels else ()))
     recorded, found = header.get("data") or {}, _describe_images(images)
     for role, now in found.items():
         then = recorded.get(role)
@@ -232,7 +236,7 @@ def _check_images(run: RunDir, header: dict[str, Any], images: tuple[ImageSet, I
             if is_split_by_content(now["id"]):
                 raise InputError(f"{run.path} {_OTHER_SPLITTING}")
             continue
-        differ = [key for key in ("number", "shape", "sha256") if then.get(key) != now[key]]
+        differ = [key for key in keys if then.get(key) != now[key]]
         if differ and is_split_by_content(now["id"]) and then.get("preprocessing") != now["preprocessing"]:
             raise InputError(f"{run.path} {_OTHER_SPLITTING}")
         if differ:
@@ -254,10 +258,18 @@ def _describe_images(images: tuple[ImageSet, ImageSet]) -> dict[str, dict[str, A
             "number": len(found),
             "shape": list(found.data_shape),
             "sha256": found.digest,
+            "labels": _labels_digest(found),
             "path": _own_path(found.id),
         }
         for role, found in zip(("training", "held-out"), images, strict=True)
     }
+
+
+def _labels_digest(found: ImageSet) -> str | None:
+    """SHA-256 of the labels as little-endian int64; None where there are none."""
+    if found.labels is None:
+        return None
+    return hashlib.sha256(found.labels.numpy().astype("<i8").tobytes()).hexdigest()
 
 
 def _own_path(dataset: str) -> str | None:

@@ -150,6 +150,15 @@ def test_data_without_labels_are_refused(tmp_path: Path) -> None:
         run_training(tmp_path / "run", labels_recipe(), bare)
 
 
+def test_a_run_goes_on_with_the_same_labels_only(tmp_path: Path) -> None:
+    recipe = labels_recipe()
+    run_training(tmp_path / "run", recipe, max_seconds=0)
+    labels = DATA[0].needed_labels().flip(0)
+    other = ImageSet(DATA[0][:], id=DATA[0].id, split="train", labels=labels), DATA[1]
+    with pytest.raises(InputError, match="other training images: labels was"):
+        run_training(tmp_path / "run", recipe, other)
+
+
 # --- vectors ------------------------------------------------------------------------------------------------
 
 
