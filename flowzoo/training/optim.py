@@ -70,7 +70,7 @@ def check_optimizer(recipe: OptimizerRecipe, groups: tuple[Any, ...] = ()) -> Ex
     """
     found = find_optimizer(recipe.name)
     known = _arguments_of(found.value)
-    given = {f"optimizer.{key}": key for key in recipe.arguments}
+    given = {f"optimizer.{key}": key for key in recipe.others}
     if recipe.weight_decay:
         given["optimizer.weight_decay"] = "weight_decay"
     for number, group in enumerate(groups):
@@ -112,7 +112,7 @@ def build_optimizer(
     common: dict[str, Any] = {"lr": recipe.lr} if known is None or "lr" in known else {}
     if recipe.own:
         common |= {"betas": recipe.betas, "eps": recipe.eps} | _kernels(recipe, named)
-    common |= {key: _as_argument(value) for key, value in recipe.arguments.items()}
+    common |= {key: _as_argument(value) for key, value in recipe.others.items()}
     parts = _groups(recipe, named, groups)
     if known is not None and "weight_decay" not in known:
         parts = [{key: value for key, value in part.items() if key != "weight_decay"} for part in parts]
@@ -134,7 +134,7 @@ def build_optimizer(
 
 def _kernels(recipe: OptimizerRecipe, named: Named) -> dict[str, bool]:
     """The kind of kernel for the Adam family, unless the recipe says it."""
-    if {"fused", "foreach", "capturable", "differentiable"} & set(recipe.arguments):
+    if {"fused", "foreach", "capturable", "differentiable"} & set(recipe.others):
         return {}
     if recipe.name == "adamax":
         return {"foreach": True}

@@ -82,7 +82,7 @@ class Data:
     valid_split: str = "valid"
     augment: tuple[str, ...] = ()
     limit: int | None = None
-    labels: bool = extension(False)
+    labels: bool = False
 
     def __post_init__(self) -> None:
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "a positive number")
@@ -160,8 +160,9 @@ class Train:
     max_bad_steps: int = 20
     samples: int = 64
     temperature: float = 0.7
-    label_dropout: float = extension(0.0)
-    objective: str = extension("")
+    label_dropout: float = 0.0
+    objective: str = ""
+    # Not in a recipe that has none: TOML does not take an empty list and [[train.groups]] in one file.
     groups: tuple[Any, ...] = extension(())
 
     def __post_init__(self) -> None:

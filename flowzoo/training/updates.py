@@ -7,9 +7,10 @@ called goes into ``arguments``, and is checked against the optimizer or schedule
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Optimizer:
     eps: float = 1e-8
     weight_decay: float = 0.0
     decay_names: str = ""
-    arguments: Any = field(default_factory=dict)
+    arguments: Any = extension(None)  # noqa: RUF009 - a field, made by a function
 
     def __post_init__(self) -> None:
         require(bool(self.name), "optimizer.name", self.name, "a name, such as adam")
@@ -59,12 +60,18 @@ class Optimizer:
         require(0 <= decay <= MAX_RATE, "optimizer.weight_decay", decay, f"a number from 0 to {MAX_RATE:g}")
         for beta in self.betas:
             require(0 <= beta < 1, "optimizer.betas", self.betas, "two numbers from 0 up to 1")
-        require(isinstance(self.arguments, dict), "optimizer.arguments", self.arguments, "a table")
+        good = self.arguments is None or isinstance(self.arguments, dict)
+        require(good, "optimizer.arguments", self.arguments, "a table")
 
     @property
     def own(self) -> bool:
         """Whether betas and eps are arguments of this optimizer."""
         return self.name in OWN_OPTIMIZERS
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """The arguments that are no fields."""
+        return self.arguments or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +98,7 @@ class Segment:
     rate: float = 1.0
     every: int = 1
     floor: float = 0.0
-    arguments: Any = None
+    arguments: Any = extension(None)  # noqa: RUF009 - a field, made by a function
 
     def __post_init__(self) -> None:
         steps = self.steps
