@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-import numpy as np
-
 from flowzoo.data.api import SPLITS, Dataset, Split
 from flowzoo.data.paths import is_regular
 from flowzoo.data.splitting import DESCRIPTIONS
+from flowzoo.data.stored import parse_npy_header
 from flowzoo.errors import DataUnavailable, InputError
 
 __all__ = ["TableForm", "is_number", "parse_table", "sniff_csv"]
@@ -73,11 +72,11 @@ def parse_table(name: str) -> Dataset | None:
 def _float_shape(path: Path) -> tuple[int, ...] | None:
     """Shape of an array of floats (N, D) or (N,) in an ``.npy`` file; None if it holds anything else."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError):
+        with path.open("rb") as file:
+            header = parse_npy_header(file)
+    except (ValueError, OSError):
         return None  # whoever reads images from such files says what is wrong
-    floats = isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.ndim in (1, 2)
-    return tuple(array.shape) if floats else None
+    return header.shape if header.dtype.kind == "f" and len(header.shape) in (1, 2) else None
 
 
 def _csv(name: str, path: Path | None, options: Mapping[str, str]) -> Dataset:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowzoo.data import SPLITS, VectorSet, get_dataset
-from flowzoo.errors import DataUnavailable, InputError
+from flowzoo.errors import DataUnavailable, InputError, IntegrityError
 
 TABLES = {
     "header": "a,b\n1,2\n3.5,-4e1\n",
@@ -111,6 +111,12 @@ def test_an_array_of_floats_is_a_table(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", values)
     with pytest.raises(InputError, match="row 1, column 1, counted from 0: found nan"):
         dataset.load("train")
+    np.save(tmp_path / "f.npy", np.asfortranarray(np.arange(6.0).reshape(3, 2)))
+    found = get_dataset(f"numpy:{tmp_path / 'f.npy'}?split=all").load("train")
+    assert found[:].tolist() == [[0, 1], [2, 3], [4, 5]]
+    (tmp_path / "f.npy").write_bytes((tmp_path / "f.npy").read_bytes()[:-8])
+    with pytest.raises(IntegrityError, match="claims 48 bytes of numbers, 40 follow"):
+        get_dataset(f"numpy:{tmp_path / 'f.npy'}?split=all").load("train")
     with pytest.raises(InputError, match="unknown option 'layout'"):
         get_dataset(f"numpy:{tmp_path / 'a.npy'}?layout=nhwc")
 

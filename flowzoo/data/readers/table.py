@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowzoo.data.api import Dataset
 from flowzoo.data.splitting import split_of
+from flowzoo.data.stored import parse_npy_header
 from flowzoo.data.tables import TableForm
 from flowzoo.errors import InputError, IntegrityError
 
@@ -60,8 +61,15 @@ def rows_of(values: NDArray[np.generic], split: str) -> NDArray[np.int64]:
 
 def _array(path: Path) -> Floats:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        with path.open("rb") as file:
+            header = parse_npy_header(file)
+            found = path.stat().st_size - file.tell()
+            if header.num_bytes != found:
+                raise ValueError(f"its header claims {header.num_bytes} bytes of numbers, {found} follow")
+            array = np.fromfile(file, header.dtype).reshape(
+                header.shape, order="F" if header.fortran else "C"
+            )
+    except (ValueError, OSError) as error:
         raise IntegrityError(f"{path} is not a complete .npy file of numbers: {error}.") from error
     with np.errstate(over="ignore"):
         values: Floats = array.reshape(len(array), -1).astype(np.float32)
