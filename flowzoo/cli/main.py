@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "cache": ("weights:cache", "List, check or remove downloaded weights."),
     "recipe": ("recipe:recipe", "Write a preset's recipe as a file to begin your own with."),
     "train": ("train:train", "Train a model, or resume a run."),
-    "runs": ("train:runs", "Show training runs."),
+    "runs": ("runs:runs", "List training runs, or compare some: recipes, figures, curves."),
     "export": ("export:export", "Write a run's best weights as a directory that loads."),
     "data": ("data:data", "Show the data sets, where they are looked for, and how to get them."),
     "plugins": ("plugins:plugins", "Show the installed architectures and their states, or check one."),
