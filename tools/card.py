@@ -171,8 +171,7 @@ def _training(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
         ]
         if cost.weights:
             rows.append(("weights", cost.weights))
-        if cost.versions:
-            rows.append(("versions", versions(cost.versions.items())))
+        rows.append(("versions", versions(cost.versions.items()) or "not recorded"))
         yield table(("training", ""), rows)
     if curve in pictures:
         yield f"![Training curve of {entry.name}](../images/{curve})"
