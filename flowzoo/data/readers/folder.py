@@ -19,6 +19,7 @@ from flowzoo.errors import DataUnavailable, IntegrityError
 __all__ = [
     "SUFFIXES",
     "FileImages",
+    "eight_bits",
     "find_images",
     "read_celeba",
     "read_own",
@@ -79,7 +80,7 @@ class FileImages:
         _, channels, height, width = self.shape
         try:
             with Image.open(path) as file:
-                image = _eight_bits(file).convert(self._mode)
+                image = eight_bits(file).convert(self._mode)
             cropped = image.crop(self._box(*image.size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise IntegrityError(
@@ -89,7 +90,7 @@ class FileImages:
         return pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def eight_bits(image: Image.Image) -> Image.Image:
     """The image with 8 bits a channel and without transparency: scaled by its type's range, laid on white.
 
     Raises:
