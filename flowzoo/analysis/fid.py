@@ -31,7 +31,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     if len(a) < 2 or len(b) < 2:
         raise InputError("a Frechet distance needs at least two images in each set.")
     a, b = a.double(), b.double()
-    first, second = torch.cov(a.T).atleast_2d(), torch.cov(b.T).atleast_2d()
+    first, second = torch.atleast_2d(torch.cov(a.T)), torch.atleast_2d(torch.cov(b.T))
     # The eigenvalues of C_a C_b are those of a product of two positive matrices: real and not negative.
     roots = torch.linalg.eigvals(first @ second).real.clamp_min(0).sqrt().sum()
     return float((a.mean(0) - b.mean(0)).square().sum() + first.trace() + second.trace() - 2 * roots)

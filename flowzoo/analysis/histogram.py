@@ -26,7 +26,9 @@ BINS = 48
 def save_histogram(
     sets: Mapping[str, Tensor], path: str | Path, *, title: str = "", unit: str = "bits per dimension"
 ) -> None:
-    """Draws the share of each set in each of 48 equal bins as steps over each other, into a PNG, atomically.
+    """Draws each set's counts in 48 equal bins as steps over each other, into a PNG, atomically.
+
+    The fullest bin of each set has the full height, so that sets of different sizes can be compared.
 
     Args:
         sets: Finite values ``(N,)`` of each set by its name.
@@ -47,13 +49,12 @@ def save_histogram(
     pad = 0.02 * (high - low) or 0.5
     low, high = low - pad, high + pad
     shares = {name: torch.histc(v.double(), BINS, low, high) / max(1, len(v)) for name, v in sets.items()}
-    most = max(float(share.max()) for share in shares.values())
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     pen = ImageDraw.Draw(picture, "RGBA")
     _draw_axis(pen, low, high, title, unit)
     for i, (name, share) in enumerate(shares.items()):
-        colour = COLOURS[(i + 1) % len(COLOURS)] if i else COLOURS[0]
-        _draw_steps(pen, share, most, colour)
+        colour = COLOURS[i % len(COLOURS)]
+        _draw_steps(pen, share / share.max(), colour)
         label = f"{name}  ({len(sets[name]):,})"
         pen.text((WIDTH - RIGHT, TOP + 20 * i), label, fill=colour, anchor="ra", font=_font(13))
     buffer = io.BytesIO()
@@ -61,12 +62,12 @@ def save_histogram(
     write_chunks(Path(path), [buffer.getvalue()])
 
 
-def _draw_steps(pen: Any, share: Tensor, most: float, colour: tuple[int, int, int]) -> None:
+def _draw_steps(pen: Any, share: Tensor, colour: tuple[int, int, int]) -> None:
     floor, span = HEIGHT - BOTTOM, HEIGHT - TOP - BOTTOM
     width = (WIDTH - LEFT - RIGHT) / len(share)
     outline = [(LEFT, floor)]
     for i, value in enumerate(share.tolist()):
-        y = floor - round(span * value / most)
+        y = floor - round(span * value)
         outline += [(round(LEFT + i * width), y), (round(LEFT + (i + 1) * width), y)]
     outline.append((WIDTH - RIGHT, floor))
     pen.polygon(outline, fill=(*colour, 70))

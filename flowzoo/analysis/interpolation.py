@@ -92,6 +92,6 @@ def interpolate(
     if len(a) != len(b):
         raise InputError(f"{len(a)} images begin ways and {len(b)} end them; expected as many.")
     ends = encode(flow, torch.cat((a, b)), y, batch_size=batch_size, advance=advance)
-    points = between(*ends.chunk(2), steps, way, flow.base.centre)
+    points = between(ends[: len(a)], ends[len(a) :], steps, way, flow.base.centre)
     images = decode(flow, points.flatten(0, 1), y, batch_size=batch_size, advance=advance)
     return images.reshape(len(a), steps, *images.shape[1:])

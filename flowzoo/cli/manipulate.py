@@ -134,6 +134,6 @@ def _find(
     note(f"Direction from {len(sets[0])} images with and {len(sets[1])} without the attribute.")
     with progress(len(sets[0]) + len(sets[1])) as advance:
         return find_direction(
-            flow, *(on_device(flow, found.images) for found in sets), label, name=attribute, batch_size=batch_size,
-            advance=advance,
+            flow, on_device(flow, sets[0].images), on_device(flow, sets[1].images), label, name=attribute,
+            batch_size=batch_size, advance=advance,
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from flowzoo.evaluation.trained_model import Target
     from flowzoo.flow import Flow
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
 
 DELAY = 2.0
 """Seconds of work after which progress is shown."""
@@ -36,13 +38,13 @@ root_option = click.option(
 limit_option = click.option("--limit", type=click.IntRange(1), help="Only the first images of a source.")
 
 
-def out_option(default: str, text: str = "A PNG file.") -> Any:
+def out_option(default: str, text: str = "A PNG file.") -> Callable[[Command], Command]:
     """The option ``-o``, a file to write."""
     path = click.Path(dir_okay=False, path_type=Path)
     return click.option("-o", "--out", type=path, default=default, show_default=True, help=text)
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg]
     """Numbers with commas between them, such as ``0.5,0.7,1``.
 
     Args:

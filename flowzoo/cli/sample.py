@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,12 +182,11 @@ def _write_grid(
         (facts["model"], f"temperature {facts['temperature']}", f"seed {seed}")
         + ((f"label {label}",) if label is not None else ())
     )
-    names = [
-        " ".join(
-            ([one.model] if len(models) > 1 else []) + ([f"t={one.temperature:g}"] if len(heat) > 1 else [])
-        )
-        for one in drawn
-    ]
+    names = []
+    for one in drawn:
+        heat_of = f"t = {one.temperature:g}"
+        parts = [one.model] if len(models) > 1 else []
+        names.append(",  ".join([*parts, heat_of] if len(heat) > 1 else parts))
     below = [f"{value:.2f}" for one in drawn for value in one.per_dim or ()]
     if below:
         title += f"   {first.unit} below"
@@ -196,7 +196,7 @@ def _write_grid(
 
 def _rows(count: int) -> int:
     """How many rows make a grid of so many images about square."""
-    return max(1, round(count**0.5))
+    return max(1, round(math.sqrt(count)))
 
 
 def _write_array(drawn: list[Drawn], out: Path) -> None:
