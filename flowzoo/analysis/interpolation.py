@@ -49,7 +49,7 @@ def between(a: Tensor, b: Tensor, steps: int, way: Way = "spherical", centre: fl
         cosine = (from_a * from_b).sum(-1, keepdim=True) / lengths.clamp_min(torch.finfo(torch.float64).tiny)
         angle = cosine.clamp(-1, 1).acos()
         sine = angle.sin()
-        straight = sine < 1e-6
+        straight = (sine < 1e-6) | (lengths == 0)
         safe = torch.where(straight, torch.ones_like(sine), sine)
         first = torch.where(straight, 1 - t, ((1 - t) * angle).sin() / safe)
         second = torch.where(straight, t, (t * angle).sin() / safe)
