@@ -83,7 +83,7 @@ def score(
     """Score IMAGES with the model NAME: bits per dimension, and how unusual each image is.
 
     Of every score more means more unusual. Likelihood: the bits themselves, by which plain images pass as usual
-    (an all-black image is the likeliest digit of all). Typicality: the distance from the mean of usual images.
+    (to most models an all-black image is the likeliest digit). Typicality: the distance from the mean of usual images.
     Complexity-corrected: the bits less those of the image compressed. All are in bits per dimension.
     """
     _check_usage(against, csv_file, histogram)

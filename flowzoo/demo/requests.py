@@ -30,13 +30,12 @@ def text(body: dict[str, Any], name: str) -> str:
 def number(body: dict[str, Any], name: str, least: float, most: float, *, whole: bool = False) -> float:
     """A number of the request within bounds."""
     value = body.get(name)
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not known or not least <= value <= most or (whole and value != int(value)):  # type: ignore[operator]
-        kind = "a whole number" if whole else "a number"
-        raise InputError(
-            f"the request's {name!r} is {_shown(value)}; expected {kind} of {least:g} to {most:g}."
-        )
-    return float(value)  # type: ignore[arg-type]
+    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
+        found = float(value)
+        if not whole or found.is_integer():
+            return found
+    kind = "a whole number" if whole else "a number"
+    raise InputError(f"the request's {name!r} is {_shown(value)}; expected {kind} of {least:g} to {most:g}.")
 
 
 def label_of(body: dict[str, Any], flow: Flow) -> int | None:

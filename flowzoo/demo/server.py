@@ -1,8 +1,8 @@
 """The server of the page: on 127.0.0.1 alone, for this page alone, every answer clear.
 
-A page of another site can make a browser send requests to 127.0.0.1. Therefore a request is served only if it names this
-server as its host (which a name that was made to point here does not), comes from this page where the browser says where
-it comes from, and has a type that a foreign page cannot send without being asked first.
+A page of another site can make a browser send requests to 127.0.0.1. Therefore a request is served only if it names
+this server as its host (a name of others that was made to point here is refused), comes from this page where the
+browser says where it comes from, and has a type that a foreign page cannot send without the browser asking first.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class DemoServer(ThreadingHTTPServer):
 
 
 def _policy(page: str) -> str:
-    """The content security policy of the page: its own script and style by their digests, and nothing from elsewhere."""
+    """The content security policy: the page's own script and style by their digests, nothing from elsewhere."""
 
     def digest(tag: str) -> str:
         inside = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
