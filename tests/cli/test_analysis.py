@@ -152,8 +152,8 @@ def test_levels_add_up() -> None:
 def test_a_black_image_is_the_likeliest_digit() -> None:
     found = json.loads(
         run(
-            "score", "realnvp-mnist", "mnist:test", "--limit", "40", "--against", "grey:0", "--csv", "s.csv", "--histogram",
-            "h.png", "--json",
+            "score", "realnvp-mnist", "mnist:test", "--limit", "40", "--against", "grey:0", "--csv", "s.csv",
+            "--histogram", "h.png", "--json",
         ).stdout
     )  # fmt: skip
     assert found["auroc"]["likelihood"] == 0
