@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "reconstruct": ("reconstruct:reconstruct", "Rebuild images level by level of the latent."),
     "score": ("score:score", "Score images: bits per dimension, and how unusual each is."),
     "nearest": ("nearest:nearest", "Find the training images nearest to samples."),
+    "picture": ("picture:picture", "Draw density, samples and layers of a model over vectors."),
     "demo": ("demo:demo", "Open a page in the browser: sample, slide, drag, draw."),
     "verify": ("weights:verify", "Prove code and weights of a model in seconds, without data."),
     "pull": ("weights:pull", "Download the weights of models."),

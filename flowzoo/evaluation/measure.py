@@ -334,7 +334,7 @@ def measure(
     )
 
 
-def _figures(flow: Flow, found: Likelihoods) -> dict[str, float]:
+def _figures(flow: Flow, found: Likelihoods) -> dict[str, Any]:
     """The means with their standard errors: in nats, and in bits per dimension where these mean something."""
     nats = mean_and_stderr(-found.log_prob)
     bits = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
