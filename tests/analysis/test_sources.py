@@ -12,7 +12,6 @@ from PIL import Image
 from flowzoo.analysis.captions import captioned_grid, save_gif, save_picture
 from flowzoo.analysis.sources import choose, image_set
 from flowzoo.data import get_dataset
-from flowzoo.data.images import ImageSet
 from flowzoo.errors import FlowzooError, InputError
 from flowzoo.factory import create
 from flowzoo.testing.randomize import random_images, randomize
@@ -37,13 +36,17 @@ def test_places_in_a_data_set() -> None:
     assert len(image_set("mnist:test", DIGITS)) == 10_000
 
 
-def test_images_of_a_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = save_images(tmp_path / "x.npy", 20)
-    monkeypatch.setattr(ImageSet, "labels", torch.arange(20) % 3)
-    chosen = choose(f"{name}?split=all:test:label=1", FLOW)
-    assert torch.equal(chosen.images, made_up_images(20)[1::3])
+def test_images_of_a_label(tmp_path: Path) -> None:
+    test = get_dataset("mnist").load("test")
+    labels = test.labels
+    assert labels is not None
+    chosen = choose("mnist:test:label=7", DIGITS, limit=5)
+    assert torch.equal(chosen.images, test[(labels == 7).nonzero().flatten()[:5]])
     with pytest.raises(InputError, match="no image has this label"):
-        choose(f"{name}?split=all:test:label=5", FLOW)
+        choose("mnist:test:label=10", DIGITS)
+    name = save_images(tmp_path / "x.npy", 20)
+    with pytest.raises(InputError, match="no labels"):
+        choose(f"{name}?split=all:test:label=1", FLOW)
 
 
 def test_files_folders_and_arrays(tmp_path: Path) -> None:
@@ -76,7 +79,6 @@ def test_made_images() -> None:
         ("mnist:test:0-10000", "no image 10000"),
         ("mnist:test:5-3", "ends before"),
         ("mnist:test:x", "no index"),
-        ("mnist:test:label=1", "no labels"),
         ("mnits:test", "no data set"),
         ("sample:x", "SEED"),
         ("noise:1:0", "count"),
@@ -84,8 +86,7 @@ def test_made_images() -> None:
         ("sample:1:2:3", "SEED"),
     ],
 )
-def test_what_names_no_images_is_one_line(source: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageSet, "labels", None)
+def test_what_names_no_images_is_one_line(source: str, message: str) -> None:
     with pytest.raises(FlowzooError, match=message) as caught:
         choose(source, DIGITS)
     assert "\n" not in str(caught.value)

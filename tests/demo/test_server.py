@@ -19,6 +19,7 @@ from flowzoo.demo.attributes import brightness, direction_of, slant, width
 from flowzoo.demo.server import MOST_BYTES, DemoServer
 from flowzoo.demo.work import Work, local_models
 from flowzoo.errors import InputError, UnknownModel
+from flowzoo.evaluation import trained_model
 from flowzoo.factory import create
 from flowzoo.testing.randomize import randomize
 
@@ -147,6 +148,26 @@ def test_directions_are_found_without_data() -> None:
         direction_of(flow, "charm", "")
 
 
+def test_a_conditional_model_is_asked_for_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    flow = create("glow-tiny", classes=3)
+    flow.initialize(torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8), torch.randint(3, (64,)))
+    target = trained_model.Target(name="labelled", flow=flow.eval(), entry=None, dataset="")
+    monkeypatch.setattr(trained_model, "find_target", lambda _: target)
+    work = Work(["labelled"])
+    assert work.do("model", {"model": "labelled"})["classes"] == 3
+    drawn = {"model": "labelled", "count": 2, "seed": 1, "temperature": 1}
+    found = work.do("sample", {**drawn, "label": 2})["images"]
+    expected = flow.sample(2, 2, seed=1)
+    assert found == [pixels(image) for image in expected]
+    with pytest.raises(InputError, match="0 to 2"):
+        work.do("sample", {**drawn, "label": 3})
+    ends = {"a": found[0], "b": found[1], "steps": 3, "label": 1}
+    assert work.do("interpolate", {"model": "labelled", **ends})["images"][0] == found[0]
+    scored = work.do("score", {"model": "labelled", "image": found[0], "label": 1})
+    assert scored["wrong_pixels"] == 0
+
+
 # --- what it refuses ----------------------------------------------------------------------------------------
 
 
@@ -219,9 +240,9 @@ def test_a_body_without_a_length_is_refused(server: DemoServer) -> None:
 
 def test_it_listens_on_this_machine_alone_and_says_when_a_port_is_taken(server: DemoServer) -> None:
     assert server.server_address[0] == "127.0.0.1"
-    server.allow_reuse_address = False
-    with pytest.raises(InputError, match="port 70000"):
-        DemoServer(Work([]), 70000)
+    for port in (server.server_port, 70_000):
+        with pytest.raises(InputError, match=f"port {port} cannot be used"):
+            DemoServer(Work([]), port)
 
 
 def test_a_model_that_cannot_be_loaded_is_a_line(tmp_path: Path) -> None:
