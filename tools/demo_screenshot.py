@@ -19,7 +19,10 @@ from flowzoo.demo.server import DemoServer
 from flowzoo.demo.work import Work, local_models
 
 PLACE = Path(__file__).parents[1] / "docs" / "images" / "what-demo.png"
-READY = "return Boolean(state.way.length && state.moved.length && parseFloat(document.getElementById('bits').textContent))"
+READY = (
+    "return Boolean(state.way.length && state.moved.length"
+    " && parseFloat(document.getElementById('bits').textContent))"
+)
 DRAW = """
 const strength = document.getElementById('strength');
 strength.value = 0.4;

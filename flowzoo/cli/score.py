@@ -101,9 +101,9 @@ def score(
         for source, one, scores in zip(sets, chosen, found, strict=True)
         for row in _rows(source, one, scores)
     ]
-    report = _report(target, sets, found)
     if csv_file is not None:
         _write_csv(csv_file, rows)
+    report = _report(target, sets, found)
     if histogram is not None:
         values = {source: getattr(scores, by) for source, scores in zip(sets, found, strict=True)}
         title = f"{target.name}   {by.replace('_', '-')}"
@@ -180,7 +180,11 @@ def _report(target: Target, sets: list[str], found: list[Scores]) -> dict[str, A
     from flowzoo.analysis.scores import SCORES, auroc
 
     means = {source: _finite(float(s.bits_per_dim.mean())) for source, s in zip(sets, found, strict=True)}
-    report: dict[str, Any] = {"model": target.name, "entropy": found[0].entropy, "mean_bits_per_dim": means}
+    report: dict[str, Any] = {
+        "model": target.name,
+        "entropy": _finite(found[0].entropy),
+        "mean_bits_per_dim": means,
+    }
     if len(found) == 2:
         report["auroc"] = {name: auroc(getattr(found[0], name), getattr(found[1], name)) for name in SCORES}
     return report
@@ -202,7 +206,8 @@ def _show(report: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         (f"mean of {source}", "not finite" if mean is None else f"{mean:.4f} bits/dim")
         for source, mean in means.items()
     ]
-    pairs.append(("typicality from", f"{report['entropy']:.4f} bits/dim"))
+    if report["entropy"] is not None:
+        pairs.append(("typicality from", f"{report['entropy']:.4f} bits/dim"))
     pairs += [(f"AUROC by {k.replace('_', '-')}", f"{v:.4f}") for k, v in report.get("auroc", {}).items()]
     fields(pairs)
 

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -27,6 +28,9 @@ __all__ = ["ADDRESS", "MOST_BYTES", "DemoServer"]
 ADDRESS = "127.0.0.1"
 MOST_BYTES = 512 * 1024
 """The largest body of a request; two colour images of 256x256 are the most that is ever sent."""
+
+_MOST_DISCARDED = 64 * 1024 * 1024
+"""The most bytes of a refused body that are read and thrown away."""
 
 _SECONDS = 20.0
 """How long a client may take to send its request."""
@@ -115,7 +119,11 @@ class Handler(BaseHTTPRequestHandler):
         """Everything that computes."""
         self._serve(self._post)
 
+    _unread = 0
+
     def _serve(self, answer: Any) -> None:
+        length = self.headers.get("Content-Length", "")
+        self._unread = int(length) if re.fullmatch(r"\d{1,12}", length) else 0
         try:
             self._check_origin()
             answer()
@@ -178,6 +186,7 @@ class Handler(BaseHTTPRequestHandler):
                 f"the body has {length} bytes; at most {MOST_BYTES} are read.",
             )
         content = self.rfile.read(int(length))
+        self._unread = 0
         kind = self.headers.get_content_type()
         if kind != "application/json":
             raise Refused(
@@ -200,6 +209,18 @@ class Handler(BaseHTTPRequestHandler):
         # What is left of the body would be taken for the next request.
         self.close_connection = True
         self._json(status, {"error": " ".join(message.split())})
+        self._discard()
+
+    def _discard(self) -> None:
+        """Reads what the client is still sending, within bounds: closing on it would destroy the answer on its way."""
+        left, self._unread = min(self._unread, _MOST_DISCARDED), 0
+        until = time.monotonic() + _SECONDS
+        try:
+            while left > 0 and time.monotonic() < until:
+                found = len(self.rfile.read1(min(left, 65_536)))
+                left -= found or left
+        except (ConnectionError, TimeoutError):
+            return
 
     def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
         try:

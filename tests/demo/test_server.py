@@ -225,6 +225,14 @@ def test_what_cannot_be_served_is_said(
     assert ask(server, "/api/models")[0] == 200
 
 
+def test_a_body_that_is_far_too_large_gets_its_answer(server: DemoServer) -> None:
+    for host in ({}, {"Host": "evil.example"}):
+        status, found, answer = ask(server, "/api/score", b"x" * 5_000_000, **host)
+        assert status == (403 if host else 413)
+        assert found["error"]
+        assert answer.headers["Connection"] == "close"
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "BREW"])
 def test_other_methods_get_an_answer(server: DemoServer, method: str) -> None:
     status, found, _ = ask(server, "/", method=method)
