@@ -79,7 +79,7 @@ def draw(
     batch_size: int = 64,
     advance: Advance = silent,
 ) -> Tensor:
-    """Samples ``(n, ...)``; the same for any batch size and device, as their latents are drawn on the CPU.
+    """Samples ``(n, ...)``; their latents are drawn on the CPU, the same ones for any batch size and device.
 
     Args:
         flow: The flow.
