@@ -27,8 +27,12 @@ batch_size_option = click.option(
     "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images at a time."
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="The same seed, the same result; on another device or in other batches but for rounding."
-)  # fmt: skip
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed, the same result; on another device or in other batches but for rounding.",
+)
 label_option = click.option(
     "--label", type=click.IntRange(0), help="Class of the images, for a conditional model."
 )
