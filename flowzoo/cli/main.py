@@ -68,7 +68,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "demo",
     ),
     "Measure and verify": ("eval", "verify"),
-    "Train": ("train", "runs", "export", "data"),
+    "Train": ("train", "recipe", "runs", "export", "data"),
     "Extend and publish": ("plugins", "new-plugin", "convert", "manifest", "publish"),
 }
 """The sections of ``--help``; a command that is in none comes last, under "More"."""
