@@ -51,7 +51,7 @@ _PRESETS = {
         summary="The same maps in couplings, which sample in one pass",
         config={"dims": 2, "units": 16, "steps": 6, "features": 100},
         dataset="points:eight-gaussians",
-        recipe=_recipe("points"),
+        recipe=_recipe("coupling-points"),
     ),
 }
 

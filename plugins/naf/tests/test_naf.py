@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 import flowzoo
 from flowzoo.bijectors import residuals
 from flowzoo.errors import ConfigError, NotConverged
+from flowzoo.registry import get_architecture
 from flowzoo.testing import checks_kind, checks_math, conformance_suite, random_data, randomize
+from flowzoo.training.recipe import read_recipe
 
 test_conformance = conformance_suite("naf")
 
@@ -231,3 +234,16 @@ def test_it_learns_what_no_affine_map_could() -> None:
 def test_what_cannot_be_is_refused(config: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         flowzoo.create("naf", **config)
+
+
+def test_a_presets_recipe_trains_that_preset_on_its_data() -> None:
+    """A recipe's name says which preset it trains; one shared by two presets would train the first."""
+    presets = get_architecture("naf").presets
+    for name, preset in presets.items():
+        if preset.recipe is None:
+            continue
+        package, _, path = preset.recipe.partition(":")
+        recipe = read_recipe(str(files(package) / path))
+        assert recipe.name == f"naf-{name}"
+        assert recipe.data.dataset == preset.dataset
+    assert [name for name, preset in presets.items() if preset.recipe is None] == ["toy"]

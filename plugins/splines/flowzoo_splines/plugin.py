@@ -63,7 +63,7 @@ _PRESETS = {
         summary="The same with neural importance sampling's piecewise-quadratic splines",
         config={"spline": "quadratic", **_CUBE_MNIST},
         dataset="mnist",
-        recipe=_recipe("mnist"),
+        recipe=_recipe("quadratic-mnist"),
     ),
     "line-mnist": Preset(
         summary="Rational-quadratic splines on the line after a logit, the layout of NSF's image models",
@@ -77,7 +77,7 @@ _PRESETS = {
             "features": 64,
         },
         dataset="mnist",
-        recipe=_recipe("mnist"),
+        recipe=_recipe("line-mnist"),
     ),
     "cifar10": Preset(
         summary="RQ-NSF (C), the paper's CIFAR-10 model: three levels of seven steps, four bins",
@@ -119,13 +119,13 @@ _PRESETS = {
         summary="Neural importance sampling's piecewise-quadratic couplings of 32 bins on a checkerboard",
         config={"dims": 2, "spline": "quadratic", **_NIS},
         dataset="points:checkerboard",
-        recipe=_recipe("cube-points"),
+        recipe=_recipe("quadratic-points"),
     ),
     "linear-points": Preset(
         summary="Neural importance sampling's piecewise-linear couplings of 32 bins on a checkerboard",
         config={"dims": 2, "spline": "linear", **_NIS},
         dataset="points:checkerboard",
-        recipe=_recipe("cube-points"),
+        recipe=_recipe("linear-points"),
     ),
 }
 
