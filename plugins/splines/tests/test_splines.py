@@ -212,5 +212,5 @@ def test_a_presets_recipe_trains_that_preset_on_its_data() -> None:
         package, _, path = preset.recipe.partition(":")
         recipe = read_recipe(str(files(package) / path))
         assert recipe.name == f"splines-{name}"
-        assert recipe.data.dataset == preset.dataset
+        assert recipe.data.dataset == (preset.dataset or "")
     assert [name for name, preset in presets.items() if preset.recipe is None] == ["toy"]
