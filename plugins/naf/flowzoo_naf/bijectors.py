@@ -35,7 +35,8 @@ class SigmoidalCoupling(Coupling):
 
     def _raw(self, parameters: Tensor) -> Tensor:
         """``(B, P C, ...)`` to ``(B, C, ..., P)``."""
-        return parameters.unflatten(1, (-1, self.flow.parameters)).movedim(2, -1)
+        grouped: Tensor = parameters.unflatten(1, (-1, self.flow.parameters))
+        return grouped.movedim(2, -1)
 
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         z, log_slope = self.flow(x, self._raw(parameters))

@@ -56,5 +56,5 @@ class MADE(nn.Module):
         """``(B, D)`` to ``(B, D, P)``; ``context`` is ignored."""
         for layer in self.layers:
             x = F.elu(layer(x))
-        out: Tensor = self.last(x)
-        return out.unflatten(1, (-1, self.parameters_each))
+        out: Tensor = self.last(x).unflatten(1, (-1, self.parameters_each))
+        return out

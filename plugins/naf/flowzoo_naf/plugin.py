@@ -23,7 +23,7 @@ _PRESETS = {
             "image_shape": (1, 2, 2),
             "n_bits": 1,
             "logit_alpha": 0.05,
-            "units": 3,
+            "units": 2,
             "steps": 2,
             "levels": 1,
             "features": 6,

@@ -44,7 +44,7 @@ def build(config: SplinesConfig) -> Flow:
 
 
 def _spline(config: SplinesConfig) -> Spline:
-    kinds = {
+    kinds: dict[str, type[LinearSpline] | type[QuadraticSpline] | type[RationalQuadraticSpline]] = {
         "linear": LinearSpline,
         "quadratic": QuadraticSpline,
         "rational-quadratic": RationalQuadraticSpline,

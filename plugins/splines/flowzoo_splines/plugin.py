@@ -49,8 +49,8 @@ _PRESETS = {
             "features": 6,
             "bins": 4,
             "levels": 1,
-            "steps": 3,
-            "pixel_couplings": 2,
+            "steps": 2,
+            "pixel_couplings": 1,
         },
     ),
     "mnist": Preset(
