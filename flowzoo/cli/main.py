@@ -25,6 +25,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "info": ("info:info", "Show everything about a model, preset or architecture."),
     "eval": ("evaluate:evaluate", "Measure a model's bits per dimension and check it against the manifest."),
     "sample": ("sample:sample", "Draw images from a model into a PNG grid."),
+    "compress": (
+        "compress:compress",
+        "Compress images without loss into a file that decodes on any machine.",
+    ),
+    "decompress": ("compress:decompress", "Get images back from a file of compress."),
     "verify": ("weights:verify", "Prove code and weights of a model in seconds, without data."),
     "pull": ("weights:pull", "Download the weights of models."),
     "cache": ("weights:cache", "List, check or remove downloaded weights."),
