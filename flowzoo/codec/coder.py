@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ class Decoder:
         return found
 
 
-def _decisions(distribution: IntegerMixture, symbols: Tensor) -> Any:
+def _decisions(distribution: IntegerMixture, symbols: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """For each halving of the window: whether each symbol is in the upper half, and that half's probability."""
     found: Interval | Tensor = distribution.start()
     while isinstance(found, Interval):

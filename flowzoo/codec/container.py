@@ -161,15 +161,7 @@ class Reader:
             header = Header(**{**raw, "shape": tuple(raw["shape"])})
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise self._wrong("is damaged: its header cannot be read") from error
-        numbers = (*header.shape, header.count)
-        sound = (
-            isinstance(header.model, str)
-            and isinstance(header.weights, str)
-            and isinstance(header.named, bool)
-            and len(header.shape) == 3
-            and all(type(number) is int and number > 0 for number in numbers)
-        )
-        if not sound:
+        if not _is_sound(header.model, header.weights, header.shape, header.count, header.named):
             raise self._wrong("is damaged: its header has impossible values")
         return header
 
@@ -191,6 +183,12 @@ class Reader:
 
     def _wrong(self, what: str, mend: str = "Copy it again from where it is whole.") -> IntegrityError:
         return IntegrityError(f"{self.path} {what}. {mend} Nothing was written.".replace("  ", " "))
+
+
+def _is_sound(model: object, weights: object, shape: tuple[object, ...], count: object, named: object) -> bool:
+    """Whether the values of a header have the types and ranges of one; JSON may hold anything."""
+    texts = isinstance(model, str) and isinstance(weights, str) and isinstance(named, bool)
+    return texts and len(shape) == 3 and all(type(n) is int and n > 0 for n in (*shape, count))
 
 
 def is_safe(name: str) -> bool:

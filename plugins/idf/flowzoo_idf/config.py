@@ -28,6 +28,8 @@ class IDFConfig:
         depth: Hidden 3x3 convolutions after the first in the networks of the distributions.
         coupling_depth: The same in the networks of the couplings.
         mixtures: Logistics in each mixture.
+        top_gain: Factor on the parameters of the last distribution, which are learned as they are: a network's output
+            is a sum of many and moves faster.
     """
 
     image_shape: tuple[int, int, int]
@@ -39,10 +41,11 @@ class IDFConfig:
     depth: int = 2
     coupling_depth: int = 2
     mixtures: int = 5
+    top_gain: int = 16
 
     def __post_init__(self) -> None:
         """Refuses values that no model can have."""
-        bad = [name for name in ("levels", "features", "mixtures") if getattr(self, name) < 1]
+        bad = [name for name in ("levels", "features", "mixtures", "top_gain") if getattr(self, name) < 1]
         bad += [name for name in ("couplings", "depth", "coupling_depth") if getattr(self, name) < 0]
         if min(self.image_shape) < 1:
             bad.append("image_shape")

@@ -102,9 +102,7 @@ class _Split:
         return torch.cat((kept, out), dim=1)
 
     def _translation(self, net: IntegerNetwork, x: Tensor) -> Tensor:
-        # A unit of the network's output is a quarter of the window, 2^(bits - 2) integers.
-        shift = FRACTION_BITS + 2 - self.window_bits
-        return (self._run(net, x) + (1 << (shift - 1))) >> shift
+        return (self._run(net, x) + (1 << (FRACTION_BITS - 1))) >> FRACTION_BITS
 
     def _run(self, net: IntegerNetwork, x: Tensor) -> Tensor:
         centred = (x << (FRACTION_BITS + 2 - self.window_bits)) - (2 << FRACTION_BITS)

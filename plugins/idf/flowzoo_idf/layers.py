@@ -51,7 +51,7 @@ class IntegerCoupling(nn.Module):
     """b becomes b + round(t(floor a)), modulo the window, so that they stay grey levels (equation 5).
 
     Attributes:
-        net: Its output is in quarters of the window.
+        net: Its output is in grey levels, so that training starts with small translations: large ones wrap around.
     """
 
     def __init__(self, net: CouplingNetwork, window: int) -> None:
@@ -62,8 +62,7 @@ class IntegerCoupling(nn.Module):
 
     def translation(self, a: Tensor) -> Tensor:
         """Integers to add to the other channels."""
-        shifts = self.net(centred(a, self.window, self.training)) * (self.window / 4)
-        return rounded(shifts, self.training)
+        return rounded(self.net(centred(a, self.window, self.training)), self.training)
 
 
 class IntegerSplit(nn.Module):
@@ -88,8 +87,7 @@ class IntegerSplit(nn.Module):
             for a, b in shapes
         )
         self.prior = CouplingNetwork(kept, 3 * config.mixtures * out, config.features, config.depth)
-        with torch.no_grad():
-            self.prior.last.bias.copy_(start(config.mixtures).repeat_interleave(out))
+        self.prior.start_at(start(config.mixtures).repeat_interleave(out))
 
     def distribution(self, kept: Tensor) -> IntegerMixture:
         """The distribution of what leaves given what stays, ``(B, C, H, W)``."""
@@ -125,13 +123,12 @@ class IntegerTop(nn.Module):
         gain: Factor on the learned values, which makes them learn as fast as the sums that networks are.
     """
 
-    gain = 16
-
-    def __init__(self, shape: tuple[int, int, int], window: int, mixtures: int) -> None:
+    def __init__(self, shape: tuple[int, int, int], window: int, mixtures: int, gain: int) -> None:
         """Makes the distribution of ``(B, C, H, W)``."""
         super().__init__()
         self.window = window
         self.mixtures = mixtures
+        self.gain = gain
         channels, height, width = shape
         first = start(mixtures).repeat_interleave(channels).view(-1, 1, 1)
         self.raw = nn.Parameter(first.repeat(1, height, width) / self.gain)
@@ -202,7 +199,8 @@ class IntegerDiscreteFlow(Bijector):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x = x * self.window
-        latents, terms = [], []
+        latents: list[Tensor] = []
+        terms: list[Tensor] = []
         for level in self.levels:
             x, _ = self.squeeze(x)
             for split in self.splits(level):

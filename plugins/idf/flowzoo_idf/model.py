@@ -41,7 +41,7 @@ def build(config: IDFConfig) -> Flow:
             splits.append(IntegerSplit(here, out, config))
         levels.append(splits)
         channels, height, width = here, height // 2, width // 2
-    top = IntegerTop((channels, height, width), window, config.mixtures)
+    top = IntegerTop((channels, height, width), window, config.mixtures, config.top_gain)
     return Flow(
         image_shape=config.image_shape,
         n_bits=config.n_bits,

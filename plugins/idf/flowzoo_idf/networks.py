@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,11 +30,14 @@ class CouplingNetwork(nn.Module):
         widths = [in_channels, *[features] * (depth + 1)]
         self.hidden = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.last = nn.Conv2d(features, out_channels, 1)
-        for conv in self.convolutions[:-1]:
+        for conv in self.convolutions:
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
+            conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+
+    def start_at(self, output: Tensor) -> None:
+        """Makes the output ``(O,)`` that it begins with, whatever its input."""
+        self.last.bias = nn.Parameter(output.clone())
 
     @property
     def convolutions(self) -> list[nn.Conv2d]:
