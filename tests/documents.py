@@ -27,7 +27,7 @@ PAGES = sorted(
 )  # fmt: skip
 SHELL = ("sh", "bash", "console")
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-_MODEL = re.compile(r"(?:glow|nice|realnvp|flowpp)-[a-z0-9]+(?:-[a-z0-9]+)*")
+_MODEL = re.compile(r"(?:glow|nice|realnvp|flowpp|idf)-[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
 class Block(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PLUGINS = ("nice", "realnvp", "glow", "flowpp")
+PLUGINS = ("nice", "realnvp", "glow", "flowpp", "idf")
 PROJECTS = (ROOT, *(ROOT / "plugins" / name for name in PLUGINS))
 
 MAX_FUNCTION_LINES = 50

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PLUGINS = ("nice", "realnvp", "glow", "flowpp")
+PLUGINS = ("nice", "realnvp", "glow", "flowpp", "idf")
 
 
 def bundled_models() -> list[dict[str, Any]]:

@@ -185,7 +185,9 @@ class Reader:
         return IntegrityError(f"{self.path} {what}. {mend} Nothing was written.".replace("  ", " "))
 
 
-def _is_sound(model: object, weights: object, shape: tuple[object, ...], count: object, named: object) -> bool:
+def _is_sound(
+    model: object, weights: object, shape: tuple[object, ...], count: object, named: object
+) -> bool:
     """Whether the values of a header have the types and ranges of one; JSON may hold anything."""
     texts = isinstance(model, str) and isinstance(weights, str) and isinstance(named, bool)
     return texts and len(shape) == 3 and all(type(n) is int and n > 0 for n in (*shape, count))

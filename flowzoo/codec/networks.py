@@ -63,8 +63,7 @@ class IntegerConv:
 
     def __call__(self, x: Tensor, matmul: MatMul = torch.matmul) -> Tensor:
         """``(B, I, H, W)`` float64 integers to ``(B, O, H, W)``: floor((w x + b) / 2^shift + 1/2)."""
-        columns = F.unfold(x, self.kernel, padding=self.kernel // 2) if self.kernel > 1 else x.flatten(2)
-        sums = matmul(self.weight, columns.contiguous()) + self.bias
+        sums = matmul(self.weight, _columns(x, self.kernel)) + self.bias
         # Both a product by a power of two and floor are exact.
         out = torch.floor((sums + 2.0 ** (self.shift - 1)) * 2.0**-self.shift)
         return out.view(len(x), -1, *x.shape[2:])
@@ -107,6 +106,16 @@ class IntegerNetwork:
         for layer in self.layers[:-1]:
             values = layer(values, self.matmul).clamp_(0, self.activation_limit)
         return self.layers[-1](values, self.matmul).to(torch.int64)
+
+
+def _columns(x: Tensor, kernel: int) -> Tensor:
+    """The neighbourhoods of all pixels: ``(B, I, H, W)`` to ``(B, I k k, H W)``, contiguous."""
+    if kernel == 1:
+        return x.flatten(2).contiguous()
+    height, width = x.shape[2:]
+    padded = F.pad(x, (kernel // 2,) * 4)
+    shifted = [padded[:, :, i : i + height, j : j + width] for i in range(kernel) for j in range(kernel)]
+    return torch.stack(shifted, dim=2).flatten(1, 2).flatten(2)
 
 
 def _fraction_bits(weight: Tensor) -> int:

@@ -52,7 +52,7 @@ def test_the_golden_images_encode_to_the_golden_file(tmp_path: Path) -> None:
 def test_threads_batch_size_layout_and_engine_change_no_byte(
     tmp_path: Path, threads: int, batch_size: int
 ) -> None:
-    images = golden_images(24)
+    images = golden_images(8)
     expected = write(images, tmp_path / "a.flz")
     before = torch.get_num_threads()
     try:

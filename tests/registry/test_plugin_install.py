@@ -39,6 +39,7 @@ STATES = {
     "ripple": "ok",
     "flowpp": "ok",
     "glow": "ok",
+    "idf": "ok",
     "nice": "ok",
     "realnvp": "ok",
 }

@@ -26,7 +26,7 @@ from flowzoo.registry import (
 )
 from tests.plugin_factory import Distribution, broken, good, plugin_source
 
-FIRST_PARTY = {"flowpp", "glow", "nice", "realnvp"}
+FIRST_PARTY = {"flowpp", "glow", "idf", "nice", "realnvp"}
 
 Install = Callable[..., None]
 

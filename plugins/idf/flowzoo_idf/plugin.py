@@ -8,10 +8,10 @@ __all__ = ["ARCHITECTURE"]
 
 _PRESETS = {
     "tiny": Preset(
-        summary="Two levels on 8x8 images: for tests and documentation",
+        summary="One level on 8x8 images: for tests and documentation",
         config={
             "image_shape": (3, 8, 8),
-            "levels": 2,
+            "levels": 1,
             "features": 6,
             "depth": 1,
             "couplings": 0,

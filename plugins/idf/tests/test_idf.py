@@ -25,8 +25,8 @@ test_conformance = conformance_suite("idf")
 TINY = dict(ARCHITECTURE.presets["tiny"].config)
 VARIANTS: dict[str, dict[str, Any]] = {
     "tiny": {},
-    "couplings": {"couplings": 3},
-    "quarters": {"split": "quarter", "couplings": 2},
+    "couplings": {"couplings": 3, "levels": 2},
+    "quarters": {"split": "quarter", "couplings": 2, "levels": 2},
     "one grey channel": {"image_shape": (1, 8, 8), "levels": 1, "couplings": 1, "n_bits": 5},
 }
 
