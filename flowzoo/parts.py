@@ -184,6 +184,9 @@ class FlowParts(nn.Module):
             for tensor in (*module._parameters.values(), *module.__dict__.values()):
                 if isinstance(tensor, Tensor) and tensor.is_floating_point():
                     return tensor.device, tensor.dtype
+        for buffer in self.buffers():
+            if buffer.is_floating_point():
+                return buffer.device, buffer.dtype
         return torch.device("cpu"), torch.get_default_dtype()
 
     def _values(self, x: object) -> Tensor:

@@ -25,12 +25,19 @@ def summarize(flow: Flow) -> str:
     bound = ", a lower bound" if flow.is_lower_bound else ""
     lines += [
         "",
-        f"images {flow.image_shape}, {flow.n_bits} bits, D = {flow.dims}",
+        _data_line(flow),
         f"dequantization: {type(flow.dequantization).__name__} ({noise:,} parameters{bound})",
         f"base: {type(flow.base).__name__}",
         f"total: {total:,} parameters",
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _data_line(flow: Flow) -> str:
+    labels = "" if flow.labels is None else f", given one of {flow.labels.classes} labels"
+    if flow.data_kind == "vectors":
+        return f"vectors of {flow.dims} numbers{labels}"
+    return f"images {flow.image_shape}, {flow.n_bits} bits, D = {flow.dims}{labels}"
 
 
 def _rows(flow: Flow) -> list[tuple[str, str, str]]:
@@ -46,7 +53,10 @@ def _rows(flow: Flow) -> list[tuple[str, str, str]]:
     try:
         flow.eval()
         tensor = next(flow.parameters(), torch.empty(0))
-        flow.bijector(torch.full((1, *flow.image_shape), 0.5, device=tensor.device, dtype=tensor.dtype))
+        v = torch.full((1, *flow.data_shape), 0.5, device=tensor.device, dtype=tensor.dtype)
+        if flow.augmentation is not None:
+            v, _ = flow.augmentation(v, central=True)
+        flow.bijector(v, flow.context_of(None if flow.labels is None else 0, 1))
     finally:
         flow.train(training)
         for hook in hooks:

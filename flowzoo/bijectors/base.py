@@ -34,30 +34,30 @@ class Bijector(nn.Module):
         __call__: Callable[..., tuple[Tensor, Tensor]]
 
     @property
-    def kind(self) -> MapKind:
+    def map_kind(self) -> MapKind:
         """How it is computed, as weak as the weakest of its parts."""
-        parts = (part.kind for part in _bijectors_in(self))
+        parts = (part.map_kind for part in _bijectors_in(self))
         return weakest((self.own_kind, *parts))
 
     @property
     def log_det_kind(self) -> LogDetKind:
         """``"exact"``, ``"unbiased"`` or ``"biased"``."""
-        return self.kind.log_det
+        return self.map_kind.log_det
 
     @property
     def inverse_kind(self) -> DirectionKind:
         """``"analytic"``, ``"sequential"`` or ``"numeric"``."""
-        return self.kind.inverse
+        return self.map_kind.inverse
 
     @property
     def forward_passes(self) -> int:
         """Evaluations of a network, one after the other, that a density takes; the most of any part."""
-        return self.kind.forward_passes
+        return self.map_kind.forward_passes
 
     @property
     def inverse_passes(self) -> int:
         """Evaluations of a network, one after the other, that a sample takes; the most of any part."""
-        return self.kind.inverse_passes
+        return self.map_kind.inverse_passes
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} must define _forward")
@@ -136,9 +136,9 @@ class Inverse(Bijector):
         self.bijector = bijector
 
     @property
-    def kind(self) -> MapKind:
+    def map_kind(self) -> MapKind:
         """The kind of the bijector inside, its directions exchanged."""
-        return self.bijector.kind.reversed()
+        return self.bijector.map_kind.reversed()
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.bijector.inverse(x, context)

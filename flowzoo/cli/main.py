@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "info": ("info:info", "Show everything about a model, preset or architecture."),
     "eval": ("evaluate:evaluate", "Measure a model's bits per dimension and check it against the manifest."),
     "sample": ("sample:sample", "Draw images from a model into a PNG grid."),
+    "picture": ("picture:picture", "Draw density, samples and layers of a model over vectors."),
     "compress": (
         "compress:compress",
         "Compress images without loss into a file that decodes on any machine.",

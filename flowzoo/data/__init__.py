@@ -13,16 +13,19 @@ from flowzoo.data.registry import discover_datasets, get_dataset, list_datasets,
 
 if TYPE_CHECKING:
     from flowzoo.data.images import ImageSet, ImageSource
-    from flowzoo.data.pipeline import Batch, TrainBatches, eval_batches
+    from flowzoo.data.pipeline import Batch, EvalBatch, TrainBatches, eval_batches
+    from flowzoo.data.vectors import VectorSet
 
 __all__ = [
     "SPLITS",
     "Batch",
     "Dataset",
+    "EvalBatch",
     "ImageSet",
     "ImageSource",
     "Split",
     "TrainBatches",
+    "VectorSet",
     "data_root",
     "discover_datasets",
     "eval_batches",
@@ -35,7 +38,9 @@ _WITH_TORCH = {
     "ImageSet": "flowzoo.data.images",
     "ImageSource": "flowzoo.data.images",
     "Batch": "flowzoo.data.pipeline",
+    "EvalBatch": "flowzoo.data.pipeline",
     "TrainBatches": "flowzoo.data.pipeline",
+    "VectorSet": "flowzoo.data.vectors",
     "eval_batches": "flowzoo.data.pipeline",
 }
 

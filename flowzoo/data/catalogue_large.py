@@ -110,6 +110,7 @@ def _chrabaszcz(size: int) -> Dataset:
             f"pixels as imagenet{size}-oord: figures on the two are not comparable."
         ),
         image_shape=(3, size, size),
+        label_names=tuple(map(str, range(1, 1001))),
         splits=_imagenet_splits(
             (tuple(f"{batch}.npz" for batch in batches), batches),
             ((f"{name}/val_data.npz",), (f"{name}/val_data",)),

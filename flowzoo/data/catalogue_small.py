@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowzoo.data.api import Dataset, Split
+from flowzoo.data.api import ROOT_PLACEHOLDER, Dataset, Split
 
 __all__ = ["SMALL"]
 
@@ -28,8 +28,9 @@ def _test_first(folder: str) -> tuple[str, ...]:
 
 
 def _torchvision(name: str) -> str:
-    """The line of Python that downloads a set; DATA is the data root that the message names."""
-    return f"python -c \"import torchvision; torchvision.datasets.{name}('DATA', download=True)\""
+    """The command that downloads a set below the data root."""
+    program = f"import sys, torchvision; torchvision.datasets.{name}(sys.argv[1], download=True)"
+    return f'python -c "{program}" {ROOT_PLACEHOLDER}'
 
 
 _MNIST_TRAIN = (_train_first("MNIST/raw"),)
@@ -41,6 +42,7 @@ MNIST = Dataset(
     preprocessing="mnist-28-v1",
     preprocessing_note="None: the 28x28 uint8 images as released, not padded.",
     image_shape=(1, 28, 28),
+    label_names=tuple("0123456789"),
     splits={
         "train": Split(
             description="the first 50,000 training images",
@@ -67,8 +69,8 @@ MNIST = Dataset(
         "to document recognition, 1998"
     ),
     how_to_get=(
-        f"{_torchvision('MNIST')}, "
-        "or put the four uncompressed idx files of the MNIST database into MNIST/raw yourself."
+        f"{_torchvision('MNIST')}\n"
+        "Or put the four uncompressed idx files of the MNIST database into MNIST/raw below the data root."
     ),
     md5={
         "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -85,9 +87,22 @@ _FASHION_MD5 = {
     "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
+_FASHION_LABELS = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 _FASHION_TRAIN = (
     _train_first("FashionMNIST/raw"),
-    _under(_DEBIAN_FASHION, ("train-images-idx3-ubyte",), ".gz"),
+    _under(_DEBIAN_FASHION, _IDX_FILES["train"], ".gz"),
+    _under(_DEBIAN_FASHION, _IDX_FILES["train"][:1], ".gz"),
 )
 
 FASHION_MNIST = Dataset(
@@ -97,6 +112,7 @@ FASHION_MNIST = Dataset(
     preprocessing="fashion-mnist-28-v1",
     preprocessing_note="None: the 28x28 uint8 images as released, not padded.",
     image_shape=(1, 28, 28),
+    label_names=_FASHION_LABELS,
     splits={
         "train": Split(
             description="the first 50,000 training images",
@@ -116,7 +132,8 @@ FASHION_MNIST = Dataset(
             sha256="c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
             alternatives=(
                 _test_first("FashionMNIST/raw"),
-                _under(_DEBIAN_FASHION, ("t10k-images-idx3-ubyte",), ".gz"),
+                _under(_DEBIAN_FASHION, _IDX_FILES["test"], ".gz"),
+                _under(_DEBIAN_FASHION, _IDX_FILES["test"][:1], ".gz"),
             ),
         ),
     },
@@ -124,11 +141,12 @@ FASHION_MNIST = Dataset(
     terms="MIT",
     attribution="Zalando SE; Xiao, Rasul and Vollgraf, Fashion-MNIST, arXiv 1708.07747",
     how_to_get=(
-        f"apt-get install dataset-fashion-mnist on Debian and Ubuntu, or {_torchvision('FashionMNIST')}."
+        f"{_torchvision('FashionMNIST')}\n"
+        "Or, on Debian and Ubuntu, install the package dataset-fashion-mnist."
     ),
     md5={
         **{f"FashionMNIST/raw/{name}": md5 for name, md5 in _FASHION_MD5.items()},
-        **{f"{_DEBIAN_FASHION}/{name}.gz": md5 for name, md5 in _FASHION_MD5.items() if "images" in name},
+        **{f"{_DEBIAN_FASHION}/{name}.gz": md5 for name, md5 in _FASHION_MD5.items()},
     },
     options={"valid": 10_000},
 )
@@ -141,6 +159,18 @@ _CIFAR_MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
+_CIFAR_LABELS = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 _CIFAR_NAMES = tuple(_CIFAR_MD5)
 _CIFAR_TRAIN = (
     _under("cifar-10-batches-py", _CIFAR_NAMES[:5]),
@@ -154,6 +184,7 @@ CIFAR10 = Dataset(
     preprocessing="cifar10-32-v1",
     preprocessing_note="None: the 32x32 uint8 images as released.",
     image_shape=(3, 32, 32),
+    label_names=_CIFAR_LABELS,
     splits={
         "train": Split(
             description="the first 45,000 training images",
@@ -181,9 +212,9 @@ CIFAR10 = Dataset(
     terms="no stated license; research use is customary",
     attribution="Alex Krizhevsky, Learning multiple layers of features from tiny images, 2009",
     how_to_get=(
-        f"{_torchvision('CIFAR10')}, "
-        "or unpack cifar-10-python.tar.gz or cifar-10-binary.tar.gz from the CIFAR page "
-        "of the University of Toronto."
+        f"{_torchvision('CIFAR10')}\n"
+        "Or unpack cifar-10-python.tar.gz or cifar-10-binary.tar.gz from the CIFAR page "
+        "of the University of Toronto below the data root."
     ),
     md5={f"cifar-10-batches-py/{name}": md5 for name, md5 in _CIFAR_MD5.items()},
     options={"valid": 5_000},

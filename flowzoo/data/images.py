@@ -1,8 +1,9 @@
-"""A split of a data set as pixels: in memory where they fit, read batch by batch where they do not."""
+"""A split of a data set as images, with their labels: in memory where they fit, else read batch by batch."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowzoo.data.labels import checked_labels, missing_labels
 from flowzoo.errors import InputError, IntegrityError
 
 __all__ = ["ImageSet", "ImageSource", "Selected"]
@@ -64,6 +66,8 @@ class ImageSet:
         split: ``"train"``, ``"valid"`` or ``"test"``.
         preprocessing: Id of the preprocessing.
         terms: Terms of use.
+        labels: The class of every image, int64 (N,) on the CPU, or None where the set has none.
+        label_names: Names of the classes; label k is the k-th. Empty where they are not known.
 
     Args:
         images: uint8 tensor (N, C, H, W) on the CPU, or an :class:`ImageSource`.
@@ -72,10 +76,14 @@ class ImageSet:
         preprocessing: Id of the preprocessing.
         terms: Terms of use.
         sha256: The recorded digest of the pixels, if there is one.
+        labels: Whole numbers from 0, (N,).
+        label_names: Names of the classes.
 
     Raises:
-        InputError: if the images are not uint8 (N, C, H, W).
+        InputError: if the images are not uint8 (N, C, H, W), or a label is not one of the classes.
     """
+
+    kind = "images"
 
     def __init__(
         self,
@@ -86,15 +94,23 @@ class ImageSet:
         preprocessing: str = "custom",
         terms: str = "unknown",
         sha256: str | None = None,
+        labels: Any = None,
+        label_names: tuple[str, ...] = (),
     ) -> None:
-        if len(images.shape) != 4 or (isinstance(images, Tensor) and images.dtype != torch.uint8):
-            found = f"{getattr(images, 'dtype', type(images).__name__)} {tuple(images.shape)}"
-            raise InputError(f"Images of {id!r} must be uint8 of shape (N, C, H, W), found {found}.")
+        self._check_items(images, id)
         self._images = images
         self.id, self.split, self.preprocessing, self.terms = id, split, preprocessing, terms
         self._expected = sha256
+        self.label_names = tuple(label_names)
+        self.labels: Tensor | None = None
+        if labels is not None:
+            self.labels = checked_labels(labels, len(self), self.label_names, f"the {split} split of {id!r}")
 
-    labels: Tensor | None = None
+    @staticmethod
+    def _check_items(images: Tensor | ImageSource, id: str) -> None:  # noqa: A002 - as in __init__
+        if len(images.shape) != 4 or (isinstance(images, Tensor) and images.dtype != torch.uint8):
+            found = f"{getattr(images, 'dtype', type(images).__name__)} {tuple(images.shape)}"
+            raise InputError(f"Images of {id!r} must be uint8 of shape (N, C, H, W), found {found}.")
 
     @property
     def images(self) -> Tensor | ImageSource:
@@ -107,21 +123,42 @@ class ImageSet:
         return isinstance(self._images, Tensor)
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(N, C, H, W)."""
-        count, channels, height, width = self._images.shape
-        return int(count), int(channels), int(height), int(width)
+        return tuple(int(size) for size in self._images.shape)
+
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """Shape of one item: (C, H, W) of images, (D,) of vectors."""
+        return self.shape[1:]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        return self.shape[1:]
+        _, channels, height, width = self.shape
+        return channels, height, width
 
     @property
     def num_bytes(self) -> int:
         """Size of all pixels in bytes."""
-        count, channels, height, width = self.shape
-        return count * channels * height * width
+        return math.prod(self.shape)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes: of the names, else one more than the greatest label; 0 without labels."""
+        if self.labels is None:
+            return 0
+        return len(self.label_names) or int(self.labels.max()) + 1
+
+    def needed_labels(self) -> Tensor:
+        """Returns :attr:`labels` to whoever cannot do without.
+
+        Raises:
+            InputError: if the split has none.
+        """
+        if self.labels is None:
+            raise InputError(missing_labels(self.id, self.split, bool(self.label_names)))
+        return self.labels
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -147,9 +184,18 @@ class ImageSet:
         images = (
             self._images[indices] if isinstance(self._images, Tensor) else Selected(self._images, indices)
         )
-        return ImageSet(
-            images, id=self.id, split=self.split, preprocessing=self.preprocessing, terms=self.terms
-        )
+        return ImageSet(images, **self._facts(indices))
+
+    def _facts(self, indices: Tensor) -> dict[str, Any]:
+        """The arguments of the set of some items beside the items."""
+        return {
+            "id": self.id,
+            "split": self.split,
+            "preprocessing": self.preprocessing,
+            "terms": self.terms,
+            "labels": None if self.labels is None else self.labels[indices],
+            "label_names": self.label_names,
+        }
 
     def take(self, limit: int) -> ImageSet:
         """Returns the set of the first ``limit`` images."""
@@ -157,27 +203,30 @@ class ImageSet:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (64 hexadecimal digits) of the uint8 pixels: images in order, each (C, H, W) in C order."""
+        """SHA-256 (64 hexadecimal digits) of the uint8 pixels: images in order, each (C, H, W) in C order.
+
+        Of vectors, of their little-endian float32, row by row. Labels do not enter.
+        """
         digest = hashlib.sha256()
         for start in range(0, len(self), _DIGEST_BATCH):
-            block = self[start : start + _DIGEST_BATCH]
-            digest.update(np.ascontiguousarray(block.numpy()).data)
+            block = self[start : start + _DIGEST_BATCH].numpy()
+            digest.update(np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("<")).data)
         return digest.hexdigest()
 
-    def check(self, image_shape: tuple[int, int, int], size: int | None) -> None:
+    def check(self, data_shape: tuple[int, ...], size: int | None) -> None:
         """Compares the images with what the data set promises.
 
         Args:
-            image_shape: Expected (C, H, W).
+            data_shape: Expected (C, H, W), or (D,) of vectors.
             size: Expected number of images, or None if any number is right.
 
         Raises:
             IntegrityError: if the shape, the number or the digest differs.
         """
-        found: dict[str, Any] = {"shape": self.image_shape}
-        expected: dict[str, Any] = {"shape": tuple(image_shape)}
+        found: dict[str, Any] = {"shape": self.data_shape}
+        expected: dict[str, Any] = {"shape": tuple(data_shape)}
         if size is not None:
-            found["number of images"], expected["number of images"] = len(self), size
+            found[f"number of {self.kind}"], expected[f"number of {self.kind}"] = len(self), size
         if self._expected is not None and found == expected:
             found["sha256"], expected["sha256"] = self.digest, self._expected
         for what, wanted in expected.items():
@@ -190,4 +239,4 @@ class ImageSet:
 
     def __repr__(self) -> str:
         where = "in memory" if self.in_memory else "read batch by batch"
-        return f"ImageSet({self.id!r}, {self.split!r}, shape={self.shape}, {where})"
+        return f"{type(self).__name__}({self.id!r}, {self.split!r}, shape={self.shape}, {where})"

@@ -19,9 +19,9 @@ from flowzoo.data.augment import augment, parse_augmentations
 from flowzoo.data.images import ImageSet
 from flowzoo.data.keyed import keyed_permutation
 from flowzoo.data.prefetch import prefetch
-from flowzoo.errors import CheckpointError, InputError
+from flowzoo.errors import CheckpointError, ConfigError, InputError
 
-__all__ = ["Batch", "Position", "TrainBatches", "eval_batches"]
+__all__ = ["Batch", "EvalBatch", "Position", "TrainBatches", "eval_batches"]
 
 _ORDER_STREAM = 100
 _RESIDENT_SHARE = 0.25
@@ -32,16 +32,37 @@ class Batch:
     """One process's share of a training batch.
 
     Attributes:
-        images: uint8 (B, C, H, W), augmented, on the stream's device.
+        images: uint8 (B, C, H, W), augmented, or the vectors of a :class:`flowzoo.data.VectorSet`, float32 (B, D);
+            on the stream's device.
         indices: int64 (B,), positions in the training split, on the CPU.
         step: Training step that the batch belongs to, counted from 0 over all epochs.
         first: Place of ``images[0]`` in the joint batch of all processes.
+        labels: int64 (B,) on the stream's device, or None where the set has none.
     """
 
     images: Tensor
     indices: Tensor
     step: int
     first: int
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvalBatch:
+    """One process's next images to be measured; unpacks as ``indices, images``.
+
+    Attributes:
+        indices: int64 (B,), positions in the split.
+        images: uint8 (B, C, H, W), or vectors, float32 (B, D).
+        labels: int64 (B,), or None where the set has none.
+    """
+
+    indices: Tensor
+    images: Tensor
+    labels: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.indices, self.images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +101,7 @@ class TrainBatches:
 
     Raises:
         InputError: if the batch cannot be shared evenly, or is larger than the set.
-        ConfigError: if an augmentation is unknown.
+        ConfigError: if an augmentation is unknown, or one is asked for of vectors.
     """
 
     def __init__(
@@ -110,6 +131,11 @@ class TrainBatches:
         self.device = torch.device(device)
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.augmentations = parse_augmentations(augment)
+        if self.augmentations and image_set.kind != "images":
+            raise ConfigError(
+                f"The augmentation {self.augmentations[0]!r} is of images, and {image_set.id!r} holds "
+                f"{image_set.kind}: set augment to 'none'."
+            )
         self.resident = fits_on(image_set, self.device) if resident is None else resident
         self._pixels = self._make_resident() if self.resident else None
         self._position = Position()
@@ -175,7 +201,9 @@ class TrainBatches:
         first = self.rank * share
         images = augment(images, self.augmentations, seed=self.seed, step=step, first=first)
         self._position = self._after(self._position)
-        return Batch(images, indices, step, first)
+        labels = self.image_set.labels
+        chosen = None if labels is None else labels[indices].to(self.device, non_blocking=True)
+        return Batch(images, indices, step, first, chosen)
 
     def close(self) -> None:
         """Ends the threads that gather batches ahead; the stream can be used again afterwards."""
@@ -234,7 +262,7 @@ def eval_batches(
     *,
     order: Tensor | None = None,
     workers: int = 1,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[EvalBatch]:
     """Yields every image of this process's share exactly once.
 
     Process ``rank`` takes images ``rank``, ``rank + world_size``, ...; shares may differ by one image, and
@@ -249,7 +277,7 @@ def eval_batches(
         workers: Threads that read ahead; 0 reads when asked.
 
     Yields:
-        Positions in the split, int64 (B,), and the images, uint8 (B, C, H, W), both on the CPU.
+        Positions in the split and the images, to be unpacked, and the labels if there are any, all on the CPU.
 
     Raises:
         InputError: if the batch size or the rank is impossible.
@@ -259,7 +287,12 @@ def eval_batches(
         raise InputError(f"The batch size must be at least 1, found {batch_size}.")
     indices = (torch.arange(len(image_set)) if order is None else order)[rank::world_size]
     chunks = (indices[start : start + batch_size] for start in range(0, len(indices), batch_size))
-    return prefetch(lambda chosen: (chosen, image_set.batch(chosen)), chunks, workers=workers)
+    labels = image_set.labels
+
+    def gather(chosen: Tensor) -> EvalBatch:
+        return EvalBatch(chosen, image_set.batch(chosen), None if labels is None else labels[chosen])
+
+    return prefetch(gather, chunks, workers=workers)
 
 
 def _check_rank(rank: int, world_size: int) -> None:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from flowzoo.data.api import API_VERSION, Dataset
+from flowzoo.data.api import ACCEPTED_VERSIONS, API_VERSION, Dataset
 from flowzoo.data.catalogue import BUILT_IN
+from flowzoo.data.labelled import parse_labelled
 from flowzoo.data.own import PREFIXES, parse_own
+from flowzoo.data.tables import parse_table
 from flowzoo.errors import PluginError, UnknownDataset, did_you_mean
 from flowzoo.registry.entry_points import declarations
 from flowzoo.registry.isolation import ForeignFailure, bounded, import_reference, shortened
@@ -93,20 +95,21 @@ def get_dataset(name: str) -> Dataset:
     """Returns the data set of an id.
 
     Args:
-        name: An id such as ``"mnist"``, or ``folder:DIR?size=64``, or ``numpy:FILE.npy``.
+        name: An id such as ``"mnist"`` or ``"points:two-moons"``, or ``folder:DIR?size=64``, ``numpy:FILE.npy``,
+            ``numpy:FILE.npz``, ``csv:FILE.csv``.
 
     Raises:
         UnknownDataset: if there is none; the message suggests similar ones.
         PluginError: if the distribution that provides it is broken.
-        InputError: if a ``folder:`` or ``numpy:`` name is malformed.
+        InputError: if a ``folder:``, ``numpy:`` or ``csv:`` name is malformed.
     """
     if name.startswith(PREFIXES):
-        return parse_own(name)
+        return parse_table(name) or parse_labelled(name) or parse_own(name)
     row = discover_datasets().get(name)
     if row is None:
         raise UnknownDataset(
             f"There is no data set {name!r}.{did_you_mean(name, list_datasets())} "
-            f"Known: {', '.join(list_datasets())}, folder:DIR?size=N and numpy:FILE.npy."
+            f"Known: {', '.join(list_datasets())}, folder:DIR?size=N, numpy:FILE.npy and csv:FILE.csv."
         )
     if row.dataset is None:
         raise PluginError(
@@ -142,6 +145,6 @@ def _objection(point: _Point, dataset: object) -> str:
         return f"its value is a {type(dataset).__name__}, expected a flowzoo.data.Dataset"
     if dataset.id != point.name:
         return f"its id is {dataset.id!r}, expected {point.name!r}, the entry point's name"
-    if dataset.api_version != API_VERSION:
+    if dataset.api_version not in ACCEPTED_VERSIONS:
         return f"its api_version is {dataset.api_version}, this flowzoo speaks {API_VERSION}"
     return ""

@@ -90,14 +90,17 @@ class UniformDequantization(Dequantization):
 
 
 class NoDequantization(Dequantization):
-    """u = 0: for data that are real already, and for flows of integers onto integers."""
+    """u = 0: for data that are real already, and for flows of integers onto integers.
+
+    Noise that is given all the same is added as it is, so that what has a gradient by the noise has one by the data.
+    """
 
     noise: NoiseKind = "none"
     fills_bins = False
 
     def forward(self, x: Tensor, noise: Tensor, run: Run = call_bijector) -> tuple[Tensor, Tensor]:
-        """Returns zeros, whatever the noise."""
-        return torch.zeros_like(x), x.new_zeros(x.shape[0])
+        """Returns the noise, zeros unless others are given, and zeros ``(B,)``."""
+        return noise, x.new_zeros(x.shape[0])
 
     def central(self, x: Tensor, run: Run = call_bijector) -> Tensor:
         """Zeros."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -313,32 +313,28 @@ def measure(
         bar.close()
     mean = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
     partial = total is not None and len(images) < total
-    noise = _dequantization(flow)
     return Evaluation(
         name=target.name,
         **_figures(flow, found),
-        kind=flow.log_det_kind,
-        inverse_kind=flow.inverse_kind,
-        unit="bits/dim" if flow.valid_bpd else "nats",
+        **_facts(flow),
         accuracy=accuracy,
         num_images=mean.count,
         partial=partial,
         dataset=images.id,
         split=images.split,
-        dequantization=noise,
-        is_lower_bound=flow.is_lower_bound,
         protocol=protocol,
         reconstruction=reconstruction,
         seconds=time.monotonic() - began,
         versions=versions(target.flow.architecture),
         hardware=str(environment(where.device)["hardware"]),
-        verdict=judge(target.entry, mean, protocol, images, partial=partial, dequantization=noise),
+        verdict=judge(
+            target.entry, mean, protocol, images, partial=partial, dequantization=_dequantization(flow)
+        ),
         per_image=found,
-        dims=flow.dims,
     )
 
 
-def _figures(flow: Flow, found: Likelihoods) -> dict[str, float]:
+def _figures(flow: Flow, found: Likelihoods) -> dict[str, Any]:
     """The means with their standard errors: in nats, and in bits per dimension where these mean something."""
     nats = mean_and_stderr(-found.log_prob)
     bits = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
@@ -351,6 +347,18 @@ def _figures(flow: Flow, found: Likelihoods) -> dict[str, float]:
         "nats": nats.value,
         "nats_stderr": nats.stderr,
         "probe_stderr": of_probes / unit,
+    }
+
+
+def _facts(flow: Flow) -> dict[str, Any]:
+    """The kind of model that a figure is of."""
+    return {
+        "kind": flow.log_det_kind,
+        "inverse_kind": flow.inverse_kind,
+        "unit": "bits/dim" if flow.valid_bpd else "nats",
+        "dequantization": _dequantization(flow),
+        "is_lower_bound": flow.is_lower_bound,
+        "dims": flow.dims,
     }
 
 

@@ -17,6 +17,15 @@ test_conformance = conformance_suite("glow")
 """
 
 from flowzoo.testing.conformance import CHECKS, CheckResult, conformance_suite, run_conformance
-from flowzoo.testing.randomize import random_images, randomize
+from flowzoo.testing.randomize import random_data, random_images, random_labels, randomize
 
-__all__ = ["CHECKS", "CheckResult", "conformance_suite", "random_images", "randomize", "run_conformance"]
+__all__ = [
+    "CHECKS",
+    "CheckResult",
+    "conformance_suite",
+    "random_data",
+    "random_images",
+    "random_labels",
+    "randomize",
+    "run_conformance",
+]

@@ -15,13 +15,15 @@ from flowzoo.api import API_VERSION
 from flowzoo.config import config_hash, config_to_dict, parse_config
 from flowzoo.errors import ConfigError
 from flowzoo.factory import build_flow, resolve
+from flowzoo.nets.keyed import Keys
 from flowzoo.registry import get_plugin
-from flowzoo.testing.randomize import random_images
+from flowzoo.testing.randomize import random_data, random_labels
 from flowzoo.testing.subject import Subject
 from flowzoo.weights.checkpoint import load_weights, save_weights
 from flowzoo.weights.skip_init import build_to_load
 
 MAX_TINY_PARAMETERS = 50_000
+MAX_TINY_DIMS = 8
 
 
 def metadata_without_torch(subject: Subject) -> str:
@@ -39,10 +41,15 @@ def metadata_without_torch(subject: Subject) -> str:
 
 
 def tiny_preset(subject: Subject) -> str:
-    """The preset ``tiny`` is for 8x8 images and has at most 50,000 parameters."""
+    """The preset ``tiny`` is for 8x8 images, or vectors of at most 8 numbers, and has at most 50,000 parameters."""
     flow = subject.build(seed=1)
     parameters = sum(p.numel() for p in flow.parameters())
-    assert flow.image_shape[1:] == (8, 8), f"tiny is for {flow.image_shape}; expected 8x8 images"
+    if flow.data_kind == "images":
+        assert flow.image_shape[1:] == (8, 8), f"tiny is for {flow.image_shape}; expected 8x8 images"
+    else:
+        assert flow.dims <= MAX_TINY_DIMS, (
+            f"tiny is for vectors of {flow.dims} numbers; allowed {MAX_TINY_DIMS}"
+        )
     assert parameters <= MAX_TINY_PARAMETERS, (
         f"tiny has {parameters:,} parameters; allowed {MAX_TINY_PARAMETERS:,}"
     )
@@ -89,8 +96,8 @@ def save_and_load(subject: Subject) -> str:
     So do they in a model whose parameters were never drawn, as ``flowzoo.load`` builds it.
     """
     flow = subject.build(seed=9, dtype=torch.float32)
-    x = random_images(flow, 4, seed=9)
-    noise = flow.draw_noise(4, generator=torch.Generator().manual_seed(9))
+    x, y = random_data(flow, 4, seed=9), random_labels(flow, 4)
+    noise, keys = flow.draw_noise(4, generator=torch.Generator().manual_seed(9)), Keys(seed=9, items=range(4))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_weights(flow, path, {"architecture": subject.architecture.name})
@@ -99,10 +106,9 @@ def save_and_load(subject: Subject) -> str:
         _, _, config = resolve(f"{subject.architecture.name}-tiny", {})
         undrawn = build_to_load(subject.architecture.name, config).train(other.training)
         load_weights(undrawn, path)
-    assert torch.equal(flow.log_prob(x, noise=noise), other.log_prob(x, noise=noise)), "log_prob changes"
-    assert torch.equal(flow.log_prob(x, noise=noise), undrawn.log_prob(x, noise=noise)), (
-        "log_prob depends on the values that parameters are first drawn with"
-    )
+    before, after, loaded = (model.log_prob(x, y, noise=noise, keys=keys) for model in (flow, other, undrawn))
+    assert torch.equal(before, after), "log_prob changes"
+    assert torch.equal(before, loaded), "log_prob depends on the values that parameters are first drawn with"
     return "identical log_prob"
 
 
@@ -111,18 +117,17 @@ def initialization_once(subject: Subject) -> str:
     """Data-dependent initialisation happens on the first batch only and survives saving."""
     flow = subject.build(seed=11, random=False).train()
     needs = not flow.is_initialized
-    generator = torch.Generator().manual_seed(11)
-    changed = flow.initialize(random_images(flow, 64, seed=11), generator=generator)
+    generator, labels = torch.Generator().manual_seed(11), random_labels(flow, 64)
+    changed = flow.initialize(random_data(flow, 64, seed=11), labels, generator=generator)
     assert changed == needs, "initialize() does not say whether it initialised"
     assert flow.is_initialized, "initialize() does not initialise"
     before = {key: value.clone() for key, value in flow.state_dict().items()}
-    again = flow.initialize(random_images(flow, 64, seed=12), generator=generator)
+    again = flow.initialize(random_data(flow, 64, seed=12), labels, generator=generator)
     assert not again, "a second batch initialises again"
     reloaded = subject.build(seed=13, random=False)
     reloaded.load_state_dict(before)
-    assert not reloaded.initialize(random_images(flow, 64, seed=14), generator=generator), (
-        "a reload forgets it"
-    )
+    third = reloaded.initialize(random_data(flow, 64, seed=14), labels, generator=generator)
+    assert not third, "a reload forgets it"
     same = all(torch.equal(value, reloaded.state_dict()[key]) for key, value in before.items())
     assert same, "a second initialisation changes the weights"
     return "once" if needs else "nothing to initialise"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from flowzoo.testing import checks_contract, checks_math, checks_module
+from flowzoo.testing import checks_contract, checks_kind, checks_math, checks_module
 from flowzoo.testing.subject import Subject
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
@@ -15,7 +15,10 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "meta-device build": checks_contract.meta_build,
     "inverse, float64": checks_math.inverse_float64,
     "inverse, float32": checks_math.inverse_float32,
-    "log_det is the Jacobian's": checks_math.log_det_is_jacobian,
+    "log_det is the Jacobian's": checks_kind.log_det_is_jacobian,
+    "kind of map": checks_kind.kind_is_said,
+    "estimates are keyed": checks_kind.estimates_are_keyed,
+    "density integrates": checks_kind.density_integrates,
     "dequantization density": checks_math.dequantization_density,
     "probabilities sum": checks_math.probabilities_sum,
     "gradient reaches all": checks_math.gradient_reaches_all,

@@ -40,6 +40,20 @@ def randomize(flow: Flow, seed: int, scale: float = 0.1) -> Flow:
     return flow
 
 
+def random_data(flow: Flow, n: int, seed: int) -> Tensor:
+    """Random data for a flow: :func:`random_images`, or standard normal vectors ``(n, D)`` of its dtype."""
+    if flow.data_kind == "images":
+        return random_images(flow, n, seed)
+    generator = torch.Generator().manual_seed(seed)
+    like = flow.draw_noise(0)
+    return torch.randn(n, flow.dims, generator=generator, dtype=torch.float64).to(like)
+
+
+def random_labels(flow: Flow, n: int) -> Tensor | None:
+    """Labels ``(n,)`` that go through all classes of a conditional flow; None for another."""
+    return None if flow.labels is None else torch.arange(n) % flow.labels.classes
+
+
 def random_images(flow: Flow, n: int, seed: int) -> Tensor:
     """Uniformly random images ``uint8 (n, C, H, W)`` for a flow, low bits zero if it has fewer than 8."""
     generator = torch.Generator().manual_seed(seed)

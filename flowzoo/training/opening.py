@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowzoo.config import config_to_dict
 from flowzoo.data.own import PREFIXES
+from flowzoo.data.portable import is_split_by_content
 from flowzoo.devices import has_bfloat16_units
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.evaluation.environment import environment, versions
@@ -211,13 +212,24 @@ def _check_model(run: RunDir, header: dict[str, Any], flow: Flow) -> None:
         )
 
 
+_OTHER_SPLITTING = (
+    "was started by an older flowzoo, which split one's own images by their position; they are now split by their "
+    "content, so its held-out images are among the training images here. Start a new run with another --out, or go on "
+    "with the flowzoo that it was started with."
+)
+
+
 def _check_images(run: RunDir, header: dict[str, Any], images: tuple[ImageSet, ImageSet]) -> None:
     recorded, found = header.get("data") or {}, _describe_images(images)
     for role, now in found.items():
         then = recorded.get(role)
         if not isinstance(then, dict):  # a run of a flowzoo that did not write them down
+            if is_split_by_content(now["id"]):
+                raise InputError(f"{run.path} {_OTHER_SPLITTING}")
             continue
         differ = [key for key in ("number", "shape", "sha256") if then.get(key) != now[key]]
+        if differ and is_split_by_content(now["id"]) and then.get("preprocessing") != now["preprocessing"]:
+            raise InputError(f"{run.path} {_OTHER_SPLITTING}")
         if differ:
             what = "; ".join(f"{key} was {then.get(key)}, is {now[key]}" for key in differ)
             places = f"It was started with those of {then.get('path') or then.get('id')}"
@@ -233,6 +245,7 @@ def _describe_images(images: tuple[ImageSet, ImageSet]) -> dict[str, dict[str, A
         role: {
             "id": found.id,
             "split": found.split,
+            "preprocessing": found.preprocessing,
             "number": len(found),
             "shape": list(found.image_shape),
             "sha256": found.digest,

@@ -140,7 +140,7 @@ def test_names_are_told_apart(tmp_path: Path) -> None:
     assert find_files([tmp_path], (1, 8, 8)).names == ("a.jpg", "a.png", "b")
     (tmp_path / "c").mkdir()
     (tmp_path / "c/b.png").write_bytes(b"")
-    with pytest.raises(InputError, match="named 'b.png'"):
+    with pytest.raises(InputError, match=r"named 'b\.png'"):
         find_files([tmp_path / "b.png", tmp_path / "c/b.png"], (1, 8, 8))
 
 

@@ -20,6 +20,11 @@ from flowzoo.errors import IntegrityError
 from tests.data_files import Hostile, Pixels, noise, small
 
 
+def classes(rows: Pixels) -> Pixels:
+    """A label for every row, in the order of the rows."""
+    return rows[:, 0] % 10
+
+
 class Python2Pickle:
     """Writes a CIFAR-10 batch with the opcodes of Python 2, as the official files have them."""
 
@@ -31,10 +36,11 @@ class Python2Pickle:
     @classmethod
     def batch(cls, rows: Pixels, after: bytes = b"") -> bytes:
         count = struct.pack("<H", len(rows))
+        labels = b"".join(b"K" + bytes([label]) for label in classes(rows).tolist())
         return b"".join(
             [
                 b"\x80\x02}q\x01(" + cls.text(b"batch_label") + cls.text(b"testing"),
-                cls.text(b"labels") + b"]q\x02(" + b"K\x03" * len(rows) + b"e" + cls.text(b"data"),
+                cls.text(b"labels") + b"]q\x02(" + labels + b"e" + cls.text(b"data"),
                 b"cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04K\x00\x85",
                 cls.text(b"b") + b"\x87Rq\x05(K\x01M" + count + b"M\x00\x0c\x86cnumpy\ndtype\nq\x06",
                 cls.text(b"u1") + b"K\x00K\x01\x87Rq\x07(K\x03" + cls.text(b"|"),
@@ -53,27 +59,32 @@ def write_cifar(root: Path, encode: Callable[[Pixels], bytes], folder: str, suff
     return rows.reshape(-1, 3, 32, 32)
 
 
+def pickled(rows: Pixels, data: object, labels: object, protocol: int) -> bytes:
+    return pickle.dumps({data: rows, labels: classes(rows).tolist()}, protocol=protocol)
+
+
 def as_binary(rows: Pixels) -> bytes:
-    return np.concatenate([np.full((len(rows), 1), 9, dtype=np.uint8), rows], axis=1).tobytes()
+    return np.concatenate([classes(rows)[:, None], rows], axis=1).tobytes()
 
 
 @pytest.mark.parametrize(
     ("encode", "folder", "suffix"),
     [
         (Python2Pickle.batch, "cifar-10-batches-py", ""),
-        (lambda rows: pickle.dumps({b"data": rows, b"labels": [1]}, protocol=2), "cifar-10-batches-py", ""),
-        (lambda rows: pickle.dumps({"data": rows, "labels": [1]}, protocol=4), "cifar-10-batches-py", ""),
+        (lambda rows: pickled(rows, b"data", b"labels", 2), "cifar-10-batches-py", ""),
+        (lambda rows: pickled(rows, "data", "labels", 4), "cifar-10-batches-py", ""),
         (as_binary, "cifar-10-batches-bin", ".bin"),
     ],
 )
-def test_cifar10_releases_give_the_same_pixels(
+def test_cifar10_releases_give_the_same_pixels_and_labels(
     tmp_path: Path, encode: Callable[[Pixels], bytes], folder: str, suffix: str
 ) -> None:
     images = write_cifar(tmp_path, encode, folder, suffix)
     dataset = small("cifar10", valid=4)
-    assert np.array_equal(dataset.load("train", tmp_path)[:].numpy(), images[:11])
-    assert np.array_equal(dataset.load("valid", tmp_path)[:].numpy(), images[11:15])
-    assert np.array_equal(dataset.load("test", tmp_path)[:].numpy(), images[15:])
+    for split, part in (("train", images[:11]), ("valid", images[11:15]), ("test", images[15:])):
+        found = dataset.load(split, tmp_path)
+        assert np.array_equal(found[:].numpy(), part)
+        assert np.array_equal(found.needed_labels().numpy(), classes(part.reshape(-1, 3072)))
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from flowzoo.data.api import Dataset
 from flowzoo.data.digests import read_content
 from flowzoo.errors import DataUnavailable, IntegrityError
 
-__all__ = ["parse_idx_images", "read"]
+__all__ = ["parse_idx_images", "parse_idx_labels", "read"]
 
 _IMAGES_MAGIC = 0x00000803
-_BUNDLED_TEST = "mnist-t10k-images-idx3-ubyte.gz"
+_LABELS_MAGIC = 0x00000801
+_BUNDLED_TEST = ("mnist-t10k-images-idx3-ubyte.gz", "mnist-t10k-labels-idx1-ubyte.gz")
 
 
 def parse_idx_images(content: bytes, where: Path) -> Tensor:
@@ -50,28 +53,56 @@ def parse_idx_images(content: bytes, where: Path) -> Tensor:
     return torch.from_numpy(pixels.copy())
 
 
-def read(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Tensor:
+def parse_idx_labels(content: bytes, where: Path) -> Tensor:
+    """Reads the content of an idx1-ubyte file: labels, uint8 (N,).
+
+    Args:
+        content: The file's bytes, not compressed.
+        where: The file, for the error.
+
+    Raises:
+        IntegrityError: if it is not an idx file of labels, or not complete.
+    """
+    magic, count = struct.unpack(">II", content[:8]) if len(content) >= 8 else (0, 0)
+    if magic != _LABELS_MAGIC or len(content) - 8 != count:
+        raise IntegrityError(
+            f"{where} is not a complete idx file of labels: magic {magic:#010x}, {count} labels, {len(content)} bytes; "
+            f"expected magic {_LABELS_MAGIC:#010x} and {count + 8} bytes. Get it again."
+        )
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=8).copy())
+
+
+def read(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> tuple[Tensor, Tensor | None]:
     """Reads a split; ``valid`` is the last ``dataset.options["valid"]`` images of the training file.
 
     Returns:
-        uint8 (N, 1, 28, 28).
+        Images, uint8 (N, 1, 28, 28), and labels, (N,); None where only the images' file is there.
     """
     if not paths:
-        bundled = resources.files("flowzoo.data") / "bundled" / _BUNDLED_TEST
-        with resources.as_file(bundled) as path:
-            return parse_idx_images(read_content(path), path)
-    images = (
-        parse_idx_images(read_content(paths[0]), paths[0])
-        if paths[0].suffix == ".gz"
-        else _read_with_torchvision(dataset, split, paths[0])
-    )
-    held_out = int(dataset.options["valid"])
+        folder = resources.files("flowzoo.data") / "bundled"
+        with contextlib.ExitStack() as files:
+            return _read_files(
+                [files.enter_context(resources.as_file(folder / name)) for name in _BUNDLED_TEST]
+            )
+    if paths[0].suffix == ".gz":
+        images, labels = _read_files(paths)
+    else:
+        images, labels = _read_with_torchvision(dataset, split, paths[0])
     if split == "test":
-        return images
-    return images[-held_out:] if split == "valid" else images[:-held_out]
+        return images, labels
+    held_out = int(dataset.options["valid"])
+    part = slice(-held_out, None) if split == "valid" else slice(-held_out)
+    return images[part], None if labels is None else labels[part]
 
 
-def _read_with_torchvision(dataset: Dataset, split: str, path: Path) -> Tensor:
+def _read_files(paths: Sequence[Path]) -> tuple[Tensor, Tensor | None]:
+    """Reads a file of images and, if there is a second one, the one of their labels."""
+    images, *labels = paths
+    found = parse_idx_labels(read_content(labels[0]), labels[0]) if labels else None
+    return parse_idx_images(read_content(images), images), found
+
+
+def _read_with_torchvision(dataset: Dataset, split: str, path: Path) -> tuple[Tensor, Tensor]:
     """Reads files in torchvision's layout ROOT/<class name>/raw/ with the torchvision class of that name."""
     from torchvision import datasets
 
@@ -81,7 +112,6 @@ def _read_with_torchvision(dataset: Dataset, split: str, path: Path) -> Tensor:
     except (RuntimeError, OSError) as error:
         raise DataUnavailable(
             f"torchvision cannot read {dataset.id!r} under {root}: {error}. How to get it: "
-            f"{dataset.how_to_get}"
+            f"{dataset.hint(root)}"
         ) from error
-    images: Tensor = found.data
-    return images[:, None]
+    return found.data[:, None], found.targets

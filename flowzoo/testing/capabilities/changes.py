@@ -33,11 +33,13 @@ def weights_changed_count(flow: Flow) -> str:
 def _answers(probe: Probe) -> dict[str, Tensor]:
     """The ways to ask a flow: the density, the latent, and an inverse."""
     flow = probe.flow
-    z = torch.randn(2, flow.dims, generator=torch.Generator().manual_seed(1), dtype=probe.noise.dtype) / 2
+    generator, dtype = torch.Generator().manual_seed(1), probe.noise.dtype
+    z = flow.base.sample(2, flow.latent_dims, generator=generator, device=torch.device("cpu"), dtype=dtype)
+    z = flow.base.at_temperature(z, 0.5)
     return {
         "log_prob": probe.log_prob(),
-        "encode": flow.encode(probe.x),
-        "inverse": flow.engine.run(flow.bijector, z, inverse=True)[0],
+        "encode": flow.encode(probe.x, probe.y),
+        "inverse": flow.engine.run(flow.bijector, z, probe.context(), inverse=True)[0],
     }
 
 

@@ -76,7 +76,7 @@ def gradients_from_threads(flow: Flow) -> str:
             flow.set_memory(mode)
             expected = [gradients(probe) for probe in probes]
             name = f"{'train' if training else 'eval'}, {mode}"
-            errors += _compare_threads(name, probes, expected, bound(mode))
+            errors += _compare_threads(name, probes, expected, bound(mode, flow))
     assert momenta == [m.momentum for m in flow.modules() if hasattr(m, "momentum")], "a momentum changed"
     return worst(errors)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import get_args
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from flowzoo import engine
 from flowzoo.bijectors.chain import MemoryMode
 from flowzoo.flow import Flow
-from flowzoo.testing.randomize import random_images
+from flowzoo.nets.keyed import Keys, keyed_draws
+from flowzoo.testing.randomize import random_data, random_labels
 
 MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
 
@@ -35,20 +37,37 @@ class Probe:
 
     Attributes:
         flow: The flow.
-        x: Images ``uint8 (n, C, H, W)``.
-        noise: Noise of the kind that the flow takes, ``(n, C, H, W)``.
+        x: Images ``uint8 (n, C, H, W)``, or vectors ``(n, D)``.
+        noise: Noise of the kind that the flow takes, the shape of ``x``; of vectors zeros, a displacement.
+        y: Labels ``(n,)`` of a conditional flow, or None.
+        keys: Of the random numbers that bijectors and augmentation draw.
     """
 
     def __init__(self, flow: Flow, n: int = 2, seed: int = 0) -> None:
         self.flow = flow
-        self.x = random_images(flow, n, seed)
+        self.x = random_data(flow, n, seed)
+        self.y = random_labels(flow, n)
+        self.keys = Keys(seed=seed, items=range(n))
         drawn = flow.draw_noise(n, generator=torch.Generator().manual_seed(seed))
         # Uniform noise stays away from the border of its bin, so that finite differences may move it.
         self.noise = 0.01 + 0.98 * drawn if flow.noise_kind == "uniform" else drawn
 
     def log_prob(self, noise: Tensor | None = None) -> Tensor:
         """Log-probability ``(n,)`` under this noise, or the batch's own."""
-        return self.flow.log_prob(self.x, noise=self.noise if noise is None else noise)
+        noise = self.noise if noise is None else noise
+        return self.flow.log_prob(self.x, self.y, noise=noise, keys=self.keys)
+
+    def arguments(self) -> tuple[Tensor | None, ...]:
+        """The arguments of the flow's ``forward``; call it inside :meth:`drawing`."""
+        return self.x, self.noise, self.y
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """The context in which bijectors draw as in :meth:`log_prob`."""
+        return keyed_draws(self.keys)
+
+    def context(self) -> Tensor | None:
+        """The context that the batch's labels give the bijector."""
+        return self.flow.context_of(self.y, len(self.x))
 
     def total(self, noise: Tensor | None = None) -> Tensor:
         """The sum of :meth:`log_prob`."""
@@ -61,9 +80,14 @@ class Probe:
         return probe
 
     def unit_batch(self) -> Tensor:
-        """The batch as the bijector takes it, ``(n, C, H, W)`` in the unit cube."""
-        levels = (self.x >> (8 - self.flow.n_bits)).to(self.noise.dtype)
-        batch: Tensor = (levels + 0.5) / 2**self.flow.n_bits
+        """The batch as the bijector takes it: images ``(n, C, H, W)`` in the unit cube, vectors, or these augmented."""
+        flow = self.flow
+        batch = self.x.to(self.noise.dtype)
+        if flow.data_kind == "images":
+            levels = (self.x >> (8 - flow.n_bits)).to(self.noise.dtype)
+            batch = (levels + (0.5 if flow.dequantization.fills_bins else 0.0)) / 2**flow.n_bits
+        if flow.augmentation is not None:
+            batch, _ = flow.augmentation(batch, central=True)
         return batch
 
 
