@@ -76,7 +76,8 @@ def compress(
             found.batches(),
             len(found),
             out,
-            name=target.name,
+            # Never a path: that would be nobody's business, and differ where the bytes must not.
+            name=target.name if target.entry is not None else str(target.flow.architecture),
             names=found.names,
             batch_size=batch_size,
             progress=bar.advance,

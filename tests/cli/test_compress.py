@@ -64,6 +64,7 @@ def test_a_folder_comes_back_with_its_names(tmp_path: Path) -> None:
         back = Image.open(tmp_path / "out" / file.relative_to(tmp_path / "in"))
         assert np.array_equal(np.array(back), np.array(Image.open(file)))
     assert len(list((tmp_path / "out").rglob("*.png"))) == 5
+    assert str(GOLDEN).encode() not in (tmp_path / "x.flz").read_bytes()
 
 
 def test_files_and_an_array_come_back(tmp_path: Path) -> None:

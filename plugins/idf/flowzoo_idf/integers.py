@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -34,10 +36,9 @@ class IntegerFlow:
         top = flow.top.raw.detach().to("cpu", torch.float64) * (flow.top.gain * 2.0**FRACTION_BITS)
         self.top = torch.round(top).to(torch.int64)[None]
 
-    def encode(self, images: Tensor, write: object) -> None:
+    def encode(self, images: Tensor, write: Callable[[IntegerMixture, Tensor], None]) -> None:
         """Writes images, int64 ``(B, C, H, W)``; see ``flowzoo.codec.IntegerModel``."""
-        assert callable(write)
-        found = []
+        found: list[tuple[_Split, Tensor, Tensor]] = []
         x = images
         for level in self.levels:
             x = _squeeze(x)
@@ -48,10 +49,9 @@ class IntegerFlow:
         for split, kept, out in reversed(found):
             write(split.distribution(kept), out)
 
-    def decode(self, count: int, read: object) -> Tensor:
+    def decode(self, count: int, read: Callable[[IntegerMixture], Tensor]) -> Tensor:
         """Reads images, int64 ``(B, C, H, W)``; see ``flowzoo.codec.IntegerModel``."""
-        assert callable(read)
-        x: Tensor = read(self._top(count))
+        x = read(self._top(count))
         for level in reversed(self.levels):
             for split in reversed(level):
                 x = split.translate_back(x, read(split.distribution(x)))
@@ -109,7 +109,9 @@ class _Split:
         return net(centred, self.owner.batch_size)
 
     def _wrapped(self, x: Tensor) -> Tensor:
-        return x & ((1 << self.window_bits) - 1)
+        # Of a power of two, so that the low bits are the remainder, of negative integers too.
+        wrapped: Tensor = x & ((1 << self.window_bits) - 1)
+        return wrapped
 
 
 _SQUEEZE = Squeeze("checkerboard")
