@@ -97,6 +97,9 @@ def test_the_core_wheel_carries_manifest_types_license_and_test_images(
     bundled = {path.relative_to(ROOT).as_posix() for path in (ROOT / "flowzoo/data/bundled").rglob("*.*")}
     assert bundled, "the MNIST test split is not in flowzoo/data/bundled"
     assert {name for name in bundled if "__pycache__" not in name} <= names
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "flowzoo/templates").rglob("*.*")}
+    assert sum(name.endswith(".tmpl") for name in templates) > 10
+    assert {name for name in templates if "__pycache__" not in name} <= names
 
 
 @pytest.mark.parametrize("name", PLUGINS)

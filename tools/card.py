@@ -68,7 +68,7 @@ def _figures(entry: Entry) -> Iterator[str]:
     if entry.measured is None:
         return
     if entry.published is not None:
-        difference = entry.measured.bpd - entry.published.bpd
+        difference = entry.measured.value - entry.published.bpd
         yield (
             f"Measured minus published: {difference:+.4f}, with a standard error of "
             f"{entry.measured.stderr:.4f} from the images alone. The published figure is a reference; the "
@@ -171,8 +171,7 @@ def _training(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
         ]
         if cost.weights:
             rows.append(("weights", cost.weights))
-        if cost.versions:
-            rows.append(("versions", versions(cost.versions.items())))
+        rows.append(("versions", versions(cost.versions.items()) or "not recorded"))
         yield table(("training", ""), rows)
     if curve in pictures:
         yield f"![Training curve of {entry.name}](../images/{curve})"

@@ -42,8 +42,14 @@ def find_target(name: str) -> Target:
             exported directory with ``flowzoo.json``, or ``"path:DIR"`` or ``"hf:..."``.
 
     Raises:
+        InputError: It is no text.
         FlowzooError: It is nowhere, or not sound.
     """
+    if not isinstance(name, str):
+        raise InputError(
+            f"The model is a {type(name).__name__}; expected its name as in `flowzoo list`, or the directory of a run "
+            "or an export, as a text. flow.bits_per_dim(images) measures a flow that is in memory."
+        )
     path = Path(name.removeprefix("path:"))
     check_unambiguous(name, path)
     if (path / "run.json").is_file():

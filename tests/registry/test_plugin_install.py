@@ -23,7 +23,7 @@ DISTRIBUTIONS = [
     broken("syntax", "def ("),
     broken("ending", "import sys\nsys.exit(1)"),
     broken("needy", "import no_such_module"),
-    broken("future", plugin_source("future", "zoo_future", api_version=2, extra="invented_later=1,")),
+    broken("future", plugin_source("future", "zoo_future", api_version=3, extra="invented_later=1,")),
     broken("absent", "x = 1"),
     broken("wrong", "ARCHITECTURE = 42"),
 ]

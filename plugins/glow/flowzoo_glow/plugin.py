@@ -56,6 +56,7 @@ PRESETS = {
             "preprocessing": "logit",
             "alpha": 1e-5,
             "dequantization": "variational",
+            "network_input": "clamped",
         },
         dataset="mnist",
         recipe=_recipe("mnist"),
