@@ -11,7 +11,8 @@ import io
 import lzma
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -50,8 +51,7 @@ def main() -> None:
     target = find_target(options.name)
     images = get_dataset(target.dataset).load("test", options.data_root)
     pixels = images[: options.limit]
-    rows = [*of_model(target.flow, pixels, target.name), *of_others(pixels)]
-    print_table(rows, pixels)
+    print_table(chain(of_model(target.flow, pixels, target.name), of_others(pixels)), pixels)
     stored = sum(t.numel() * t.element_size() for t in target.flow.state_dict().values())
     print_line(
         f"\n{len(pixels):,} images of {target.dataset}, test. The model itself: {stored:,} bytes of weights."
@@ -120,8 +120,8 @@ def _by_pillow(form: str, pixels: Tensor, **options: Any) -> Row:
     return Row(form, sum(map(len, files)), middle - began, time.process_time() - middle)
 
 
-def print_table(rows: list[Row], pixels: Tensor) -> None:
-    """Prints the rows as a Markdown table."""
+def print_table(rows: Iterable[Row], pixels: Tensor) -> None:
+    """Prints the rows as a Markdown table, each when it is known."""
 
     def show(seconds: float | None) -> str:
         return "" if seconds is None else f"{1000 * seconds / len(pixels):.3g}"
