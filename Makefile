@@ -7,7 +7,7 @@ VENV ?= .venv
 WORKERS ?= 2
 MODEL ?= nice-mnist
 
-PLUGINS := nice realnvp glow flowpp idf
+PLUGINS := $(sort $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 PYPROJECTS := pyproject.toml $(PLUGINS:%=plugins/%/pyproject.toml)
 EDITABLES := $(PLUGINS:%=-e ./plugins/%)
 TYPED := flowzoo tools benchmarks hatch_build.py $(foreach name,$(PLUGINS),plugins/$(name)/flowzoo_$(name))
@@ -27,7 +27,7 @@ help:
 	@echo "make lint | types | tests    one part of 'make test'"
 	@echo "make format   let ruff fix and format the sources"
 	@echo "make docs     write the tables and model cards anew from weights_manifest.json"
-	@echo "make wheels   build the wheels into dist/"
+	@echo "make wheels   build the wheels of flowzoo and its plugins into dist/"
 	@echo "make clean    remove $(VENV) and everything built"
 	@echo
 	@echo "PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) MODEL=$(MODEL) can be set on the command line"

@@ -1,4 +1,4 @@
-"""The five wheels, installed without the checkout, are a working zoo."""
+"""The wheels of flowzoo and its plugins, installed without the checkout, are a working zoo."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.first_party import PLUGINS
+
 ROOT = Path(__file__).resolve().parent.parent
-PLUGINS = ("nice", "realnvp", "glow", "flowpp", "idf")
 
 
 def bundled_models() -> list[dict[str, Any]]:

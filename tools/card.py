@@ -60,6 +60,7 @@ def _figures(entry: Entry) -> Iterator[str]:
         rows.append(("measured, one sample", one_sample(entry), "the same with one noise sample an image"))
     if entry.published is not None:
         source = f"{entry.published.source}; {entry.published.dataset}; {entry.published.protocol}"
+        source += f"; not comparable: {entry.published.comparable}" if entry.published.comparable else ""
         rows.append(("published", published(entry), source))
     if rows:
         yield table(("", "bits/dim", "how"), rows)
