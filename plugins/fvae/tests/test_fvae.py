@@ -1,0 +1,2 @@
+from flowzoo.testing import conformance_suite
+test_conformance = conformance_suite("fvae")
