@@ -1,8 +1,8 @@
 """An image and its latent as one vector: how it is parted, and the maps of either part (Su and Wu, 2018).
 
 With e = E(x) + s u drawn from q(e|x), the flow maps (x, e) to standard normal variables: r = (x - G(e)) / t, the rest
-of the image that the decoder leaves, and z = F(e), by the prior. The logarithm of its density at (x, e), less log q(e|x),
-is the paper's loss with the sign changed.
+of the image that the decoder leaves, and z = F(e), by the prior. The logarithm of its density at (x, e), less
+log q(e|x), is the paper's loss with the sign changed.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ class FVAEConfig:
         encoder_scale: The standard deviation of q(e|x): one learned number, or one for each ``element``, of x.
         rounds: How often the image is decoded; before each time but the first e is encoded anew, given what is left of
             the image (augmented normalizing flows). One is the paper's.
-        decoder: p(x|e) up to the rest of the flow: a normal distribution with one learned ``shared`` standard deviation,
-            with one for each ``element`` of e, or a ``mixture`` of logistics for each element.
+        decoder: p(x|e): a normal distribution with one learned ``shared`` standard deviation, or with one of e for
+            each ``element``, or a ``mixture`` of logistics for each element.
         components: Of the mixture.
         output: Whether the decoder's means end in a ``tanh``, or are ``linear``.
         levels: L of the prior; all but the last end with factoring out half the channels, and all but the first begin
@@ -88,7 +88,9 @@ class FVAEConfig:
                 )
         channels, height, width = self.latent_shape
         if channels % 2:
-            raise ConfigError(f"fvae: a latent of {channels} channels cannot be parted; choose an even number.")
+            raise ConfigError(
+                f"fvae: a latent of {channels} channels cannot be parted; choose an even number."
+            )
         if height % 2 ** min(self.levels - 1, 32) or width % 2 ** min(self.levels - 1, 32):
             raise ConfigError(
                 f"fvae: a latent of {height}x{width} cannot be halved {self.levels - 1} times; use fewer levels."

@@ -51,7 +51,10 @@ def build(config: FVAEConfig) -> Flow:
     head = FixedAffine(scale=2.0, shift=-1.0) if centre else Logit(config.alpha)
     stack: list[Bijector] = [Both(parts, Chain(head, image), latent), _decode(config, parts)]
     for _ in range(config.rounds - 1):
-        stack += [SharedScaleCoupling(parts, _encoder(config, config.latent_shape[0])), _decode(config, parts)]
+        stack += [
+            SharedScaleCoupling(parts, _encoder(config, config.latent_shape[0])),
+            _decode(config, parts),
+        ]
     prior = Chain(*_level(config, config.latent_shape, level=1))
     stack.append(Both(parts, Flatten(config.image_shape), prior))
     return Flow(
@@ -97,7 +100,7 @@ def _decode(config: FVAEConfig, parts: DataAndExtra) -> Bijector:
     if config.decoder == "shared":
         return SharedScaleCoupling(given, _decoder(config, channels, tanh=config.output == "tanh"))
     if config.decoder == "element":
-        net = _decoder(config, 2 * channels, tanh=config.output == "tanh")
+        net = _decoder(config, 2 * channels, tanh=config.output == "tanh", start=[0.0] * (2 * channels))
         return AffineCoupling(given, net, ScaleMap("exp", channels))
     means = torch.linspace(-MEANS, MEANS, config.components, device="cpu").tolist()
     start = [0.0] * (2 + config.components) + means + [0.0] * config.components

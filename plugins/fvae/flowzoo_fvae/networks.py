@@ -1,4 +1,4 @@
-"""The encoder and the decoder of an f-VAE: residual blocks between squeezes, as in the authors' code of Su and Wu (2018)."""
+"""The encoder and the decoder of an f-VAE: residual blocks between squeezes, as in the code of Su and Wu (2018)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ class Block(nn.Module):
 
         Args:
             channels: Channels of input and output.
-            normalization: ``"batch"`` norm or ``"none"`` behind the 3x3 convolution, which has a bias in the latter case.
+            normalization: ``"batch"`` norm or ``"none"`` behind the 3x3 convolution, which in the latter case has a
+                bias.
         """
         super().__init__()
         batch = normalization == "batch"
         self.first = _convolution(channels, channels, 3, bias=not batch)
-        self.norm = ShiftBatchNorm2d(channels, eps=1e-3, momentum=0.01, scale=True) if batch else nn.Identity()
+        self.norm = (
+            ShiftBatchNorm2d(channels, eps=1e-3, momentum=0.01, scale=True) if batch else nn.Identity()
+        )
         self.second = _convolution(channels, channels, 1)
         nn.init.zeros_(self.second.weight)
 

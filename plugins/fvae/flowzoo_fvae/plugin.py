@@ -19,7 +19,7 @@ PRESETS = {
             "widths": (4, 8),
             "latent_channels": 4,
             "levels": 2,
-            "depth": 2,
+            "depth": 1,
             "hidden_channels": 8,
         },
         recipe=_recipe("tiny"),
