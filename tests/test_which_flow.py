@@ -74,7 +74,7 @@ def test_renewing_keeps_measurements_and_drops_plugins_that_are_gone(copy: Path)
 
 
 def test_a_row_has_what_the_model_says() -> None:
-    row = facts(get_architecture("glow"), Manifest({}))
+    row = facts(get_architecture("glow"), Manifest())
     assert row is not None
     flow = flowzoo.create("glow-mnist", device="meta")
     assert row["parameters"] == sum(p.numel() for p in flow.parameters())

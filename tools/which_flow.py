@@ -2,8 +2,8 @@
 
 Of every installed architecture that lies in ``plugins/``, the model for MNIST is described and measured: what kind of
 map it is, its parameters, the memory that the backward pass keeps, and the processor time of ``log_prob`` and
-``sample``. Rows are kept in ``docs/which-flow.json``, so that one architecture can be measured anew (``--only NAME``), and so that
-``--check``, which measures nothing, can tell whether what is not a measurement still holds.
+``sample``. Rows are kept in ``docs/which-flow.json``, so that one architecture can be measured anew (``--only NAME``),
+and so that ``--check``, which measures nothing, can tell whether what is not a measurement still holds.
 """
 
 from __future__ import annotations
@@ -55,6 +55,13 @@ CHOICE = """\
 - **For long stacks on little memory** train with `memory="invertible"` or `"checkpoint"`; for points, and wherever the
   density itself is wanted, take one whose density is exact.
 """
+
+NOTE = f"""\
+Each architecture by its model for MNIST, one image of 28x28. **Density**: exact, a bound (≤, by learned noise or an
+encoder), or estimated. **Passes**: evaluations of a network that wait for each other, the most of any part. **ms**:
+processor time an image, one thread, batches of {IMAGES}, untrained weights. **Kept**: what the backward pass of an
+image keeps, in units of 10^6 bytes, in each memory mode. **bits/dim**: on the test images, of the weights that ship; - where
+none do yet. Measured by `python -m tools.which_flow`"""
 
 
 # --- what is so, whatever the machine -------------------------------------------------------------------------------
@@ -204,11 +211,7 @@ def render(rows: Mapping[str, Row]) -> str:
     return (
         f"{GENERATED}\n\n# Which flow?\n\n{CHOICE}\n"
         f"{table(HEADINGS, [_cells(name, row) for name, row in rows.items()])}\n\n"
-        "Each architecture by its model for MNIST, one image of 28x28. **Density**: exact, a bound (≤, by learned "
-        "noise or an encoder), or estimated. **Passes**: evaluations of a network that wait for each other, the most of "
-        f"any part. **ms**: processor time an image, one thread, batches of {IMAGES}, untrained weights. **Kept**: what "
-        "the backward pass of an image keeps, in units of 10^6 bytes, in each memory mode. **bits/dim**: on the test images, of the "
-        "weights that ship; - where none do yet. Measured by `python -m tools.which_flow`"
+        f"{NOTE}"
         f"{': ' + said if said else ''}.\n\n" + "\n".join(lines) + "\n"
     )
 
