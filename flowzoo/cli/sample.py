@@ -31,7 +31,7 @@ from flowzoo.cli.output import note, print_line
     type=click.IntRange(0, 2**64 - 1),
     default=0,
     show_default=True,
-    help="The same seed, the same images.",
+    help="The same seed, the same images; on another device or in other batches but for rounding.",
 )
 @click.option("--columns", type=click.IntRange(1), help="Images in a row.")
 @click.option("--device", help="cpu, cuda or cuda:1; a GPU if there is one.")
@@ -60,7 +60,7 @@ def sample(
     target = find_device(device, computing=True)
     flow = find_target(name).flow.to(target)
     temperature = _temperature(temperature, flow.card)
-    # The latents are drawn on the CPU, so that a seed gives the same images on every device.
+    # The latents are drawn on the CPU, so that a seed gives the same ones on every device.
     generator = torch.Generator().manual_seed(seed)
     images = flow.sample(count, temperature=temperature, generator=generator, batch_size=batch_size)
     save_grid(images, out, columns=columns, temperature=temperature)
