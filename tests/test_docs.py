@@ -27,6 +27,7 @@ NEEDS = {
     r"flowzoo\.train\(": "hours, and MNIST's training images",
     r"flowzoo\.evaluate\(": "minutes",
     r"tensorflow": "TensorFlow",
+    r"import gradio": "gradio",
     r"\btrain\b.*device=\"cuda\"": "a GPU",
     r"conformance_suite": "the plugin to be installed",
 }

@@ -60,8 +60,8 @@ NOTE = f"""\
 Each architecture by its model for MNIST, one image of 28x28. **Density**: exact, a bound (≤, by learned noise or an
 encoder), or estimated. **Passes**: evaluations of a network that wait for each other, the most of any part. **ms**:
 processor time an image, one thread, batches of {IMAGES}, untrained weights. **Kept**: what the backward pass of an
-image keeps, in units of 10^6 bytes, in each memory mode. **bits/dim**: on the test images, of the weights that ship; - where
-none do yet. Measured by `python -m tools.which_flow`"""
+image keeps, in units of 10^6 bytes, in each memory mode. **bits/dim**: on the test images, of the weights that ship;
+- where none do yet. Measured by `python -m tools.which_flow`"""
 
 
 # --- what is so, whatever the machine -------------------------------------------------------------------------------
