@@ -130,17 +130,12 @@ class Decoder(nn.Module):
         self.tanh_channels = tanh_channels
         self.enter = _changed(in_channels, widths[-1])
         self.levels = nn.ModuleList()
-        for width, below in zip(reversed(widths), [*reversed(widths[:-1]), out_channels], strict=True):
-            change = _changed(width, 4 * below)
+        outputs = [*reversed(widths[:-1]), out_channels]
+        for width, below in zip(reversed(widths), outputs, strict=True):
+            given = len(self.levels) == len(widths) - 1 and len(start) > 0
+            change = _starting_at(width, start) if given else _changed(width, 4 * below)
             stack = [*(Block(width, normalization) for _ in range(blocks)), change, nn.PixelShuffle(2)]
             self.levels.append(nn.Sequential(*stack))
-        if start:
-            # Each channel of the result is four of the convolution's.
-            change = self.levels[-1][-2] = _convolution(widths[0], 4 * out_channels, 1)
-            assert change.bias is not None
-            with torch.no_grad():
-                change.weight.mul_(SMALL)
-                change.bias.copy_(torch.tensor(start).repeat_interleave(4))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, O, h, w)`` to ``(B, C, H, W)``; ``context`` is ignored."""
@@ -164,3 +159,13 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, *, bias:
 def _changed(in_channels: int, out_channels: int) -> nn.Module:
     """Changes the number of channels where it has to be changed."""
     return nn.Identity() if in_channels == out_channels else _convolution(in_channels, out_channels, 1)
+
+
+def _starting_at(in_channels: int, start: Sequence[float]) -> nn.Module:
+    """A 1x1 convolution to four channels for each number, which is their bias."""
+    found = _convolution(in_channels, 4 * len(start), 1)
+    assert found.bias is not None
+    with torch.no_grad():
+        found.weight.mul_(SMALL)
+        found.bias.copy_(torch.tensor(start).repeat_interleave(4))
+    return found
