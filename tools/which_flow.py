@@ -58,10 +58,10 @@ CHOICE = """\
 
 NOTE = f"""\
 Each architecture by its model for MNIST, one image of 28x28. **Density**: exact, a bound (≤, by learned noise or an
-encoder), or estimated. **Passes**: evaluations of a network that wait for each other, the most of any part. **ms**:
-processor time an image, one thread, batches of {IMAGES}, untrained weights. **Kept**: what the backward pass of an
-image keeps, in units of 10^6 bytes, in each memory mode. **bits/dim**: on the test images, of the weights that ship;
-- where none do yet. Measured by `python -m tools.which_flow`"""
+encoder), or estimated; of integers, without noise. **Passes**: evaluations of a network that wait for each other,
+the most of any part. **ms**: processor time an image, one thread, batches of {IMAGES}, untrained weights. **Kept**:
+what the backward pass of an image keeps, in units of 10^6 bytes, in each memory mode. **bits/dim**: on the test
+images, of the weights that ship; a dash where none do yet. Measured by `python -m tools.which_flow`"""
 
 
 # --- what is so, whatever the machine -------------------------------------------------------------------------------
@@ -91,6 +91,7 @@ def facts(architecture: Architecture, manifest: Manifest) -> Row | None:
         "preset": name,
         "summary": architecture.summary,
         "log_det": flow.log_det_kind,
+        "discrete": flow.base.discrete,
         "bound": flow.is_lower_bound,
         "inverse": flow.inverse_kind,
         "tolerance": flow.bijector.map_kind.tolerance,
@@ -218,7 +219,7 @@ def render(rows: Mapping[str, Row]) -> str:
 
 
 def _cells(name: str, row: Row) -> Sequence[str]:
-    density = "bound" if row["bound"] else "exact"
+    density = "bound" if row["bound"] else "exact, of integers" if row["discrete"] else "exact"
     if row["log_det"] != "exact":
         density = row["log_det"] + (", bound" if row["bound"] else "")
     tolerance = "" if row["tolerance"] is None else f", {row['tolerance']:.0e}"
