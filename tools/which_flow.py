@@ -91,7 +91,7 @@ def facts(architecture: Architecture, manifest: Manifest) -> Row | None:
         "preset": name,
         "summary": architecture.summary,
         "log_det": flow.log_det_kind,
-        "discrete": flow.base.discrete,
+        "discrete": flow.valid_bpd and flow.noise_kind == "none",
         "bound": flow.is_lower_bound,
         "inverse": flow.inverse_kind,
         "tolerance": flow.bijector.map_kind.tolerance,
@@ -126,8 +126,7 @@ def costs(name: str) -> Row:
         x = torch.randint(0, 256, (IMAGES, *flow.image_shape), dtype=torch.uint8)
         flow.initialize(x)
         flow.eval()
-        # A difference, since some of what is kept, such as masked kernels, is there once for all images.
-        kept = {m: kept_bytes(flow, x[:3], m) - kept_bytes(flow, x[:2], m) for m in get_args(MemoryMode)}
+        kept = {mode: kept_of_an_image(flow, x, mode) for mode in get_args(MemoryMode)}
         with torch.no_grad(), flow.frozen():
             return {
                 "log_prob_ms": _milliseconds(lambda: flow.log_prob(x)),
@@ -167,7 +166,13 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def kept_bytes(flow: Flow, x: Tensor, mode: MemoryMode) -> int:
+def kept_of_an_image(flow: Flow, x: Tensor, mode: MemoryMode) -> int:
+    """Bytes that the backward pass keeps for one more image; ``x`` has at least 3."""
+    # A difference, since some of what is kept, such as masked kernels, is there once for all images.
+    return _kept_bytes(flow, x[:3], mode) - _kept_bytes(flow, x[:2], mode)
+
+
+def _kept_bytes(flow: Flow, x: Tensor, mode: MemoryMode) -> int:
     """Bytes of the tensors that ``log_prob`` keeps for its backward pass, parameters and buffers not counted."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*flow.parameters(), *flow.buffers())}
     kept: dict[int, int] = {}
