@@ -94,9 +94,9 @@ def test_the_count_sees_every_kind_of_wait() -> None:
     waits = [
         lambda: float(there.sum()),
         lambda: bool((there > 0).any()),
-        lambda: there.tolist(),
-        lambda: there.cpu(),
-        lambda: there.nonzero(),
+        there.tolist,
+        there.cpu,
+        there.nonzero,
         lambda: there[there > 0],
         lambda: torch.equal(there, there),
         lambda: torch.ones(3).to(PRETENDED),

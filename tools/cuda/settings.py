@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from flowzoo.registry import usable_architectures
+from flowzoo.registry import list_architectures
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Settings:
 
     def architectures(self) -> list[str]:
         """The architectures that are tried: all that are usable."""
-        return ["glow"] if self.smallest else usable_architectures()
+        return ["glow"] if self.smallest else list_architectures()
 
     def wait(self) -> None:
         """Waits until the device has done everything."""
@@ -42,7 +42,7 @@ class Settings:
             torch.cuda.synchronize(self.place)
 
 
-class Skipped(Exception):  # noqa: N818 - no error
+class Skipped(Exception):
     """A check that this machine, or this device, cannot make; the message says why."""
 
 
