@@ -75,11 +75,11 @@ def test_plugins_that_are_not_installed_are_declared(tmp_path: Path) -> None:
     before, variable = list(sys.path), os.environ.get("PYTHONPATH")
     with plugins_on_path(tmp_path) as added:
         assert "flowzoo-unheard" in added
-        found = {d.owner: d for d in declarations("flowzoo.architectures")}
+        found = {d.distribution: d for d in declarations("flowzoo.architectures")}
         assert found["flowzoo-unheard"].version == "3.1"
         assert str(plugin) in os.environ["PYTHONPATH"]
     assert (sys.path, os.environ.get("PYTHONPATH")) == (before, variable)
-    assert "flowzoo-unheard" not in {d.owner for d in declarations("flowzoo.architectures")}
+    assert "flowzoo-unheard" not in {d.distribution for d in declarations("flowzoo.architectures")}
 
 
 def test_every_first_party_plugin_gets_the_entry_points_it_declares(tmp_path: Path) -> None:
