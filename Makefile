@@ -61,6 +61,7 @@ test-cuda:
 
 docs: setup
 	$(PY) -m tools.cards
+	$(PY) -m tools.which_flow --keep-times
 
 format: setup-test
 	$(PY) -m ruff check --fix .
