@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def plugins_on_path(root: Path = ROOT) -> Iterator[tuple[str, ...]]:
                 os.environ["PYTHONPATH"] = before_variable
 
 
-def write_metadata(project: dict[str, object], folder: Path) -> None:
+def write_metadata(project: Mapping[str, object], folder: Path) -> None:
     """Writes the ``.dist-info`` of a project, as an installation would: name, version and entry points."""
     name, version = str(project["name"]), str(project["version"])
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"

@@ -44,7 +44,7 @@ class HostWaits(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[Wait] = []
         self.mixed: list[Wait] = []
 
