@@ -169,9 +169,8 @@ def coupling_networks(workload: Workload, task: Task = "train") -> list[tuple[nn
         found.append((net, tuple(_laid_out(t) for t in given if t is not None)))
 
     whole: nn.Module = flow.bijector if task == "sample" else flow
-    nets = [
-        module.net for module in whole.modules() if isinstance(module, RunsNetwork) and hasattr(module, "net")
-    ]
+    owned = [getattr(module, "net", None) for module in whole.modules() if isinstance(module, RunsNetwork)]
+    nets = [net for net in owned if isinstance(net, nn.Module)]
     hooks = [net.register_forward_pre_hook(note) for net in nets]
     with torch.no_grad():
         flow.log_prob(images)

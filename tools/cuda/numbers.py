@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import flowzoo
-from flowzoo.evaluation.of_flow import as_set, evaluate_flow
+from flowzoo.data.epochs import as_set
+from flowzoo.evaluation.of_flow import evaluate_flow
 from flowzoo.evaluation.precision import full_precision
 from flowzoo.flow import Flow
 from flowzoo.manifest.read import load_manifests
@@ -91,8 +92,10 @@ def bits_of_shipped_models(settings: Settings) -> str:
         for model, place in ((flow, torch.device("cpu")), (other, settings.place)):
             with full_precision(model, place):
                 bits = model.nats_to_bits(model(x.to(place), noise.to(place)))
-                found = torch.autograd.grad(bits.mean(), list(model.parameters()), allow_unused=True)
-            gradient = torch.cat([g.double().cpu().flatten() for g in found if g is not None])
+                found = torch.autograd.grad(
+                    bits.mean(), list(model.parameters()), allow_unused=True, materialize_grads=True
+                )
+            gradient = torch.cat([g.double().cpu().flatten() for g in found])
             answers.append((bits.detach().double().cpu(), gradient))
         (expected, slope), (bits, gradient) = answers
         apart = float((bits - expected).abs().max())
