@@ -18,13 +18,14 @@ STAMP := $(VENV)/.flowzoo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-test demo test check lint types tests docs format wheels clean
+.PHONY: help setup setup-test demo test check lint types tests test-cuda docs format wheels clean
 
 help:
 	@echo "make demo     set up $(VENV) and run 'flowzoo eval $(MODEL)' (about 6 GB and a few minutes the first time)"
 	@echo "make test     set up and run everything that CI runs: ruff, mypy --strict, the generated docs, pytest"
 	@echo "make setup    only set up $(VENV) with flowzoo and its plugins, editable"
 	@echo "make lint | types | tests    one part of 'make test'"
+	@echo "make test-cuda    check on a GPU what only a GPU can show; installs nothing, needs PYTHON with torch"
 	@echo "make format   let ruff fix and format the sources"
 	@echo "make docs     write the tables and model cards anew from weights_manifest.json"
 	@echo "make wheels   build the wheels of flowzoo and its plugins into dist/"
@@ -53,6 +54,10 @@ types: setup-test
 # One thread a worker: on few cores, two processes of one thread each beat one process of two.
 tests: setup-test
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+# From a checkout with whatever Python has torch: sets nothing up, and says so where there is no GPU.
+test-cuda:
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(wildcard $(PY)),$(PY),$(PYTHON)) -m tools.cuda $(CUDA_ARGS)
 
 docs: setup
 	$(PY) -m tools.cards

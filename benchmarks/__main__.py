@@ -2,6 +2,8 @@
 
 ``python -m benchmarks SECTION...`` measures these sections again and keeps the others' results from the JSON of
 earlier runs; ``--page`` measures nothing and writes page and plots again.
+
+``--device cuda`` measures what a GPU can show and writes docs/cuda.md instead; without a GPU it says so in one line.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 import click
 
-from benchmarks import comparison, plots, report, scaling, sections, startup
+from benchmarks import comparison, cuda, plots, report, scaling, sections, startup
 from benchmarks.contention import watch
 from benchmarks.sections import Section, Settings
 
@@ -48,6 +50,8 @@ def main(
     names: tuple[str, ...], out: Path, repeats: int, starts: int, smallest: bool, device: str, page: bool
 ) -> None:
     """Measures flowzoo beside its floor and its peers."""
+    if device.startswith("cuda") and not names and not page:
+        return cuda.main(device, out, repeats, smallest=smallest)
     data = out / "benchmarks.json"
     results: dict[str, Any] = json.loads(data.read_text()) if data.exists() else {}
     if not page:
@@ -66,6 +70,7 @@ def main(
     text = report.page(results, plots.draw(results, out / "images" / "benchmarks"))
     (out / "benchmarks.md").write_text(text)
     click.echo(text)
+    return None
 
 
 if __name__ == "__main__":

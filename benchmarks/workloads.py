@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import flowzoo
 from flowzoo import engine
-from flowzoo.bijectors import Coupling
 from flowzoo.factory import resolve
 from flowzoo.flow import Flow
 from flowzoo.nets.conv import ConvStack, FoldedConv2d
+from flowzoo.nets.precision import RunsNetwork
 
 Task = Literal["train", "log_prob", "sample", "log_prob, frozen"]
 TASKS: tuple[Task, ...] = ("train", "log_prob", "sample")
@@ -114,7 +114,7 @@ def flow_task(workload: Workload, task: Task) -> Run:
             # For as long as the process lives, as an evaluation is frozen over all of its batches.
             contextlib.ExitStack().enter_context(flow.frozen())
         return torch.no_grad()(lambda: void(flow.log_prob(images)))
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(workload.device).manual_seed(0)
     # The whole batch at a time, as every other subject does it.
     options: dict[str, Any] = {"generator": generator, "batch_size": workload.batch}
     return lambda: void(flow.sample(workload.batch, **options))
@@ -169,7 +169,8 @@ def coupling_networks(workload: Workload, task: Task = "train") -> list[tuple[nn
         found.append((net, tuple(_laid_out(t) for t in given if t is not None)))
 
     whole: nn.Module = flow.bijector if task == "sample" else flow
-    nets = [module.net for module in whole.modules() if isinstance(module, Coupling)]
+    owned = [getattr(module, "net", None) for module in whole.modules() if isinstance(module, RunsNetwork)]
+    nets = [net for net in owned if isinstance(net, nn.Module)]
     hooks = [net.register_forward_pre_hook(note) for net in nets]
     with torch.no_grad():
         flow.log_prob(images)

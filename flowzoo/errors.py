@@ -118,6 +118,12 @@ class TrainingDiverged(FlowzooError):
     exit_code = 9
 
 
+class OutOfMemory(FlowzooError):
+    """A batch does not fit into the device's memory; the message names the batch size to try."""
+
+    exit_code = 8
+
+
 class CallbackError(FlowzooError):
     """A callback of a training failed; a checkpoint has been written, from which the run can go on."""
 

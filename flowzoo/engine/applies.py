@@ -41,7 +41,8 @@ def reason_against(x: Tensor, context: Tensor | None) -> str | None:
         return "torch.func or forward-mode differentiation is at work"
     if torch._C._get_tracing_state() is not None or _dispatch_mode_active():
         return "the call is being traced, or a dispatch mode is at work"
-    if any(torch.is_autocast_enabled(kind) for kind in {"cpu", x.device.type}):
+    # Tensors that have no numbers have no autocast either, and asking for it raises.
+    if any(torch.is_autocast_enabled(kind) for kind in {"cpu", x.device.type} - {"meta"}):
         return "autocast is on"
     if torch.nn.modules.module._has_any_global_hook():
         return "a global module hook is registered"

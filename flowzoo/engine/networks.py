@@ -126,6 +126,6 @@ class Accelerator:
 def autocast_dtype(x: Tensor) -> torch.dtype:
     """The dtype in which networks compute this: its own, or autocast's."""
     device = x.device.type
-    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+    if x.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
         return x.dtype
     return torch.get_autocast_dtype(device)

@@ -112,7 +112,7 @@ def save_and_load(subject: Subject) -> str:
         other = subject.build(seed=10, dtype=torch.float32, random=False)
         load_weights(other, path)
         _, _, config = resolve(f"{subject.architecture.name}-tiny", {})
-        undrawn = build_to_load(subject.architecture.name, config).train(other.training)
+        undrawn = build_to_load(subject.architecture.name, config).to(subject.device).train(other.training)
         load_weights(undrawn, path)
     before, after, loaded = (model.log_prob(x, y, noise=noise, keys=keys) for model in (flow, other, undrawn))
     assert torch.equal(before, after), "log_prob changes"

@@ -99,7 +99,9 @@ def probabilities_sum(subject: Subject) -> str:
 def _mass_of_all_images(flow: Flow) -> tuple[float, float]:
     """The sum of the probabilities of all images and its standard error, by Monte Carlo over the noise."""
     grid = torch.tensor(list(itertools.product(range(2**flow.n_bits), repeat=flow.dims)))
-    images = (grid * 2 ** (8 - flow.n_bits)).to(torch.uint8).view(-1, *flow.image_shape)
+    images = (
+        (grid * 2 ** (8 - flow.n_bits)).to(flow.draw_noise(0).device, torch.uint8).view(-1, *flow.image_shape)
+    )
     draws = max(4, min(NOISE_DRAWS, 2**18 // len(images)))
     generator = _generator(5)
     mass = torch.stack([flow.log_prob(images, generator=generator).exp().sum() for _ in range(draws)])
@@ -196,6 +198,7 @@ def unit_batch(flow: Flow, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor |
         v = (0.01 + 0.98 * v).to(dtype)
         if not flow.dequantization.fills_bins:
             v = torch.floor(v * 2**flow.n_bits) / 2**flow.n_bits
+    v = v.to(flow.draw_noise(0).device)
     if flow.augmentation is not None:
         v, _ = flow.augmentation(v, central=True)
     return v, flow.context_of(random_labels(flow, n), n)

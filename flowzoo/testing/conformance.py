@@ -44,11 +44,12 @@ class CheckResult(NamedTuple):
     detail: str
 
 
-def run_conformance(architecture: str) -> Iterator[CheckResult]:
+def run_conformance(architecture: str, device: str = "cpu") -> Iterator[CheckResult]:
     """Runs every check on an installed architecture, one after the other.
 
     Args:
         architecture: Its name, such as ``"glow"``.
+        device: Where its models are computed.
 
     Yields:
         One result per check; a check that fails does not stop the others.
@@ -56,7 +57,7 @@ def run_conformance(architecture: str) -> Iterator[CheckResult]:
     Raises:
         PluginError: The plugin is not usable at all.
     """
-    subject = Subject(architecture)
+    subject = Subject(architecture, device)
     for name, check in CHECKS.items():
         try:
             yield CheckResult(name, True, check(subject))

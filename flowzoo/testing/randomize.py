@@ -51,11 +51,14 @@ def random_data(flow: Flow, n: int, seed: int) -> Tensor:
 
 def random_labels(flow: Flow, n: int) -> Tensor | None:
     """Labels ``(n,)`` that go through all classes of a conditional flow; None for another."""
-    return None if flow.labels is None else torch.arange(n) % flow.labels.classes
+    if flow.labels is None:
+        return None
+    return torch.arange(n, device=flow.draw_noise(0).device) % flow.labels.classes
 
 
 def random_images(flow: Flow, n: int, seed: int) -> Tensor:
     """Uniformly random images ``uint8 (n, C, H, W)`` for a flow, low bits zero if it has fewer than 8."""
     generator = torch.Generator().manual_seed(seed)
     levels = torch.randint(0, 2**flow.n_bits, (n, *flow.image_shape), generator=generator)
-    return (levels << (8 - flow.n_bits)).to(torch.uint8)
+    # Drawn on the CPU, so that every device sees the same.
+    return (levels << (8 - flow.n_bits)).to(flow.draw_noise(0).device, torch.uint8)

@@ -21,15 +21,21 @@ class Subject:
     Attributes:
         architecture: Its metadata.
         tiny: Its ``tiny`` preset.
+        device: Where its models are.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: torch.device | str = "cpu") -> None:
         """Looks the architecture up.
+
+        Args:
+            name: Its name.
+            device: Where its models are.
 
         Raises:
             PluginError: The plugin is not usable.
         """
         self.architecture: Architecture = get_architecture(name)
+        self.device = torch.device(device)
         self.tiny: Preset = self.architecture.presets["tiny"]
 
     def build(self, seed: int, dtype: torch.dtype = torch.float64, *, random: bool = True) -> Flow:
@@ -51,7 +57,7 @@ class Subject:
             try:
                 _, _, config = resolve(f"{name}-tiny", {"image_shape": shape, "n_bits": 1})
                 flow = self._finish(config, seed, torch.float64, random=True)
-                flow.log_prob(torch.zeros(1, *shape, dtype=torch.uint8))
+                flow.log_prob(torch.zeros(1, *shape, dtype=torch.uint8, device=self.device))
             except (FlowzooError, RuntimeError) as error:
                 failures.append(f"{shape}: {error}")
             else:
@@ -65,5 +71,5 @@ class Subject:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             flow = build_flow(self.architecture.name, config)
-        flow = flow.to(dtype).eval()
+        flow = flow.to(self.device, dtype).eval()
         return randomize(flow, seed) if random else flow

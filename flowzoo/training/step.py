@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flowzoo.distributed import World, all_mean
-from flowzoo.errors import ConfigError
+from flowzoo.errors import ConfigError, OutOfMemory, exhausted
 from flowzoo.evaluation.noise import derive_seed, keyed_generator, training_noise
 from flowzoo.labels import NO_LABEL
 from flowzoo.training.objectives import find_objective, negative_log_likelihood, require_losses
@@ -104,7 +104,39 @@ class GradientStep:
             plain: Call the flow itself, not compiled and not joined with other processes: the gradients are
                 those of this process's share.
             clip: Whether to clip; a norm that is not finite would make every gradient so.
+
+        Raises:
+            OutOfMemory: The batch does not fit; the message says which would.
         """
+        try:
+            return self._gradients(batch, plain=plain, clip=clip)
+        except (RuntimeError, MemoryError) as error:
+            if exhausted(error) != "memory":
+                raise
+            cause = error
+        # Outside of the handler, whose traceback holds the tensors of the step.
+        self.model.zero_grad(set_to_none=True)
+        raise OutOfMemory(self._smaller_batch(cause)) from None
+
+    def _smaller_batch(self, cause: BaseException) -> str:
+        """The line for a batch that does not fit: what was tried, and what to try."""
+        recipe, where = self.recipe, self.where
+        at_once = recipe.batch_size // (where.size * recipe.accumulate)
+        share = recipe.batch_size // where.size
+        parts = next((n for n in range(2 * recipe.accumulate, share + 1) if share % n == 0), None)
+        said = " ".join(str(cause).split()).partition(". ")[0]
+        start = f"out of memory on {where.device} in an update with {at_once} {self.flow.data_kind} at once"
+        lighter = "" if recipe.memory == "invertible" else ", or --set train.memory=invertible"
+        if parts is None:
+            what = f"No smaller part of the batch is left: take a smaller model{lighter}"
+        else:
+            what = (
+                f"Try --set train.accumulate={parts}, which computes {share // parts} at a time and gives the same "
+                f"updates{lighter}"
+            )
+        return f"{start} ({said}). {what}."
+
+    def _gradients(self, batch: Batch, *, plain: bool, clip: bool) -> Gradients:
         recipe, flow = self.recipe, self.flow
         self.seed(batch)
         parts = self.parts(batch)

@@ -72,19 +72,25 @@ def _each(write: Callable[[nn.Parameter], object]) -> Callable[[Flow], None]:
 
 
 def _numpy(parameter: nn.Parameter) -> None:
+    if parameter.device.type != "cpu":  # numpy has no view of it
+        return _storage(parameter)
     view = parameter.detach().numpy()
     view *= 1.01
+    return None
 
 
 def _storage(parameter: nn.Parameter) -> None:
-    view = torch.empty(0, dtype=parameter.dtype).set_(parameter.untyped_storage())
+    view = torch.empty(0, dtype=parameter.dtype, device=parameter.device).set_(parameter.untyped_storage())
     view.mul_(1.01)
 
 
 def _raw_memory(parameter: nn.Parameter) -> None:
     """Writes as another process does that shares the memory: no tensor knows of it."""
+    if parameter.device.type != "cpu":  # the host cannot write there
+        return _storage(parameter)
     changed = (parameter.detach() * 1.01).contiguous()
     ctypes.memmove(parameter.data_ptr(), changed.data_ptr(), changed.numel() * changed.element_size())
+    return None
 
 
 def _replaced_twice(parameter: nn.Parameter) -> None:
@@ -127,7 +133,7 @@ def _optimizer(kind: type[torch.optim.Optimizer], **options: Any) -> Callable[[F
         optimizer = kind(flow.parameters(), lr=1e-2, **options)  # type: ignore[call-arg]
         for parameter in flow.parameters():
             # Not all the same: a softmax does not see what its logits have in common.
-            places = torch.arange(parameter.numel()).reshape(parameter.shape)
+            places = torch.arange(parameter.numel(), device=parameter.device).reshape(parameter.shape)
             parameter.grad = (1 - 2 * (places % 2)).to(parameter)
         optimizer.step()
         optimizer.zero_grad()

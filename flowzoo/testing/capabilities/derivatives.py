@@ -163,7 +163,7 @@ def inverse_gradients(flow: Flow) -> str:
 
 def _inverse_error(flow: Flow, z: Tensor, name: str) -> float:
     way = directions([z, *flow.bijector.parameters()])
-    weights = torch.linspace(-1, 1, z.numel(), dtype=z.dtype)
+    weights = torch.linspace(-1, 1, z.numel(), dtype=z.dtype, device=z.device)
 
     def value(model: Flow, latent: Tensor) -> Tensor:
         torch.manual_seed(3)

@@ -121,7 +121,7 @@ def plain_log_prob(probe: Probe) -> Tensor:
 def directions(tensors: Iterable[Tensor], seed: int = 7) -> list[Tensor]:
     """Random directions of the tensors' shapes, together of length 1."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randn(t.shape, generator=generator, dtype=torch.float64) for t in tensors]
+    drawn = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device) for t in tensors]
     length = torch.stack([d.square().sum() for d in drawn]).sum().sqrt()
     return [d / length for d in drawn]
 

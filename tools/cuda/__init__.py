@@ -1,0 +1,1 @@
+"""Everything that a GPU can show, in one command: ``python -m tools.cuda``."""
