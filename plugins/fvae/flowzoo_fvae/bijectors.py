@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors import Bijector, Coupling, Partition
-from flowzoo.densities import Augmentation, StandardNormal
-from flowzoo.densities.dequantization import Run
+from flowzoo.densities import Augmentation, Run, StandardNormal
 from flowzoo.nets.keyed import draw
 from flowzoo.nets.precision import RunsNetwork
 
