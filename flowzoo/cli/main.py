@@ -32,6 +32,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "nearest": ("nearest:nearest", "Find the training images nearest to samples."),
     "picture": ("picture:picture", "Draw density, samples and layers of a model over vectors."),
     "demo": ("demo:demo", "Open a page in the browser: sample, slide, drag, draw."),
+    "compress": (
+        "compress:compress",
+        "Compress images without loss into a file that decodes on any machine.",
+    ),
+    "decompress": ("compress:decompress", "Get images back from a file of compress."),
     "verify": ("weights:verify", "Prove code and weights of a model in seconds, without data."),
     "pull": ("weights:pull", "Download the weights of models."),
     "cache": ("weights:cache", "List, check or remove downloaded weights."),
