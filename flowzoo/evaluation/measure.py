@@ -18,7 +18,7 @@ from flowzoo.evaluation.audit import Reconstruction, ReconstructionAudit
 from flowzoo.evaluation.environment import environment, versions
 from flowzoo.evaluation.facts import dequantization_of, facts_of, figures_of
 from flowzoo.evaluation.likelihood import Likelihoods, likelihoods
-from flowzoo.evaluation.metrics import mean_and_stderr, nats_to_bpd
+from flowzoo.evaluation.metrics import Mean, mean_and_stderr, nats_to_bpd
 from flowzoo.evaluation.progress import Bar
 from flowzoo.evaluation.trained_model import Target, find_target
 from flowzoo.evaluation.verdict import Verdict, judge
@@ -347,18 +347,18 @@ def measure(
         seconds=time.monotonic() - began,
         versions=versions(target.flow.architecture),
         hardware=str(environment(where.device)["hardware"]),
-        verdict=judge(
-            target.entry,
-            mean,
-            protocol,
-            images,
-            partial=partial,
-            dequantization=dequantization_of(flow),
-            listed=target.listed,
-        ),
+        verdict=_verdict(target, mean, protocol, images, partial),
         per_image=found,
         true_entropy=getattr(images, "true_entropy", None),
     )
+
+
+def _verdict(target: Target, mean: Mean, protocol: Protocol, images: ImageSet, partial: bool) -> Verdict:
+    """The figure beside the one on record, if there is one."""
+    return judge(
+        target.entry, mean, protocol, images,
+        partial=partial, dequantization=dequantization_of(target.flow), listed=target.listed,
+    )  # fmt: skip
 
 
 def _accuracy(flow: Flow, images: ImageSet, where: World, protocol: Protocol, batch_size: int) -> float:
