@@ -56,6 +56,8 @@ class Labels:
             rows = wrong.nonzero().flatten()
             values = sorted({int(v) for v in y[rows].tolist()})
             hint = f", or {NO_LABEL} for no label" if self.dropout else ""
+            if NO_LABEL in values:  # as data sets mark what nobody has labelled
+                hint = "; leave labels out for the average over all of them"
             raise InputError(
                 f"labels hold {few(values)} (rows {few(rows.tolist())}); expected 0 to {self.classes - 1}{hint}."
             )

@@ -30,9 +30,12 @@ def read_preset(name: str) -> Recipe:
     preset = resolve(name, {})[1]
     assert preset is not None
     assert preset.recipe is not None
-    package, _, inside = preset.recipe.partition(":")
-    text = files(package).joinpath(inside).read_text(encoding="utf-8")
-    return parse_recipe(tomllib.loads(text), name)
+    return parse_recipe(tomllib.loads(recipe_file(preset.recipe)), name)
+
+
+def recipe_file(reference: str) -> str:
+    package, _, inside = reference.partition(":")
+    return files(package).joinpath(inside).read_text(encoding="utf-8")
 
 
 def test_every_shipped_preset_but_toys_has_a_recipe() -> None:
@@ -42,11 +45,19 @@ def test_every_shipped_preset_but_toys_has_a_recipe() -> None:
 
 @pytest.mark.parametrize("name", with_recipe())
 def test_a_presets_recipe_is_its_own_and_fits_the_model(name: str) -> None:
-    recipe, (_, preset, _) = read_preset(name), resolve(name, {})
-    assert recipe.name == name
+    preset = resolve(name, {})[1]
     assert preset is not None
-    assert recipe.data.dataset in {"", preset.dataset}
-    assert recipe.data.dataset in {"", *list_datasets()}
+    assert preset.recipe is not None
+    recipe = find_recipe(name, [] if preset.dataset else ["data.dataset=mnist"])
+    assert recipe.name == name
+    assert recipe.data.dataset == (preset.dataset or "mnist")
+    assert recipe.data.dataset in list_datasets()
+    alone = read_preset(
+        name
+    )  # the file itself is a recipe too, of this preset or of another that it is shared with
+    shared = resolve(alone.name, {})[1]
+    assert shared is not None
+    assert shared.recipe == preset.recipe
     flow = create(name, device="meta", **recipe.model)
     if recipe.optimizer.decay_names:
         assert any(re.search(recipe.optimizer.decay_names, p) for p, _ in flow.named_parameters())
@@ -158,6 +169,14 @@ def test_files(tmp_path: Path) -> None:
         read_recipe(tmp_path / "absent.toml")
     with pytest.raises(ConfigError, match="no data set is named"):
         find_recipe("glow-tiny")
+
+
+def test_a_shared_recipe_trains_the_preset_that_was_asked_for() -> None:
+    moons, smiley = find_recipe("maf-moons"), find_recipe("maf-smiley")
+    assert (moons.name, moons.data.dataset) == ("maf-moons", "points:two-moons")
+    assert (smiley.name, smiley.data.dataset) == ("maf-smiley", "points:smiley")
+    assert smiley.train == moons.train
+    assert find_recipe("maf-smiley", ["data.dataset=points:rings"]).data.dataset == "points:rings"
 
 
 def test_epochs_count_whole_batches() -> None:

@@ -18,6 +18,7 @@ from flowzoo.factory import build_flow, resolve
 from flowzoo.manifest.schema import Data, Entry
 from flowzoo.manifest.write import read_manifest, write_entry
 from flowzoo.publishing.describe import NO_FIGURE
+from flowzoo.publishing.figures import kinds_of
 from flowzoo.registry import discover
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +73,7 @@ def _entry(architecture: Architecture, name: str, preset: Preset, data: Data) ->
         published=preset.published,
         published_reason=None if preset.published else NO_FIGURE,
         note=NOTES.get(full_name),
+        **kinds_of(flow),
     )
 
 

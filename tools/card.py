@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry
+from flowzoo.publishing.card import passes
 from tools.cells import count, finite, measured, megabytes, one_sample, published, shape, table, versions
 
 GENERATED = "<!-- generated from weights_manifest.json by `make docs`; edit that, not this -->"
@@ -38,7 +39,7 @@ def card(entry: Entry, architecture: Architecture, pictures: Mapping[str, str]) 
 def _opening(entry: Entry) -> Iterator[str]:
     yield (
         f"Version {entry.version}, {entry.status}. Architecture `{entry.architecture}`, "
-        f"{count(entry.num_params)} trainable parameters, images {shape(entry)}."
+        f"{count(entry.num_params)} trainable parameters, {_items(entry)} {shape(entry)}."
     )
     if entry.note is not None:
         yield entry.note
@@ -51,8 +52,12 @@ def _opening(entry: Entry) -> Iterator[str]:
     yield f'```python\nflow = flowzoo.load("{entry.name}")\n```'
 
 
+def _items(entry: Entry) -> str:
+    return "vectors of" if entry.config.get("image_shape") is None else "images"
+
+
 def _figures(entry: Entry) -> Iterator[str]:
-    yield "## Bits per dimension"
+    yield "## Bits per dimension" if entry.valid_bpd else "## Density in nats"
     rows = []
     if entry.measured is not None:
         rows.append(("measured", measured(entry), _protocol(entry)))
@@ -63,7 +68,7 @@ def _figures(entry: Entry) -> Iterator[str]:
         source += f"; not comparable: {entry.published.comparable}" if entry.published.comparable else ""
         rows.append(("published", published(entry), source))
     if rows:
-        yield table(("", "bits/dim", "how"), rows)
+        yield table(("", "bits/dim" if entry.valid_bpd else "nats", "how"), rows)
     if entry.published is None:
         yield f"Published: none. {entry.published_reason}"
     if entry.measured is None:
@@ -126,6 +131,8 @@ def _model(entry: Entry, architecture: Architecture) -> Iterator[str]:
     if preset is not None and preset.parameters is not None:
         note = f" {preset.parameters_note}" if preset.parameters_note else ""
         yield f"Published: {count(preset.parameters)} parameters.{note}"
+    if said := _kinds(entry):
+        yield said
     if entry.weights is not None:
         rows = [
             ("file", f"`{entry.weights.filename}`, {megabytes(entry.weights.size)}, {entry.weights.dtype}"),
@@ -137,6 +144,16 @@ def _model(entry: Entry, architecture: Architecture) -> Iterator[str]:
     yield f"```json\n{{\n{fields}\n}}\n```"
 
 
+def _kinds(entry: Entry) -> str:
+    """How densities and samples are computed, and the labels that the model takes."""
+    said = [passes(entry)]
+    if entry.kind in ("unbiased", "biased"):
+        said.append(f"Its log-determinant is estimated, {entry.kind}.")
+    if entry.labels is not None:
+        said.append(f"Conditioned on labels 0 to {entry.labels.classes - 1}.")
+    return " ".join(filter(None, said))
+
+
 def _hub(entry: Entry) -> str:
     assert entry.weights is not None
     if entry.weights.revision is None:
@@ -146,13 +163,14 @@ def _hub(entry: Entry) -> str:
 
 def _data(entry: Entry) -> Iterator[str]:
     yield "## Data"
+    items = _items(entry).split()[0]
     release = f" ({entry.data.release})" if entry.data.release else ""
     yield (
         f"`{entry.data.id}`{release}, preprocessing `{entry.data.preprocessing}`; the figure is for the "
-        f"{count(entry.data.num_images)} images of the split `{entry.data.split}`."
+        f"{count(entry.data.num_images)} {items} of the split `{entry.data.split}`."
     )
     if entry.data.digest:
-        yield f"SHA-256 of these images after preprocessing: `{entry.data.digest}`."
+        yield f"SHA-256 of these {items} after preprocessing: `{entry.data.digest}`."
 
 
 def _training(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Measures what older entries of the manifest lack: ``python -m tools.complete [NAME...]``.
 
-The share of finite samples, and the figure of one noise sample an image where the recorded one is of several. Figures
-that are there stay as they are.
+The share of finite samples, the figure of one noise sample an image where the recorded one is of several, and what
+follows from the config: kind of inverse and passes. Figures that are there stay as they are.
 """
 
 from __future__ import annotations
@@ -14,14 +14,22 @@ import click
 from flowzoo.errors import DataUnavailable
 from flowzoo.evaluation.measure import evaluate
 from flowzoo.evaluation.sampling import count_finite
+from flowzoo.factory import build_flow, resolve
 from flowzoo.manifest.schema import Entry
 from flowzoo.manifest.write import read_manifest, write_entry
+from flowzoo.publishing.figures import kinds_of
 from flowzoo.weights.load import load
 from tools.announce import ROOT
 
 
 def completed(entry: Entry, data_root: Path | None) -> Entry:
     """The entry with everything that can be measured here."""
+    if entry.sampling_passes is None:
+        _, _, config = resolve(entry.architecture, entry.config)
+        kinds = kinds_of(build_flow(entry.architecture, config, device="meta"))
+        entry = dataclasses.replace(
+            entry, **{name: kinds[name] for name in ("inverse_kind", "density_passes", "sampling_passes")}
+        )
     if entry.sampling is None:
         entry = dataclasses.replace(entry, sampling=count_finite(load(entry.key)))
     measured = entry.measured

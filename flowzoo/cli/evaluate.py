@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from flowzoo.evaluation.measure import Evaluation, Protocol
     from flowzoo.weights.fingerprint import Comparison
 
-HEADERS = ("model", "images", "measured here", "in the manifest", "published", "verdict")
-RIGHT = ("images", "measured here", "in the manifest", "published")
+HEADERS = ("model", "items", "measured here", "on record", "published", "verdict")
+RIGHT = ("items", "measured here", "on record", "published")
 
 
 @click.command(name="eval")
@@ -29,7 +29,7 @@ RIGHT = ("images", "measured here", "in the manifest", "published")
 @click.option(
     "--conditional/--marginal",
     default=None,
-    help="Bits of an image given its label, or of the image itself; given the label where there is one.",
+    help="Of an item given its label, or of the item itself; given the label where there is one.",
 )
 @click.option("--classify", is_flag=True, help="Find the likeliest label of each image by Bayes' rule too.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Key of the noise.")
@@ -60,10 +60,10 @@ def evaluate(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Measure the bits per dimension of NAME: a model, a run's directory, or a path.
+    """Measure NAME, a model, a run's directory or a path: bits per dimension of images, nats of vectors.
 
-    Samples, seed and precision default to those of the model's manifest entry. Exit code 0: verified
-    (the manifest's figure within its tolerance), or nothing to verify against, or only a part asked for
+    Samples, seed and precision default to those of the model's manifest entry, or of its own card. Exit code 0:
+    verified (the figure on record within its tolerance), or nothing to verify against, or only a part asked for
     with --limit; 1: anything else, a figure that is not finite and an export that differs from its
     fingerprint included. With --all, models without data
     or weights are skipped; at least one must be verified.
@@ -214,18 +214,27 @@ def _kind_words(found: Evaluation) -> str:
 
 
 def _show(found: Evaluation, proof: Comparison | None) -> None:
+    from flowzoo.evaluation.audit import VECTOR_TOLERANCE
+
     table(HEADERS, [_row(found)], right=RIGHT)
     print_line()
     protocol, audit = found.protocol, found.reconstruction
     bound = ", an upper bound" if found.is_lower_bound else ""
-    of = "log P(x|y), given the label" if protocol.conditional else None
+    of = (
+        f"log {'P' if found.unit == 'bits/dim' else 'p'}(x|y), given the label"
+        if protocol.conditional
+        else None
+    )
+    items = found.data_kind
+    noise = "" if found.dequantization == "none" else f"{found.dequantization} dequantization, "
     pairs: list[tuple[str, object]] = [
         ("verdict", f"{found.verdict.state}: {found.verdict.reason}"),
         ("published", found.verdict.published_note),
-        ("data", f"{found.dataset}, {found.split} split, {found.num_images} images"),
+        ("data", f"{found.dataset}, {found.split} split, {found.num_images} {items}"),
         ("of", of),
+        ("true entropy", _entropy_words(found)),
         ("log-determinant", None if found.kind == "exact" else _kind_words(found)),
-        ("protocol", f"{found.dequantization} dequantization, {_protocol_words(protocol)}{bound}"),
+        ("protocol", f"{noise}{_protocol_words(protocol)}{bound}"),
     ]
     if proof is not None:
         state = (
@@ -237,12 +246,23 @@ def _show(found: Evaluation, proof: Comparison | None) -> None:
             ("fingerprint", f"{state}; differs by {proof.difference:.2e}, tolerance {proof.tolerance:g}")
         )
     if audit is not None:
-        exact = f"{audit.exact} of {audit.count} images exactly ({100 * audit.share:.4g} %)"
-        pairs.append(("decode(encode(x)) == x", f"{exact}; worst latent round trip {audit.worst_latent:.2e}"))
+        how = "exactly" if items == "images" else f"within {VECTOR_TOLERANCE:g}"
+        back = f"{audit.exact} of {audit.count} {items} {how} ({100 * audit.share:.4g} %)"
+        pairs.append(("decode(encode(x)) == x", f"{back}; worst latent round trip {audit.worst_latent:.2e}"))
     if not math.isnan(found.accuracy):
         pairs.append(("likeliest label is right", f"{100 * found.accuracy:.2f} %"))
-    pairs.append(("time", f"{found.seconds:.1f} s, {found.images_per_s:.1f} images/s on {found.hardware}"))
+    pairs.append(("time", f"{found.seconds:.1f} s, {found.images_per_s:.1f} {items}/s on {found.hardware}"))
     fields(pairs)
+
+
+def _entropy_words(found: Evaluation) -> str | None:
+    """The entropy of what the vectors were drawn from, and how far above it the figure is."""
+    if found.true_entropy is None or found.above_entropy is None:
+        return None
+    return (
+        f"{found.true_entropy:.5f} nats, known of these data; the model is {found.above_entropy:+.5f} ± "
+        f"{found.nats_stderr:.5f} from it"
+    )
 
 
 def _protocol_words(protocol: Protocol) -> str:
@@ -257,6 +277,7 @@ def _as_dict(found: Evaluation) -> dict[str, Any]:
         if field.name not in ("per_image", "protocol", "reconstruction", "verdict")
     }
     result["images_per_s"] = found.images_per_s
+    result["above_entropy"] = found.above_entropy
     result["protocol"] = dataclasses.asdict(found.protocol)
     result["verdict"] = dataclasses.asdict(found.verdict)
     audit = found.reconstruction
@@ -292,14 +313,19 @@ def _check_file(path: Path) -> None:
 
 
 def _write_csv(found: Evaluation, path: Path) -> None:
-    """One row an image: its position in the split, log-likelihood in nats, bits per dimension."""
+    """One row an item: its position in the split, log-likelihood in nats, and bits per dimension if it has any."""
     from flowzoo.atomic import write_text
     from flowzoo.evaluation.metrics import nats_to_bpd
 
-    bpd = nats_to_bpd(found.per_image.log_prob, found.dims).tolist()
-    rows = zip(found.per_image.indices.tolist(), found.per_image.log_prob.tolist(), bpd, strict=True)
-    lines = [f"{index},{log_prob!r},{value!r}\n" for index, log_prob, value in rows]
-    write_text(path, "index,log_prob_nats,bits_per_dim\n" + "".join(lines))
+    columns = {
+        "index": found.per_image.indices.tolist(),
+        "log_prob_nats": found.per_image.log_prob.tolist(),
+        "bits_per_dim": nats_to_bpd(found.per_image.log_prob, found.dims).tolist(),
+    }
+    if found.unit != "bits/dim":
+        del columns["bits_per_dim"]
+    lines = [",".join(map(repr, row)) + "\n" for row in zip(*columns.values(), strict=True)]
+    write_text(path, ",".join(columns) + "\n" + "".join(lines))
     note(f"Wrote {path}.")
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _MODEL_COLUMNS = ("model", "version", "architecture", "data", "measured", "published", "status")
 _PRESET_COLUMNS = ("preset", "data", "published", "published_parameters", "recipe", "summary")
 _ARCHITECTURE_COLUMNS = ("architecture", "state", "summary", "presets")
+_KINDS = {"inverse_kind": None, "density_passes": None, "sampling_passes": None, "valid_bpd": True}
+"""Fields of an entry that JSON shows, with what an older entry means by leaving them out."""
 _RIGHT = ("version", "measured", "published", "published parameters")
 
 
@@ -98,6 +100,7 @@ def _shown(entry: Entry) -> dict[str, Any]:
         "status": entry.status,
         "figure_kind": entry.figure_kind,
         "labels": asdict(entry.labels) if entry.labels else None,
+        **{name: getattr(entry, name) for name in _KINDS},
     }
 
 
@@ -112,14 +115,20 @@ def _rows(entries: Iterable[Mapping[str, Any]], every: bool) -> list[dict[str, A
             "architecture": entry["architecture"],
             "data": entry["data"]["id"],
             "measured": entry["measured"],
-            "published": entry["published"],
+            "published": _published(entry["published"]),
             "status": entry["status"],
             "figure_kind": entry["figure_kind"] if "figure_kind" in entry else _kind(entry),
             "labels": entry.get("labels"),
+            **{name: entry.get(name, default) for name, default in _KINDS.items()},
         }
         for entry in ordered
         if every or chosen[entry["name"]] is entry
     ]
+
+
+def _published(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A published figure with the field that older entries leave out."""
+    return None if found is None else {**found, "comparable": found.get("comparable")}
 
 
 def _kind(entry: Mapping[str, Any]) -> str | None:

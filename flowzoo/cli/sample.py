@@ -1,4 +1,4 @@
-"""``flowzoo sample``: images out of a model, or of several from the same latents."""
+"""``flowzoo sample``: images or vectors out of a model, or of several from the same latents."""
 
 from __future__ import annotations
 
@@ -65,9 +65,8 @@ class Drawn:
     "-o",
     "--out",
     type=click.Path(path_type=Path),
-    default="samples.png",
-    show_default=True,
-    help="A grid FILE.png, an array FILE.npy, or a folder for a PNG each.",
+    help="A grid FILE.png, an array FILE.npy, or a folder for a PNG each; of vectors FILE.csv or FILE.npy "
+    "[samples.png, samples.csv].",
 )
 @seed_option
 @click.option("--columns", type=click.IntRange(1), help="Images in a row.")
@@ -83,7 +82,7 @@ def sample(
     count: int | None,
     temperatures: tuple[float, ...] | None,
     label: int | None,
-    out: Path,
+    out: Path | None,
     seed: int,
     columns: int | None,
     captions: bool,
@@ -92,16 +91,18 @@ def sample(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Draw images from NAME (a model, a run's directory, or a path) into a PNG grid.
+    """Draw from NAME (a model, a run's directory, or a path): images into a PNG grid, vectors into a table.
 
     Several models, or several temperatures, make a row each, from one set of latents. With --log-prob the bits
     per dimension stand under each image, and in a CSV beside an array or in a folder.
     """
-    if out.suffix.lower() not in ("", ".png", ".npy"):
+    if out is not None and out.suffix.lower() not in ("", ".png", ".npy", ".csv"):
         raise click.UsageError(
-            f"--out: name a file ending with .png or .npy, or a folder, not {out.name!r}; a grid is written as PNG."
+            f"--out: name a file ending with .png, .npy or .csv, or a folder, not {out.name!r}; a grid is written "
+            "as PNG."
         )
     targets = [open_model(name, device) for name in names]
+    out = _destination(out, targets[0])
     asked = temperatures or (None,)
     n = count or (8 if len(targets) * len(asked) > 1 else 64)
     _check_alike(targets)
@@ -116,6 +117,8 @@ def sample(
         _write_grid(drawn, out, columns, seed, captions, label)
     elif out.suffix.lower() == ".npy":
         _write_array(drawn, out)
+    elif out.suffix.lower() == ".csv":
+        _write_csv(out, _vector_rows(drawn, rows))
     else:
         _write_folder(drawn, out, rows)
     if log_prob and out.suffix.lower() == ".npy":
@@ -124,6 +127,25 @@ def sample(
         print_json({"out": str(out), "samples": rows})
     else:
         print_line(str(out))
+
+
+def _destination(out: Path | None, target: Target) -> Path:
+    """Where samples of this model go; said before any is drawn.
+
+    Raises:
+        InputError: Vectors are to go into a picture, or images into a table.
+    """
+    vectors = target.flow.data_kind == "vectors"
+    if out is None:
+        return Path("samples.csv" if vectors else "samples.png")
+    if vectors and out.suffix.lower() not in (".csv", ".npy"):
+        raise InputError(
+            f"{target.name} draws vectors, of which there is no grid; name a table or an array, as -o samples.csv or "
+            f"-o samples.npy. `flowzoo picture {target.name}` draws density and samples."
+        )
+    if not vectors and out.suffix.lower() == ".csv":
+        raise InputError(f"{target.name} draws images; name a grid FILE.png, an array FILE.npy or a folder.")
+    return out
 
 
 def _check_alike(targets: list[Target]) -> None:
@@ -164,10 +186,6 @@ def _write_grid(
     from flowzoo.analysis.grids import save_grid
 
     images = torch.cat([one.images for one in drawn])
-    if images.ndim != 4:
-        raise InputError(
-            "this model draws vectors, of which there is no grid; name an array, as -o samples.npy."
-        )
     first, several = drawn[0], len(drawn) > 1
     across = (
         len(first.images) if several else min(len(images), columns or -(-len(images) // _rows(len(images))))
@@ -210,11 +228,16 @@ def _write_array(drawn: list[Drawn], out: Path) -> None:
     write_chunks(out, [buffer.getvalue()])
 
 
+def _vector_rows(drawn: list[Drawn], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The numbers of each vector, as ``x1``, ``x2``, ..., before what else is known of it."""
+    vectors = [vector for one in drawn for vector in one.images.tolist()]
+    numbers = [{f"x{i}": value for i, value in enumerate(vector, start=1)} for vector in vectors]
+    return [found | row for found, row in zip(numbers, rows, strict=True)]
+
+
 def _write_folder(drawn: list[Drawn], out: Path, rows: list[dict[str, Any]]) -> None:
     from flowzoo.analysis.grids import save_grid
 
-    if drawn[0].images.ndim != 4:
-        raise InputError("this model draws vectors, which are no images; name an array, as -o samples.npy.")
     if out.is_dir() and any(out.iterdir()):
         raise InputError(
             f"{out} is not empty; name a new folder, so that no image of another call is among these."

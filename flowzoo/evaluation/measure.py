@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
@@ -16,6 +16,7 @@ from flowzoo.distributed import World, world
 from flowzoo.errors import DataUnavailable, InputError
 from flowzoo.evaluation.audit import Reconstruction, ReconstructionAudit
 from flowzoo.evaluation.environment import environment, versions
+from flowzoo.evaluation.facts import dequantization_of, facts_of, figures_of
 from flowzoo.evaluation.likelihood import Likelihoods, likelihoods
 from flowzoo.evaluation.metrics import Mean, mean_and_stderr, nats_to_bpd
 from flowzoo.evaluation.progress import Bar
@@ -83,6 +84,9 @@ class Evaluation:
         verdict: Comparison with the manifest.
         per_image: Log-likelihood of each image.
         dims: D, the number of values in an image.
+        data_kind: ``images`` or ``vectors``: what the items are.
+        true_entropy: Of the density that the vectors were drawn from, in nats: no model has fewer on average. None
+            where it is not known.
     """
 
     name: str
@@ -109,6 +113,13 @@ class Evaluation:
     verdict: Verdict
     per_image: Likelihoods
     dims: int
+    data_kind: str = "images"
+    true_entropy: float | None = None
+
+    @property
+    def above_entropy(self) -> float | None:
+        """Nats above the true entropy: how far from the optimum, with :attr:`nats_stderr`; None if not known."""
+        return None if self.true_entropy is None else self.nats - self.true_entropy
 
     @property
     def images_per_s(self) -> float:
@@ -216,6 +227,11 @@ def _images(
             f"{target.name} was measured on somebody's own images, {identifier}, which are not here: {error} "
             "Say where they are with --data folder:DIR?size=N or --data numpy:FILE.npy."
         ) from error
+    if images.kind != target.flow.data_kind:
+        raise InputError(
+            f"{target.name} is a model of {target.flow.data_kind}, and {identifier} holds {images.kind}; name another "
+            "data set."
+        )
     return (images if limit is None else images.take(limit)), len(images)
 
 
@@ -288,7 +304,7 @@ def measure(
         progress: Whether a terminal gets a bar.
     """
     flow = _ready(target.flow, where, protocol)
-    bar = Bar(len(images), unit="image", shown=progress and where.main)
+    bar = Bar(len(images), unit=flow.data_kind[:-1], shown=progress and where.main)
     checker = ReconstructionAudit(flow) if audit else None
     labels = images.labels if protocol.conditional else None
 
@@ -319,8 +335,8 @@ def measure(
     partial = total is not None and len(images) < total
     return Evaluation(
         name=target.name,
-        **_figures(flow, found),
-        **_facts(flow),
+        **figures_of(flow, found),
+        **facts_of(flow),
         accuracy=accuracy,
         num_images=mean.count,
         partial=partial,
@@ -331,45 +347,18 @@ def measure(
         seconds=time.monotonic() - began,
         versions=versions(target.flow.architecture),
         hardware=str(environment(where.device)["hardware"]),
-        verdict=judge(
-            target.entry, mean, protocol, images, partial=partial, dequantization=_dequantization(flow)
-        ),
+        verdict=_verdict(target, mean, protocol, images, partial),
         per_image=found,
+        true_entropy=getattr(images, "true_entropy", None),
     )
 
 
-def _figures(flow: Flow, found: Likelihoods) -> dict[str, Any]:
-    """The means with their standard errors: in nats, and in bits per dimension where these mean something."""
-    nats = mean_and_stderr(-found.log_prob)
-    bits = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
-    bits = bits if flow.valid_bpd else Mean(math.nan, math.nan, nats.count)
-    of_probes = math.sqrt(float(found.probe_variance.sum())) / nats.count
-    unit = flow.dims * math.log(2) if flow.valid_bpd else 1.0
-    return {
-        "bpd": bits.value,
-        "stderr": bits.stderr,
-        "nats": nats.value,
-        "nats_stderr": nats.stderr,
-        "probe_stderr": of_probes / unit,
-    }
-
-
-def _facts(flow: Flow) -> dict[str, Any]:
-    """The kind of model that a figure is of."""
-    return {
-        "kind": flow.log_det_kind,
-        "inverse_kind": flow.inverse_kind,
-        "unit": "bits/dim" if flow.valid_bpd else "nats",
-        "dequantization": _dequantization(flow),
-        "is_lower_bound": flow.is_lower_bound,
-        "dims": flow.dims,
-    }
-
-
-def _dequantization(flow: Flow) -> str:
-    if flow.noise_kind == "none":
-        return "none"
-    return "variational" if flow.dequantization.is_lower_bound else "uniform" if flow.valid_bpd else "noisy"
+def _verdict(target: Target, mean: Mean, protocol: Protocol, images: ImageSet, partial: bool) -> Verdict:
+    """The figure beside the one on record, if there is one."""
+    return judge(
+        target.entry, mean, protocol, images,
+        partial=partial, dequantization=dequantization_of(target.flow), listed=target.listed,
+    )  # fmt: skip
 
 
 def _accuracy(flow: Flow, images: ImageSet, where: World, protocol: Protocol, batch_size: int) -> float:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowzoo.data.portable import is_split_by_content
-from flowzoo.errors import InputError
+from flowzoo.errors import InputError, ManifestError
 
 if TYPE_CHECKING:
     from flowzoo.flow import Flow
     from flowzoo.manifest.schema import Entry
+    from flowzoo.weights.external import Unlisted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +24,10 @@ class Target:
     Attributes:
         name: As it was given.
         flow: The flow, in eval mode on the CPU.
-        entry: Its manifest entry, if it has one.
+        entry: Its manifest entry, or the one that its ``flowzoo.json`` states, if it has one.
         dataset: Data set id; empty if nothing says it.
         split: The split that figures are measured on.
+        listed: Whether the entry is a manifest's.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Target:
     entry: Entry | None
     dataset: str
     split: str = "test"
+    listed: bool = True
 
 
 def find_target(name: str) -> Target:
@@ -73,8 +77,30 @@ def find_target(name: str) -> Target:
             dataset=flow.card.data.id,
             split=flow.card.data.split,
         )
+    if flow.card is not None and (stated := stated_entry(flow.card)) is not None:
+        data = stated.data
+        return Target(name=name, flow=flow, entry=stated, dataset=data.id, split=data.split, listed=False)
     details = getattr(flow.card, "details", {})
     return Target(name=name, flow=flow, entry=None, dataset=str(details.get("dataset", "")))
+
+
+def stated_entry(card: Unlisted) -> Entry | None:
+    """The entry that a published ``flowzoo.json`` states; None of an export, which states no figure.
+
+    A card is somebody's word: an account that is not a consistent entry with a figure counts as none.
+    """
+    from flowzoo.manifest.schema import Entry
+    from flowzoo.manifest.typed_json import read
+
+    fields = {field.name for field in dataclasses.fields(Entry)}
+    known = {key: value for key, value in card.details.items() if key in fields}
+    named = {key: getattr(card, key) for key in ("name", "architecture", "config", "config_hash")}
+    weights = dataclasses.asdict(card.weights)
+    try:
+        entry: Entry = read(Entry, {**known, **named, "weights": weights}, card.name)
+    except ManifestError:
+        return None
+    return None if entry.measured is None or any(entry.faults()) else entry
 
 
 def check_unambiguous(name: str, path: Path) -> None:

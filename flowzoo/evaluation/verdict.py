@@ -66,8 +66,9 @@ def judge(
     *,
     partial: bool,
     dequantization: str,
+    listed: bool = True,
 ) -> Verdict:
-    """Compares a measurement with a manifest entry.
+    """Compares a measurement with a manifest entry, or with what a model's own card states.
 
     Args:
         entry: The entry; None if there is none.
@@ -76,6 +77,7 @@ def judge(
         images: The images that it was measured on.
         partial: Whether these are less than the split.
         dequantization: ``uniform`` or ``variational``: the noise that was added.
+        listed: Whether a manifest lists the entry; if not, the model's ``flowzoo.json`` states it.
     """
     finite = math.isfinite(mean.value)
     if entry is None and finite:
@@ -91,7 +93,7 @@ def judge(
         note = note if entry.published else None
     measured = entry.measured
     state, reason = (
-        _state(entry, mean, protocol, images, partial, dequantization)
+        _state(entry, mean, protocol, images, partial, dequantization, listed)
         if finite
         else ("not finite", _NOT_FINITE)
     )
@@ -106,7 +108,13 @@ def judge(
 
 
 def _state(
-    entry: Entry, mean: Mean, protocol: Protocol, images: ImageSet, partial: bool, dequantization: str
+    entry: Entry,
+    mean: Mean,
+    protocol: Protocol,
+    images: ImageSet,
+    partial: bool,
+    dequantization: str,
+    listed: bool,
 ) -> tuple[State, str]:
     measured = entry.measured
     if measured is None:
@@ -133,9 +141,13 @@ def _state(
     if other:
         return "other protocol", "; ".join(other)
     if partial:
-        return "partial", f"{mean.count} images of {measured.num_images} prove nothing about the figure"
+        return (
+            "partial",
+            f"{mean.count} of {measured.num_images} {images.kind} prove nothing about the figure",
+        )
     difference = mean.value - measured.value
-    words = f"differs from the manifest by {difference:+.2e} {_UNITS[measured.unit]}, tolerance {measured.tolerance:g}"
+    source = "the manifest" if listed else "the model's own card"
+    words = f"differs from {source} by {difference:+.2e} {_UNITS[measured.unit]}, tolerance {measured.tolerance:g}"
     return ("verified" if abs(difference) <= measured.tolerance else "not verified"), words
 
 

@@ -12,7 +12,7 @@ from flowzoo.errors import InputError
 from flowzoo.manifest.schema import Entry, Measured
 from flowzoo.registry import get_architecture, get_plugin
 
-__all__ = ["SAMPLES_FILENAME", "check_model_card", "model_card", "repository"]
+__all__ = ["SAMPLES_FILENAME", "check_model_card", "model_card", "passes", "repository"]
 
 SAMPLES_FILENAME = "samples.png"
 _TASK = "unconditional-image-generation"
@@ -215,8 +215,8 @@ def _figures(entry: Entry, measured: Measured, dataset_title: str) -> str:
             f" `decode(encode(x))` gave x back exactly for {measured.reconstruction_exact:,} of "
             f"{measured.num_images:,} {_items(entry)}."
         )
-    if passes := _passes(entry):
-        rows += ["", passes]
+    if said := passes(entry):
+        rows += ["", said]
     return "\n".join(rows)
 
 
@@ -247,7 +247,7 @@ def _rows(entry: Entry, measured: Measured, dataset_title: str) -> Iterator[tupl
         yield "published", "none", str(entry.published_reason)
 
 
-def _passes(entry: Entry) -> str:
+def passes(entry: Entry) -> str:
     """How a density and a sample are computed, and how well the labels are told from the data."""
     said = []
     if entry.density_passes is not None and entry.sampling_passes is not None:

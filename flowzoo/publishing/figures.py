@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowzoo.evaluation.measure import Evaluation
     from flowzoo.flow import Flow
 
-__all__ = ["Figures", "measure_model", "run_dataset"]
+__all__ = ["Figures", "kinds_of", "measure_model", "run_dataset"]
 
 _PROBES = 8
 """Probes of an estimated log-determinant that a published figure is averaged over."""
@@ -118,8 +118,6 @@ def measure_model(
 
 def _stated(flow: Flow, found: Evaluation, other: Evaluation | None) -> dict[str, Any]:
     """The entry's fields on what kind of model it is; ``other`` is the figure without the labels."""
-    from flowzoo.evaluation.record import figure_kind
-
     labels = None
     if flow.labels is not None:
         labels = Labels(
@@ -128,13 +126,18 @@ def _stated(flow: Flow, found: Evaluation, other: Evaluation | None) -> dict[str
             other=None if other is None else other.bpd if flow.valid_bpd else other.nats,
             accuracy=None if other is None else found.accuracy,
         )
+    return kinds_of(flow) | {"labels": labels}
+
+
+def kinds_of(flow: Flow) -> dict[str, Any]:
+    """The entry's fields on a flow that follow from its config, without a measurement."""
     return {
-        "kind": figure_kind(found),
+        "kind": "bound" if flow.is_lower_bound and flow.log_det_kind == "exact" else flow.log_det_kind,
         "inverse_kind": flow.inverse_kind,
         "density_passes": max(1, flow.density_passes),
         "sampling_passes": max(1, flow.sampling_passes),
         "valid_bpd": flow.valid_bpd,
-        "labels": labels,
+        "labels": None if flow.labels is None else Labels(classes=flow.labels.classes, figure="x|y"),
     }
 
 

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 
 def find_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
-    """The recipe of a preset (``"glow-mnist"``), of a TOML file, or of an existing run's directory.
+    """The recipe of a preset (``"glow-mnist"``) or of a TOML file.
+
+    A preset's recipe trains that preset on its own data set, also where several presets share one file.
 
     Args:
         name: A preset's name or a path.
@@ -62,7 +64,12 @@ def find_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
         raise ConfigError(f"{name} brings no recipe; write one in TOML (docs/training.md) and give its path.")
     package, _, inside = preset.recipe.partition(":")
     text = importlib.resources.files(package).joinpath(inside).read_text(encoding="utf-8")
-    recipe = parse_recipe(tomllib.loads(text), f"recipe {preset.recipe}", sets)
+    tree = tomllib.loads(text) | {
+        "name": name
+    }  # presets may share a recipe: model and data are the preset's own
+    if preset.dataset is not None and isinstance(tree.get("data", {}), dict):
+        tree["data"] = {**tree.get("data", {}), "dataset": preset.dataset}
+    recipe = parse_recipe(tree, f"recipe {preset.recipe}", sets)
     return with_defaults(recipe, dataset=preset.dataset)
 
 

@@ -100,7 +100,7 @@ def test_a_figure_is_recorded_and_then_verified(manifest: Path) -> None:
     assert verdict(NAME, "--batch-size", "3") == (0, "verified")
     code, text = call(NAME)
     assert code == 0
-    for part in ("measured here", "in the manifest", "verified", "its protocol: another one", "20 of 20"):
+    for part in ("measured here", "on record", "verified", "its protocol: another one", "20 of 20"):
         assert part.lower() in text.lower()
 
 

@@ -105,6 +105,8 @@ def test_it_is_published_and_loads_by_repository_and_commit(
     assert "verified" in run("verify", reference).stdout
     again = json.loads(run("eval", reference, "--data", here, "--json", "--device", "cpu").stdout)
     assert again["bpd"] == pytest.approx(entry["measured"]["bpd"], abs=1e-6)
+    assert again["verdict"]["state"] == "verified"
+    assert "card" in again["verdict"]["reason"]
 
 
 def test_an_export_loads_and_proves_itself_anywhere(held_out: Path, tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ class GlowConfig:
             convolution, as in networks that normalize before they convolve; ``clamped`` clamps what networks see to
             [-5, 5], so that activations off the data cannot drive each other to infinity when a sample is drawn.
         classes: Number of labels that the last level's prior is conditioned on, as in OpenAI's code; 0 for none.
+        label_dropout: Whether an item without a label has the likelihood that training with
+            ``train.label_dropout`` gave it (the mean of the classes' priors), instead of the average over all labels.
     """
 
     image_shape: tuple[int, int, int]
@@ -69,6 +71,7 @@ class GlowConfig:
     network_input: Literal["plain", "rectified", "clamped"] = extension("plain")
     depths: tuple[int, ...] = extension(())
     classes: int = extension(0)
+    label_dropout: bool = extension(False)
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.
@@ -84,6 +87,10 @@ class GlowConfig:
         if self.classes and self.learn_top == "none":
             raise ConfigError(
                 "glow: classes condition the learned top; choose learn_top = channel or element."
+            )
+        if self.label_dropout and not self.classes:
+            raise ConfigError(
+                "glow: label_dropout leaves labels out, and there are none; set classes, such as 10."
             )
         if self.depths and (len(self.depths) != self.levels or min(self.depths) < 1):
             raise ConfigError(

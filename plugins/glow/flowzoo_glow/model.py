@@ -50,6 +50,7 @@ def build(config: GlowConfig) -> Flow:
         dequantization=_dequantization(config),
         bijector=Chain(head, *_level(config, config.image_shape, level=1)),
         classes=config.classes or None,
+        label_dropout=config.label_dropout,
     )
 
 

@@ -9,6 +9,7 @@ from flowzoo_glow.plugin import ARCHITECTURE
 import flowzoo
 from flowzoo.bijectors import AffineCoupling
 from flowzoo.data import get_dataset
+from flowzoo.errors import ConfigError
 from flowzoo.evaluation.noise import keyed_noise
 from flowzoo.evaluation.sampling import count_finite
 from flowzoo.testing import conformance_suite, random_images, randomize
@@ -143,3 +144,28 @@ def test_networks_that_see_bounded_values_keep_samples_finite_and_cost_nothing()
     noise = keyed_noise(clamped.noise_kind, clamped.image_shape, 0, range(20), 0, dtype=torch.float32)
     bits = [flow.nats_to_bits(flow.log_prob(images, noise=noise)) for flow in (clamped, plain)]
     assert torch.allclose(bits[0], bits[1], atol=1e-4)
+
+
+def test_the_digits_take_labels_and_the_label_decides_the_density() -> None:
+    flow = randomize(flowzoo.create("glow-digits", depth=1, hidden_channels=8), seed=0).double().eval()
+    x, noise = random_images(flow, 4, seed=1), torch.full((4, 1, 28, 28), 0.5, dtype=torch.float64)
+    given = torch.stack([flow.log_prob(x, noise=noise, y=label) for label in range(10)], dim=1)
+    assert (given.std(dim=1) > 0).all()
+    marginal = flow.log_prob(x, noise=noise)
+    torch.testing.assert_close(marginal, given.logsumexp(1) - torch.tensor(10.0).double().log())
+
+
+def test_label_dropout_models_an_item_without_a_label_of_its_own() -> None:
+    flow = (
+        randomize(flowzoo.create("glow-digits", depth=1, hidden_channels=8, label_dropout=True), seed=0)
+        .double()
+        .eval()
+    )
+    x, noise = random_images(flow, 4, seed=1), torch.full((4, 1, 28, 28), 0.5, dtype=torch.float64)
+    without = flow.log_prob(x, noise=noise)
+    torch.testing.assert_close(flow.log_prob(x, noise=noise, y=torch.full((4,), -1)), without)
+    given = torch.stack([flow.log_prob(x, noise=noise, y=label) for label in range(10)], dim=1)
+    average = given.logsumexp(1) - torch.tensor(10.0).double().log()
+    assert not torch.allclose(without, average)
+    with pytest.raises(ConfigError, match="classes"):
+        flowzoo.create("glow-tiny", label_dropout=True)
