@@ -12,7 +12,7 @@
   const column = (table, name) => headings(table).findIndex((cell) => cell.dataset.name === name);
 
   const number = (text) => {
-    const found = text.replace(/,/g, "").match(/^\W*(-?\d+(\.\d+)?)/);
+    const found = text.replace(/,/g, "").match(/^(?:≤\s*)?(-?\d+(?:\.\d+)?)/);
     return found ? parseFloat(found[1]) : null;
   };
 
@@ -88,7 +88,8 @@
     for (const row of table.tBodies[0].rows) {
       for (const cell of row.cells) {
         cell.dataset.text = cell.textContent.trim();
-        if (number(cell.dataset.text) !== null) cell.classList.add("number");
+        if (number(cell.dataset.text) !== null && cell.dataset.text.length < 24) cell.classList.add("number");
+        if (cell.dataset.text.length > 60) cell.classList.add("long");
       }
       row.dataset.kind = row.cells[kind].dataset.text;
       const code = commands >= 0 ? row.cells[commands].querySelector("code") : null;

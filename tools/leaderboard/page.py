@@ -45,12 +45,12 @@ def page(tables: Sequence[Table], reasons: Mapping[str, str], plots: Mapping[str
         "`python -m tools.baselines`, the times of `python -m tools.timings` and a file of published figures."
     )
     for found in tables:
-        parts += [f"## {found.name}", f"{found.description}."]
+        parts += [f"## {found.name}", f"Release: {found.description}."]
+        parts.append(f'<div class="leaderboard" markdown>\n\n{_table(found)}\n\n</div>')
         parts += [
             f"![{_caption(path, found)}]({path}){{ .plot loading=lazy }}"
             for path in plots.get(found.name, ())
         ]
-        parts.append(f'<div class="leaderboard" markdown>\n\n{_table(found)}\n\n</div>')
     rows = [(f"`{code}`", meaning) for code, meaning in sorted(reasons.items())]
     parts += [
         "## Reason codes",

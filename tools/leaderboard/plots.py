@@ -35,6 +35,7 @@ def draw(table: Table, axis: str) -> str:
     """The picture as SVG. It carries its points as metadata, by which a test knows whether it is of today's figures."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     found = points(table, axis)
     with rc_context({"svg.hashsalt": "flowzoo", "svg.fonttype": "none", "font.size": 10}):
@@ -46,6 +47,10 @@ def draw(table: Table, axis: str) -> str:
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("{x:g}")
         axes.margins(x=0.25, y=0.15)
+        if max(x for *_, x, _ in found) < 100 * min(x for *_, x, _ in found):
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "parameters" else "{x:g}")
         _baselines(axes, table)
         _points(axes, found)
         axes.grid(alpha=0.25)
@@ -83,8 +88,12 @@ def _points(axes: Any, found: list[tuple[str, str, float, float]]) -> None:
             axes.scatter(
                 *zip(*chosen, strict=True), s=36, facecolors=face, edgecolors=color, label=what, zorder=3
             )
-    for name, what, x, y in found:
-        axes.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, color=COLORS[what])
+    for index, (name, what, x, y) in enumerate(sorted(found, key=lambda point: point[2])):
+        above = index % 2 == 0  # neighbours on the axis of cost stand on different sides of their points
+        axes.annotate(
+            name, (x, y), xytext=(5, 5 if above else -5), textcoords="offset points", fontsize=8,
+            va="bottom" if above else "top", color=COLORS[what],
+        )  # fmt: skip
     best = sorted((x, y) for _, what, x, y in found if what == "model")
     front = [(x, y) for i, (x, y) in enumerate(best) if all(y < other for _, other in best[:i])]
     if len(front) > 1:
