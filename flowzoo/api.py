@@ -8,12 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["API_VERSION", "Architecture", "Citation", "Preset", "Published"]
+__all__ = [
+    "API_VERSION",
+    "SUPPORTED_API_VERSIONS",
+    "Architecture",
+    "Citation",
+    "Incomparable",
+    "Preset",
+    "Published",
+]
 
-API_VERSION = 1
-"""The version of this contract that this core speaks."""
+API_VERSION = 2
+"""The newest version of this contract that this core speaks.
+
+Version 2 adds vectors (a config with ``dims``), labels, kinds of maps, augmentation and further bases to version 1,
+and takes nothing away.
+"""
+
+SUPPORTED_API_VERSIONS = (1, 2)
+"""The versions of plugins that this core loads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +70,24 @@ class Citation:
         return f"@inproceedings{{{self.key},\n{body}\n}}"
 
 
+Incomparable = Literal[
+    "test-selected",
+    "noise-drawn-once",
+    "3x32x32",
+    "overlapping-bins",
+    "biased-logdet",
+    "noisy-data-density",
+    "other-release",
+    "float-resize",
+    "missing-constant",
+    "one-sample",
+    "other-model",
+]
+"""Why a published figure is not comparable: selected on the test images; one fixed draw of noise; MNIST padded and
+repeated to three channels; bins that overlap; a biased log-determinant; a density of noisy data; another release of the
+images; images resized to floats; a constant left out; fewer samples than measured here; or of another model."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """A figure that somebody published for a configuration: a reference, never a gate.
@@ -64,12 +97,15 @@ class Published:
         dataset: The data set and split it was measured on, in words.
         source: Paper and table, or whoever tabulated it.
         protocol: Dequantization, samples, selection and whatever else moves the figure.
+        comparable: None where a figure measured here stands beside it rightly, else the reason why not; see
+            :data:`Incomparable`.
     """
 
     bpd: float
     dataset: str
     source: str
     protocol: str
+    comparable: Incomparable | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +114,14 @@ class Preset:
 
     Attributes:
         summary: One line.
-        config: Keyword arguments of the architecture's config dataclass.
-        dataset: Id of the data set it is meant for, or None.
+        config: Keyword arguments of the architecture's config dataclass: ``image_shape`` for images, ``dims`` for
+            vectors, and whatever else it has.
+        dataset: Id of the data set it is meant for, such as ``"mnist"`` or ``"points:two-moons"``, or None.
         recipe: Training recipe as ``"package:path/inside/it.toml"``, or None.
         published: The published figure, or None.
         parameters: Number of trainable parameters that somebody published, or None.
         parameters_note: Where ``parameters`` comes from and why it may differ from ours.
+        labels: Number of classes whose labels y the model takes, or None for a model without labels.
     """
 
     summary: str
@@ -93,6 +131,7 @@ class Preset:
     published: Published | None = None
     parameters: int | None = None
     parameters_note: str = ""
+    labels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +144,8 @@ class Architecture:
         summary: One line.
         config: ``"module:Class"`` of a frozen dataclass; its module imports no torch.
         build: ``"module:function"``, config to :class:`flowzoo.flow.Flow`; imported only to build.
-        presets: Named configurations; ``"tiny"`` is mandatory (8x8 images, at most 50,000 parameters).
+        presets: Named configurations; ``"tiny"`` is mandatory (8x8 images, or vectors, and at most
+            50,000 parameters).
         citations: The papers.
         manifest: ``"package:file.json"`` of a weights manifest that the plugin brings, or None.
     """

@@ -18,8 +18,11 @@ T = TypeVar("T")
 
 _EXTENSION = "flowzoo.extension"
 
+EXTENSION: Mapping[str, Any] = types.MappingProxyType({_EXTENSION: True})
+"""The metadata of a field that :func:`extension` gives a default."""
+
 MAX_DIMS = 2**28
-"""The most values of an image: 9,000 x 9,000 pixels of three colours."""
+"""The most values of an image or a vector: 9,000 x 9,000 pixels of three colours."""
 
 
 def extension(default: T) -> T:
@@ -32,7 +35,7 @@ def extension(default: T) -> T:
         default: The field's default.
     """
     # dataclasses.field is typed as its default, too; the decorator sees a Field.
-    return dataclasses.field(default=default, metadata={_EXTENSION: True})
+    return dataclasses.field(default=default, metadata=EXTENSION)
 
 
 def parse_config(cls: type[T], data: Mapping[str, Any], where: str) -> T:
@@ -81,17 +84,45 @@ def _made(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         ) from failure.error
 
 
-def check_images(config: Any, where: str) -> None:
-    """Refuses a config whose images cannot exist, whatever its architecture checks.
+def data_shape(config: Any) -> tuple[int, ...]:
+    """The shape of one item that a config's model is for: ``(C, H, W)`` of images, ``(D,)`` of vectors.
 
     Args:
-        config: An architecture's config, with ``image_shape`` and ``n_bits`` among its fields.
+        config: An architecture's config that :func:`check_data` accepts, or the mapping that it was read from.
+    """
+    keys = ("image_shape", "dims")
+    shape, dims = (config.get(k) if isinstance(config, Mapping) else getattr(config, k, None) for k in keys)
+    return tuple(shape) if shape is not None else () if dims is None else (dims,)
+
+
+def check_data(config: Any, where: str) -> None:
+    """Refuses a config whose data cannot exist, whatever its architecture checks.
+
+    A config with an ``image_shape`` is for images, and has ``n_bits`` too; one without, or with None in its place,
+    is for vectors and has ``dims``.
+
+    Args:
+        config: An architecture's config.
         where: What is being read, for the error message.
 
     Raises:
-        ConfigError: A size is not positive, the image is absurdly large, or the bits are not 1 to 8.
+        ConfigError: A size is not positive or absurdly large, the bits are not 1 to 8, or there is no size at all.
     """
-    shape, n_bits = getattr(config, "image_shape", None), getattr(config, "n_bits", None)
+    shape, dims = getattr(config, "image_shape", None), getattr(config, "dims", None)
+    if shape is not None:
+        _check_images(shape, getattr(config, "n_bits", None), where)
+    elif dims is None:
+        raise ConfigError(
+            f"{where}: neither image_shape nor dims is given; expected channels, height and width of images as "
+            "image_shape, or the length of vectors as dims."
+        )
+    elif type(dims) is not int or not 1 <= dims <= MAX_DIMS:
+        raise ConfigError(
+            f"{where}: dims is {_shown(dims)}; expected the length of a vector, 1 to {MAX_DIMS:,}."
+        )
+
+
+def _check_images(shape: Any, n_bits: Any, where: str) -> None:
     if not isinstance(shape, tuple) or len(shape) != 3 or not all(type(size) is int for size in shape):
         raise ConfigError(f"{where}: image_shape is {_shown(shape)}; expected channels, height and width.")
     if min(shape) < 1 or math.prod(shape) > MAX_DIMS:

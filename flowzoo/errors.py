@@ -118,6 +118,12 @@ class TrainingDiverged(FlowzooError):
     exit_code = 9
 
 
+class CallbackError(FlowzooError):
+    """A callback of a training failed; a checkpoint has been written, from which the run can go on."""
+
+    exit_code = 9
+
+
 def exhausted(error: BaseException) -> Literal["memory", "threads"] | None:
     """What the machine has no more of, if that is what an error of Python, torch or the system says."""
     text = str(error)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.api import Architecture, Preset
-from flowzoo.config import check_images, parse_config
+from flowzoo.config import check_data, parse_config
 from flowzoo.devices import find_device
 from flowzoo.errors import (
     ConfigError,
@@ -84,7 +84,7 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> tuple[Architecture, Pres
     values = {**(preset.config if preset else {}), **overrides}
     try:
         config = parse_config(config_class(architecture.name), values, name)
-        check_images(config, name)
+        check_data(config, name)
     except ConfigError as error:
         if preset or overrides:
             raise
@@ -99,10 +99,10 @@ def build_flow(architecture_name: str, config: Any, *, device: str | torch.devic
     Parameters are drawn on the CPU and then moved, so that a seed gives the same flow on every device.
 
     Raises:
-        ConfigError: There are no images of the config's shape and bits.
+        ConfigError: There are no data of the config's shape and bits.
         PluginError: The architecture's build function fails, or returns something else than a Flow.
     """
-    check_images(config, architecture_name)
+    check_data(config, architecture_name)
     import torch
 
     from flowzoo.flow import Flow

@@ -60,6 +60,7 @@ def _figures(entry: Entry) -> Iterator[str]:
         rows.append(("measured, one sample", one_sample(entry), "the same with one noise sample an image"))
     if entry.published is not None:
         source = f"{entry.published.source}; {entry.published.dataset}; {entry.published.protocol}"
+        source += f"; not comparable: {entry.published.comparable}" if entry.published.comparable else ""
         rows.append(("published", published(entry), source))
     if rows:
         yield table(("", "bits/dim", "how"), rows)
@@ -68,7 +69,7 @@ def _figures(entry: Entry) -> Iterator[str]:
     if entry.measured is None:
         return
     if entry.published is not None:
-        difference = entry.measured.bpd - entry.published.bpd
+        difference = entry.measured.value - entry.published.bpd
         yield (
             f"Measured minus published: {difference:+.4f}, with a standard error of "
             f"{entry.measured.stderr:.4f} from the images alone. The published figure is a reference; the "

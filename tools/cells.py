@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from flowzoo.config import data_shape
 from flowzoo.manifest.read import Entry
 
 NOTHING = "-"
@@ -19,14 +20,14 @@ def measured(entry: Entry) -> str:
     """Bits per dimension with standard error; a bound under learned noise carries the sign for it."""
     if entry.measured is None:
         return NOTHING
-    bound = "≤ " if entry.measured.dequantization != "uniform" else ""
-    return f"{bound}{entry.measured.bpd:.4f} ± {entry.measured.stderr:.4f}"
+    bound = "≤ " if entry.figure_kind == "bound" else ""
+    return f"{bound}{entry.measured.value:.4f} ± {entry.measured.stderr:.4f}"
 
 
 def one_sample(entry: Entry) -> str:
     """The figure with one noise sample an image; nothing where it is not known."""
     if entry.measured is not None and entry.measured.samples == 1:
-        return f"{entry.measured.bpd:.4f}"
+        return f"{entry.measured.value:.4f}"
     return NOTHING if entry.one_sample_bpd is None else f"{entry.one_sample_bpd:.4f}"
 
 
@@ -52,8 +53,8 @@ def megabytes(size: int) -> str:
 
 
 def shape(entry: Entry) -> str:
-    """The images' shape, channels first, and their bits where they are not 8."""
-    sizes = "x".join(map(str, entry.config.get("image_shape", ())))
+    """The images' shape, channels first, or the vectors' length, and their bits where they are not 8."""
+    sizes = "x".join(map(str, data_shape(entry.config)))
     n_bits = entry.config.get("n_bits", 8)
     return sizes if n_bits == 8 else f"{sizes}, {n_bits} bits"
 

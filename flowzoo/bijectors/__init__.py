@@ -2,6 +2,7 @@
 
 from flowzoo.bijectors import reversals as reversals
 from flowzoo.bijectors.base import Bijector, Inverse, sum_per_item
+from flowzoo.bijectors.cdfs import ComponentKind, MixtureMap, OutputKind, normal_quantile
 from flowzoo.bijectors.chain import Chain, MemoryMode
 from flowzoo.bijectors.coupling import (
     AdditiveCoupling,
@@ -40,6 +41,7 @@ __all__ = [
     "ChannelHalves",
     "Checkerboard",
     "ClassTop",
+    "ComponentKind",
     "ConditionalPrior",
     "Coupling",
     "DiagonalScaling",
@@ -60,6 +62,8 @@ __all__ = [
     "MaskedCheckerboard",
     "MemoryMode",
     "MixtureLogisticCoupling",
+    "MixtureMap",
+    "OutputKind",
     "ParameterLayout",
     "Partition",
     "Permutation",
@@ -71,6 +75,7 @@ __all__ = [
     "Standardize",
     "Whitening",
     "checkerboard_mask",
+    "normal_quantile",
     "polished",
     "require_converged",
     "residuals",

@@ -58,7 +58,7 @@ def require_converged(owner: nn.Module, residual: Tensor, tolerance: float) -> N
     Raises:
         NotConverged: It names the items.
     """
-    worst = residual.detach().abs().flatten(1).amax(dim=1)
+    worst = residual.detach().abs().reshape(len(residual), -1).amax(dim=1)
     found = _CURRENT.found
     if found is not None:
         found.count += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import click
 
 from flowzoo.api import Architecture, Citation, Preset
-from flowzoo.cli.output import fields, json_option, print_json, print_line
+from flowzoo.cli.output import fields, json_option, print_json, print_line, table
 from flowzoo.config import config_hash, config_to_dict
-from flowzoo.errors import FlowzooError, UnknownModel, did_you_mean
+from flowzoo.config_fields import ConfigField, config_fields
+from flowzoo.errors import FlowzooError, PluginError, UnknownModel, did_you_mean
 from flowzoo.factory import preset_names, resolve
 from flowzoo.manifest.read import Entry, Manifest, load_manifests
-from flowzoo.registry import get_architecture, get_plugin, plugin_names
+from flowzoo.registry import config_class, get_architecture, get_plugin, plugin_names
+from flowzoo.registry.isolation import ForeignFailure
 from flowzoo.weights.hub import hub_settings
 
 _COUNTS = ("num_params", "size", "num_images", "reconstruction_exact", "steps", "count")
@@ -28,7 +31,10 @@ _NOTHING: tuple[Any, ...] = (None, "", {}, [], ())
 @click.option("--bibtex", is_flag=True, help="Print the papers as BibTeX, and nothing else.")
 @json_option
 def info(name: str, stack: bool, bibtex: bool, as_json: bool) -> None:
-    """Show everything about NAME: a model (glow-mnist, glow-mnist@1), a preset, an architecture, a run or a path."""
+    """Show everything about NAME: a model (glow-mnist, glow-mnist@1), a preset, an architecture, a run or a path.
+
+    Of an architecture it shows the fields of its config too: type, default and meaning.
+    """
     subject = _external(name) or _subject(name)
     if bibtex:
         for citation in subject.citations:
@@ -38,8 +44,11 @@ def info(name: str, stack: bool, bibtex: bool, as_json: bool) -> None:
     if as_json:
         print_json(details)
         return
-    drawn = details.pop("stack", None)
+    drawn, config = details.pop("stack", None), details.pop("config_fields", None)
     fields(_shown(details, subject.citations))
+    if config:
+        print_line()
+        _show_config(config)
     if drawn is not None:
         print_line()
         print_line(drawn)
@@ -75,7 +84,9 @@ class _Subject:
         plugin = get_plugin(self.architecture_name) if self.architecture_name else None
         facts: dict[str, Any] = {"name": self.name, "kind": self.kind}
         if self.entry is not None:
-            facts |= {**asdict(self.entry), "listed_by": self.source}
+            stored = asdict(self.entry)
+            del stored["kind"]  # the name of what the subject is; an older entry's figure has a kind as well
+            facts |= {**stored, "figure_kind": self.entry.figure_kind, "listed_by": self.source}
             facts["load"] = f'flowzoo.load("{self.name}")' if self.entry.weights else None
         elif self.described is not None:
             facts |= self.described
@@ -85,12 +96,14 @@ class _Subject:
                 "architecture": self.architecture_name,
                 "config": self.config,
                 "dataset": self.preset.dataset,
+                "labels": self.preset.labels,
                 "recipe": self.preset.recipe,
                 "published": asdict(self.preset.published) if self.preset.published else None,
             }
         elif self.architecture is not None:
             facts |= {"summary": self.architecture.summary}
             facts["presets"] = {key: preset.summary for key, preset in self.architecture.presets.items()}
+            facts["config_fields"] = [asdict(field) for field in _config_fields(self.architecture_name)]
         if self.preset is not None and self.preset.parameters is not None:
             facts["published_parameters"] = {
                 "count": self.preset.parameters,
@@ -164,7 +177,7 @@ def _subject(name: str) -> _Subject:
             kind="architecture",
             architecture=get_architecture(name),
             architecture_name=name,
-            create=f'flowzoo.create("{name}", image_shape=(C, H, W), ...)',
+            create=f'flowzoo.create("{name}", {_sizes(name)}, ...)',
         )
     try:
         architecture, preset, config = resolve(name, {})
@@ -212,6 +225,45 @@ def _model(name: str, manifest: Manifest) -> _Subject:
     )
 
 
+def _config_fields(architecture: str) -> list[ConfigField]:
+    """The fields of an architecture's config.
+
+    Raises:
+        PluginError: Its class cannot be read.
+    """
+    try:
+        return config_fields(config_class(architecture))
+    except ForeignFailure as failure:
+        plugin = get_plugin(architecture)
+        raise PluginError(
+            f"The config of {architecture!r} ({plugin.distribution} {plugin.version}) cannot be read: {failure}. "
+            "Tell its authors."
+        ) from failure.error
+
+
+def _sizes(architecture: str) -> str:
+    """How the size of the data is given to ``create``."""
+    named = {field.name for field in _config_fields(architecture)}
+    both = " or ".join(
+        text for name, text in (("image_shape", "image_shape=(C, H, W)"), ("dims", "dims=D")) if name in named
+    )
+    return both or "image_shape=(C, H, W)"
+
+
+def _show_config(found: list[dict[str, Any]]) -> None:
+    """The fields of a config as a table."""
+    rows = [
+        (
+            field["name"],
+            field["type"],
+            "required" if field["required"] else json.dumps(field["default"], ensure_ascii=False),
+            field["meaning"].replace("``", ""),
+        )
+        for field in found
+    ]
+    table(("config", "type", "default", "meaning"), rows)
+
+
 def _usable(name: str) -> Architecture | None:
     return get_plugin(name).architecture if name in plugin_names() else None
 
@@ -238,11 +290,19 @@ def _shown(details: dict[str, Any], citations: tuple[Citation, ...]) -> list[tup
         if key == "citations":
             shown.append((key, ", ".join(value)))
         else:
-            shown.append((key.replace("_", " "), _lines(key, value)))
+            shown.append((key.replace("_", " "), _lines(key, _short(value) if key == "training" else value)))
     papers = [
         f"{c.title} ({', '.join(c.authors)}; {c.venue} {c.year}) {c.url or ''}".strip() for c in citations
     ]
     return [*shown, ("papers", "\n".join(papers) or None)]
+
+
+def _short(training: Any) -> Any:
+    """The account of a training without the recipes: files beside the weights, and JSON, have them."""
+    if not isinstance(training, dict):
+        return training
+    whole = {name for name in ("recipe", "stages") if isinstance(training.get(name), dict | list)}
+    return {name: item for name, item in training.items() if name not in whole}
 
 
 def _lines(key: str, value: Any, *, inner: bool = False) -> str:

@@ -17,6 +17,7 @@ import click
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.manifest.raw import CORE, core_text, load_json, precedence
 from flowzoo.registry import Plugin, PluginState, discover, survey
+from flowzoo.registry.manifests import has_manifests, manifest_rows
 
 if TYPE_CHECKING:
     from flowzoo.manifest.schema import Entry
@@ -64,7 +65,8 @@ def _model_rows(plugins: Mapping[str, Plugin], every: bool) -> tuple[list[dict[s
     Raises:
         ManifestError: Core's own manifest is missing or invalid.
     """
-    if not any(plugin.architecture and plugin.architecture.manifest for plugin in plugins.values()):
+    brought = any(plugin.architecture and plugin.architecture.manifest for plugin in plugins.values())
+    if not brought and not has_manifests():
         data = load_json(core_text(), CORE)
         with suppress(LookupError, TypeError, ValueError, OverflowError):
             rows = _rows(data["models"], every)
@@ -84,14 +86,18 @@ def _model_rows(plugins: Mapping[str, Plugin], every: bool) -> tuple[list[dict[s
 
 def _shown(entry: Entry) -> dict[str, Any]:
     """The part of an entry that a list shows, as JSON values."""
+    from flowzoo.config import config_to_dict  # what core's own manifest needs not wait for
+
     return {
         "name": entry.name,
         "version": entry.version,
         "architecture": entry.architecture,
         "data": {"id": entry.data.id},
-        "measured": asdict(entry.measured) if entry.measured else None,
+        "measured": config_to_dict(entry.measured) if entry.measured else None,
         "published": asdict(entry.published) if entry.published else None,
         "status": entry.status,
+        "figure_kind": entry.figure_kind,
+        "labels": asdict(entry.labels) if entry.labels else None,
     }
 
 
@@ -108,10 +114,20 @@ def _rows(entries: Iterable[Mapping[str, Any]], every: bool) -> list[dict[str, A
             "measured": entry["measured"],
             "published": entry["published"],
             "status": entry["status"],
+            "figure_kind": entry["figure_kind"] if "figure_kind" in entry else _kind(entry),
+            "labels": entry.get("labels"),
         }
         for entry in ordered
         if every or chosen[entry["name"]] is entry
     ]
+
+
+def _kind(entry: Mapping[str, Any]) -> str | None:
+    """What the measured figure is; of an older entry as its dequantization tells, see ``Entry.figure_kind``."""
+    measured, kind = entry["measured"], entry.get("kind")
+    if kind is None and measured is not None:
+        kind = "bound" if measured["dequantization"] == "variational" else "exact"
+    return kind
 
 
 def _precedence(entry: Mapping[str, Any]) -> tuple[int, int]:
@@ -127,6 +143,7 @@ def _preset_rows(plugins: Mapping[str, Plugin]) -> list[dict[str, Any]]:
             "published_parameters": preset.parameters,
             "recipe": preset.recipe,
             "summary": preset.summary,
+            "labels": preset.labels,
         }
         for plugin in plugins.values()
         for key, preset in (plugin.architecture.presets if plugin.architecture else {}).items()
@@ -147,12 +164,12 @@ def _architecture_rows(plugins: Mapping[str, Plugin]) -> list[dict[str, Any]]:
 
 def _cells(row: Mapping[str, Any], columns: tuple[str, ...]) -> list[object]:
     """A row's values as they are shown in a table: figures short, lists joined."""
-    return [_cell(column, row[column]) for column in columns]
+    return [_cell(column, row[column], row) for column in columns]
 
 
-def _cell(column: str, value: Any) -> object:
+def _cell(column: str, value: Any, row: Mapping[str, Any]) -> object:
     if isinstance(value, dict):
-        return _bpd(value)
+        return _figure(value, row)
     if isinstance(value, list):
         return " ".join(map(str, value))
     if column == "published_parameters" and value is not None:
@@ -160,16 +177,22 @@ def _cell(column: str, value: Any) -> object:
     return value
 
 
-def _bpd(figure: Mapping[str, Any]) -> str:
-    """Bits per dimension, with the standard error where it is known; a bound carries the sign for it."""
-    if "stderr" in figure:
-        bound = "≤ " if figure["dequantization"] != "uniform" else ""
-        return f"{bound}{figure['bpd']:.4f} ± {figure['stderr']:.4f}"
-    return f"{figure['bpd']:.2f}"
+_SIGNS = {"bound": "≤ ", "unbiased": "≈ ", "biased": "≈ "}
+
+
+def _figure(figure: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Bits per dimension, or nats of vectors, with the standard error where it is known and a sign for what it is."""
+    if "stderr" not in figure:
+        return f"{figure['bpd']:.2f}"
+    labels = row.get("labels")
+    given = " (x|y)" if labels and labels["figure"] == "x|y" else ""
+    value, unit = (figure["nats"], " nats") if figure["bpd"] is None else (figure["bpd"], "")
+    return f"{_SIGNS.get(row.get('figure_kind') or '', '')}{value:.4f} ± {figure['stderr']:.4f}{unit}{given}"
 
 
 def _unusable(plugins: Mapping[str, Plugin]) -> Iterator[str]:
     known = (PluginState.OK, PluginState.DISABLED)  # who disables a plugin need not be told
-    names = [plugin.name for plugin in plugins.values() if plugin.state not in known]
+    rows = [*plugins.values(), *manifest_rows()]
+    names = [plugin.name for plugin in rows if plugin.state not in known]
     if names:
         yield f"Not usable: {', '.join(names)}; see `flowzoo plugins`."

@@ -25,15 +25,31 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "info": ("info:info", "Show everything about a model, preset or architecture."),
     "eval": ("evaluate:evaluate", "Measure a model's bits per dimension and check it against the manifest."),
     "sample": ("sample:sample", "Draw images from a model into a PNG grid."),
+    "interpolate": ("interpolate:interpolate", "Draw the way from one image to another."),
+    "manipulate": ("manipulate:manipulate", "Move images along the direction of an attribute."),
+    "reconstruct": ("reconstruct:reconstruct", "Rebuild images level by level of the latent."),
+    "score": ("score:score", "Score images: bits per dimension, and how unusual each is."),
+    "nearest": ("nearest:nearest", "Find the training images nearest to samples."),
     "picture": ("picture:picture", "Draw density, samples and layers of a model over vectors."),
+    "demo": ("demo:demo", "Open a page in the browser: sample, slide, drag, draw."),
+    "compress": (
+        "compress:compress",
+        "Compress images without loss into a file that decodes on any machine.",
+    ),
+    "decompress": ("compress:decompress", "Get images back from a file of compress."),
     "verify": ("weights:verify", "Prove code and weights of a model in seconds, without data."),
     "pull": ("weights:pull", "Download the weights of models."),
     "cache": ("weights:cache", "List, check or remove downloaded weights."),
+    "recipe": ("recipe:recipe", "Write a preset's recipe as a file to begin your own with."),
     "train": ("train:train", "Train a model, or resume a run."),
-    "runs": ("train:runs", "Show training runs."),
+    "runs": ("runs:runs", "List training runs, or compare some: recipes, figures, curves."),
     "export": ("export:export", "Write a run's best weights as a directory that loads."),
     "data": ("data:data", "Show the data sets, where they are looked for, and how to get them."),
     "plugins": ("plugins:plugins", "Show the installed architectures and their states, or check one."),
+    "new-plugin": (
+        "new_plugin:new_plugin",
+        "Begin a plugin: a package that installs, passes its kit and trains.",
+    ),
     "manifest": ("manifest:manifest", "Check a weights manifest."),
     "convert": ("convert:convert", "Import a checkpoint of another implementation."),
     "publish": ("publish:publish", "Publish a run's weights: in its plugin, or on the Hugging Face Hub."),
@@ -43,6 +59,24 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 
 The line is here so that help imports none of them.
 """
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Models": ("list", "info", "pull", "cache"),
+    "Use a model": (
+        "sample",
+        "interpolate",
+        "manipulate",
+        "reconstruct",
+        "score",
+        "picture",
+        "nearest",
+        "demo",
+    ),
+    "Measure and verify": ("eval", "verify"),
+    "Train": ("train", "recipe", "runs", "export", "data"),
+    "Extend and publish": ("plugins", "new-plugin", "convert", "manifest", "publish"),
+}
+"""The sections of ``--help``; a command that is in none comes last, under "More"."""
 
 HIDDEN = frozenset({"bundle"})
 """Names that still work and are not shown any more."""
@@ -77,9 +111,15 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the table of commands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+        """Writes the commands in groups, without importing any."""
+        shown = self.list_commands(ctx)
+        grouped = {name for names in GROUPS.values() for name in names}
+        rest = tuple(name for name in shown if name not in grouped)
+        width = max(map(len, shown))
+        for title, names in {**GROUPS, "More": rest}.items():
+            if rows := [(name.ljust(width), COMMANDS[name][1]) for name in names if name in shown]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command. A reader that has gone away (``| head``) is no error of ours."""

@@ -6,16 +6,17 @@ import click
 
 from flowzoo.cli.output import json_option, note, print_json, table
 from flowzoo.registry import GROUP, discover, get_architecture
+from flowzoo.registry.manifests import GROUP as MANIFESTS
 from flowzoo.registry.surroundings import output_to_stderr
 
-COLUMNS = ("name", "state", "distribution", "version", "cause", "mend")
+COLUMNS = ("name", "kind", "state", "distribution", "version", "cause", "mend")
 
 
 @click.group(invoke_without_command=True)
 @json_option
 @click.pass_context
 def plugins(ctx: click.Context, as_json: bool) -> None:
-    """Show the installed architectures and their states.
+    """Show the installed architectures, and distributions that bring weights alone, with their states.
 
     A plugin is ok, broken, incompatible (written for another plugin API), conflict (two distributions
     declare one name) or disabled (by FLOWZOO_DISABLE_PLUGINS=name,...). For one that is not ok, cause
@@ -23,14 +24,16 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    found = discover().values()
+    from flowzoo.manifest.read import shipped_manifests
+
+    found = [*discover().values(), *(row for row, _ in shipped_manifests())]
     if as_json:
-        keys = ("name", "state", "distribution", "version", "entry_point", "cause", "mend")
+        keys = ("name", "kind", "state", "distribution", "version", "entry_point", "cause", "mend")
         print_json([{key: str(getattr(plugin, key)) for key in keys} for plugin in found])
         return
     table(COLUMNS, [[str(getattr(plugin, key)) for key in COLUMNS] for plugin in found])
     if not found:
-        note(f"No installed distribution declares an entry point in the group {GROUP!r}.")
+        note(f"No installed distribution declares an entry point in the group {GROUP!r} or {MANIFESTS!r}.")
 
 
 @plugins.command(short_help="Run the conformance kit on an architecture.")

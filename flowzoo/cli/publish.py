@@ -64,6 +64,12 @@ def _shared(command: Any) -> Any:
 @click.option(
     "--plugin", is_flag=True, help="Put the weights into the plugin that builds the model, in a checkout."
 )
+@click.option(
+    "--package",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Put the weights into this package: of a distribution that brings weights alone (docs/plugins.md).",
+)
 @click.option("--repo", metavar="ORG/NAME", help="The repository on the Hub that the model becomes.")
 @click.option(
     "--all", "everything", is_flag=True, help="Every model of the manifest that is not on the Hub yet."
@@ -89,23 +95,31 @@ def _shared(command: Any) -> Any:
 @click.option("--endpoint", help="Another Hub [FLOWZOO_HUB_ENDPOINT].")
 @_shared
 def publish(
-    subject: str | None, plugin: bool, everything: bool, record: bool, as_json: bool, **options: Any
+    subject: str | None,
+    plugin: bool,
+    package: Path | None,
+    everything: bool,
+    record: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Publish the best weights of RUN, a training run or an exported directory.
 
     Exports the averaged weights, draws 10,000 samples that must all be finite, measures bits per dimension on the whole
     test split, takes the fingerprint, and writes a model card and the recipes of the training. --plugin puts weights
-    and manifest entry into the plugin's checkout. --repo uploads to the Hub in one commit and writes the entry with it;
-    without --yes it stops before uploading. --stage alone writes the directory. --all uploads every model of the
-    manifest whose revision is null.
+    and manifest entry into the plugin's checkout, --package into another package. --repo uploads to the Hub in one
+    commit and writes the entry with it; without --yes it stops before uploading. --stage alone writes the directory.
+    --all uploads every model of the manifest whose revision is null.
     """
-    targets = [plugin, options["repo"] is not None, everything, record]
+    targets = [plugin, package is not None, options["repo"] is not None, everything, record]
     if (
         sum(targets) > 1
         or (sum(targets) == 0 and options["stage"] is None)
         or (subject is None) != everything
     ):
-        raise click.UsageError("Give RUN and one of --plugin, --repo ORG/NAME and --stage DIR; or --all.")
+        raise click.UsageError(
+            "Give RUN and one of --plugin, --package DIR, --repo ORG/NAME and --stage DIR; or --all."
+        )
     if options["yes"] and not everything and options["repo"] is None:
         raise click.UsageError("--yes uploads: it goes with --repo ORG/NAME or --all.")
     if record:
@@ -113,8 +127,8 @@ def publish(
     run = None if subject is None else Path(subject)
     if run is not None and not run.is_dir():
         raise click.UsageError(f"RUN: {subject!r} is no directory; give a training run or an exported model.")
-    if plugin:
-        _into_plugin(run, options, as_json)
+    if plugin or package is not None:
+        _into_package(run, package, options, as_json)
         return 0
     return _to_hub(run, options, as_json)
 
@@ -125,7 +139,7 @@ def publish(
 def bundle(run: Path, as_json: bool, **options: Any) -> None:
     """Deprecated: the same as publish RUN --plugin."""
     note("`flowzoo bundle RUN` is now `flowzoo publish RUN --plugin`; the old name will go.")
-    _into_plugin(run, options, as_json)
+    _into_package(run, None, options, as_json)
 
 
 def _run_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -137,11 +151,11 @@ def _run_options(options: dict[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in keys} | {"dtype": dtype}
 
 
-def _into_plugin(run: Path | None, options: dict[str, Any], as_json: bool) -> None:
+def _into_package(run: Path | None, package: Path | None, options: dict[str, Any], as_json: bool) -> None:
     from flowzoo.publishing.plugin_package import publish_in_plugin
 
     assert run is not None
-    entry = publish_in_plugin(run, options["manifest"], **_run_options(options))
+    entry = publish_in_plugin(run, options["manifest"], package=package, **_run_options(options))
     if as_json:
         print_json(dataclasses.asdict(entry))
         return
@@ -150,24 +164,26 @@ def _into_plugin(run: Path | None, options: dict[str, Any], as_json: bool) -> No
     assert entry.sampling is not None
     row = (
         entry.key,
-        f"{entry.measured.bpd:.4f}",
+        _figure(entry.measured.bpd, entry.measured.nats),
         f"{entry.measured.stderr:.4f}",
         f"{entry.sampling.finite} of {entry.sampling.drawn}",
         entry.weights.size,
         entry.weights.filename,
     )
-    headers = ("model", "bpd", "stderr", "finite samples", "bytes", "file")
-    table(headers, [row], right=("bpd", "stderr", "finite samples", "bytes"))
+    headers = ("model", "measured", "stderr", "finite samples", "bytes", "file")
+    table(headers, [row], right=("measured", "stderr", "finite samples", "bytes"))
 
 
 def _record(name: str, options: dict[str, Any], as_json: bool) -> int:
     from flowzoo.cli.evaluate import record_figure
 
     found, path = record_figure(name, samples=options["samples"], data_root=options["data_root"])
+    key = "bpd" if found.unit == "bits/dim" else "nats"
+    value, stderr = (found.bpd, found.stderr) if key == "bpd" else (found.nats, found.nats_stderr)
     if as_json:
-        print_json({"name": name, "bpd": found.bpd, "stderr": found.stderr, "manifest": str(path)})
+        print_json({"name": name, key: value, "stderr": stderr, "manifest": str(path)})
     else:
-        print_line(f"{name}: {found.bpd:.6f} ± {found.stderr:.4f} bits/dim")
+        print_line(f"{name}: {value:.6f} ± {stderr:.4f} {found.unit}")
     note(f"Recorded in {path}.")
     return 0
 
@@ -179,6 +195,10 @@ def _to_hub(run: Path | None, options: dict[str, Any], as_json: bool) -> int:
     results, failures = [], []
     if run is not None:
         path = options["manifest"] or _manifest_of(run)
+        if path is None and options["yes"]:
+            note(
+                "No manifest will list it: it is of your own images, and loads by its repository and commit."
+            )
         staged = _stage_run(run, stage or run / "publish", path, options)
         results.append(_publish(staged, path, hub, yes=options["yes"], private=options["private"]))
     else:
@@ -198,8 +218,9 @@ def _to_hub(run: Path | None, options: dict[str, Any], as_json: bool) -> int:
     return failures[0].exit_code if failures else 0
 
 
-def _manifest_of(run: Path) -> Path:
-    """The manifest that a run's model belongs in."""
+def _manifest_of(run: Path) -> Path | None:
+    """The manifest that a run's model belongs in; None of one's own images, which are nobody's but one's own."""
+    from flowzoo.data.portable import is_own
     from flowzoo.publishing.plugin_package import manifest_for
     from flowzoo.weights.checkpoint import read_metadata
     from flowzoo.weights.external import CARD_FILENAME, read_card
@@ -207,11 +228,16 @@ def _manifest_of(run: Path) -> Path:
     if (run / "run.json").is_file():
         from flowzoo.training.export import run_weights
 
-        return manifest_for(str(read_metadata(run_weights(run)).get("architecture", "")))
-    return manifest_for(read_card(run / CARD_FILENAME).architecture)
+        facts = read_metadata(run_weights(run))
+    else:
+        card = read_card(run / CARD_FILENAME)
+        facts = {"architecture": card.architecture, **card.details}
+    if is_own(str(facts.get("dataset", ""))):
+        return None
+    return manifest_for(str(facts.get("architecture", "")))
 
 
-def _stage_run(run: Path, directory: Path, path: Path, options: dict[str, Any]) -> Staged:
+def _stage_run(run: Path, directory: Path, path: Path | None, options: dict[str, Any]) -> Staged:
     from flowzoo.publishing import stage_run
 
     return stage_run(run, directory, path, repo_id=options["repo"], **_run_options(options))
@@ -233,7 +259,9 @@ def _stage_entry(entry: Entry, directory: Path, org: str, hub: HubSettings) -> S
     return stage_entry(entry, directory, hub, repo_id=repo_id)
 
 
-def _publish(staged: Staged, path: Path, hub: HubSettings, *, yes: bool, private: bool) -> dict[str, Any]:
+def _publish(
+    staged: Staged, path: Path | None, hub: HubSettings, *, yes: bool, private: bool
+) -> dict[str, Any]:
     """Checks, uploads and records one model."""
     from flowzoo.publishing import check_before_upload, upload, write_entry
 
@@ -247,9 +275,16 @@ def _publish(staged: Staged, path: Path, hub: HubSettings, *, yes: bool, private
         assert entry.weights is not None
         # Said before the manifest is written: if that fails, the commit is known.
         note(f"{entry.key} is {entry.weights.repo_id}@{entry.weights.revision}")
-        write_entry(path, entry)
+        if path is not None:
+            write_entry(path, entry)
+        note(f'flowzoo.load("hf:{entry.weights.repo_id}@{entry.weights.revision}")')
     files = {name: (staged.directory / name).stat().st_size for name in staged.filenames}
     return {"directory": str(staged.directory), "files": files, "entry": dataclasses.asdict(entry)}
+
+
+def _figure(bpd: float | None, nats: float | None) -> str:
+    """Bits per dimension of images, nats of a density."""
+    return f"{bpd:.4f}" if bpd is not None else f"{nats:.4f} nats"
 
 
 def _show(results: list[dict[str, Any]], as_json: bool) -> None:
@@ -263,10 +298,12 @@ def _show(results: list[dict[str, Any]], as_json: bool) -> None:
             result["entry"]["name"],
             result["entry"]["weights"]["repo_id"],
             result["entry"]["weights"]["revision"],
-            f"{result['entry']['measured']['bpd']:.4f}",
+            _figure(result["entry"]["measured"]["bpd"], result["entry"]["measured"]["nats"]),
             sum(result["files"].values()),
             result["directory"],
         )
         for result in results
     ]
-    table(("model", "repository", "revision", "bpd", "bytes", "files"), rows, right=("bpd", "bytes"))
+    table(
+        ("model", "repository", "revision", "measured", "bytes", "files"), rows, right=("measured", "bytes")
+    )

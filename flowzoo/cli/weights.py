@@ -190,7 +190,7 @@ def _verify(name: str, hub: dict[str, Any]) -> dict[str, Any]:
         "result": "verified" if result.verified else "NOT VERIFIED",
         "difference": f"{result.difference:.2e}",
         "tolerance": f"{result.tolerance:.0e}",
-        "detail": "bpd " + ", ".join(f"{value:.6f}" for value in result.found),
+        "detail": f"{result.unit} " + ", ".join(f"{value:.6f}" for value in result.found),
         "code": 0 if result.verified else 1,
     }
 

@@ -122,7 +122,7 @@ def _figures(entry: Entry) -> str:
             f"measured.num_images is {entry.measured.num_images:,} and data.num_images "
             f"{entry.data.num_images:,}; measure on the whole split."
         )
-    return f"{entry.measured.bpd:.4f} ± {entry.measured.stderr:.4f} bits per dimension"
+    return f"{entry.measured.value:.4f} ± {entry.measured.stderr:.4f} {entry.measured.unit}"
 
 
 def _parsed(entry: Entry) -> Any:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from flowzoo.api import Published
+from flowzoo.config import config_to_dict
 from flowzoo.errors import ManifestError, UnknownModel, did_you_mean
 from flowzoo.manifest.raw import CORE, MAX_BYTES, SCHEMA, core_manifest_path, core_text, load_json, precedence
-from flowzoo.manifest.schema import ENTRY_RULES, Data, Entry, Fingerprint, Measured, Training, Weights
+from flowzoo.manifest.rules import ENTRY_RULES
+from flowzoo.manifest.schema import Data, Entry, Fingerprint, Measured, Training, Weights
 from flowzoo.manifest.typed_json import json_schema, read
-from flowzoo.registry import Plugin, survey
+from flowzoo.registry import Plugin, PluginState, survey
 from flowzoo.registry.files import read_small_text
 from flowzoo.registry.isolation import ForeignFailure, bounded, shortened
+from flowzoo.registry.manifests import manifest_rows
 
 __all__ = [
     "SCHEMA",
@@ -56,12 +58,15 @@ class Manifest:
         sources: Which file each entry comes from, by ``name@version``.
         conflicts: Names that more than one source lists, each with those sources.
         problems: Plugins' manifests that could not be read, one line each.
+        directories: The directory of the manifest that lists an entry, by ``name@version``, where its weights may lie
+            beside it: of distributions that bring weights alone.
     """
 
     entries: tuple[Entry, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     conflicts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    directories: Mapping[str, Path] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Names of the models, sorted, each once."""
@@ -131,10 +136,12 @@ def parse(text: str, where: str) -> Manifest:
 def dump(manifest: Manifest) -> str:
     """The manifest as canonical JSON: entries by name and version, keys in the schema's order.
 
+    Fields that the schema gained later are left out at their default, so that an older flowzoo reads what needs none.
+
     ``parse(dump(manifest))`` has the same entries, and ``dump(parse(text))`` is ``text`` if that came
     from here. Numbers are written so that they read back exactly.
     """
-    models = [dataclasses.asdict(entry) for entry in _ordered(manifest.entries)]
+    models = [config_to_dict(entry) for entry in _ordered(manifest.entries)]
     text = json.dumps({"schema": SCHEMA, "models": models}, indent=2, ensure_ascii=False, allow_nan=False)
     return text + "\n"
 
@@ -168,11 +175,17 @@ def merge(manifests: Iterable[Manifest]) -> Manifest:
         },
         conflicts=conflicts,
         problems=tuple(problem for part in parts for problem in part.problems),
+        directories={
+            key: path
+            for part in parts
+            for key, path in part.directories.items()
+            if key.partition("@")[0] not in conflicts
+        },
     )
 
 
 def load_manifests() -> Manifest:
-    """Core's manifest and those of all plugins whose architecture can be read, merged.
+    """Core's manifest, those of all plugins whose architecture can be read, and those that come alone, merged.
 
     A plugin's manifest that cannot be read is a line in ``problems``: it takes nothing else down.
 
@@ -186,7 +199,30 @@ def load_manifests() -> Manifest:
         if reference is not None and reference not in seen:
             seen.add(reference)
             parts.append(_plugin_manifest(plugin, reference))
-    return merge(parts)
+    return merge([*parts, *(manifest for _, manifest in shipped_manifests())])
+
+
+def shipped_manifests() -> list[tuple[Plugin, Manifest]]:
+    """The distributions that bring weights alone, each with its manifest; of one that is not ``ok`` an empty one.
+
+    See :mod:`flowzoo.registry.manifests`. One whose manifest cannot be read is ``broken``.
+    """
+    return [
+        (row, Manifest()) if row.manifest is None else _shipped(row, row.manifest) for row in manifest_rows()
+    ]
+
+
+def _shipped(row: Plugin, path: str) -> tuple[Plugin, Manifest]:
+    where = f"{row.distribution} {row.version} ({shortened(row.entry_point, 200)})"
+    try:
+        found = parse(bounded(lambda: read_small_text(path, MAX_BYTES)), where)
+    except (ForeignFailure, ManifestError) as error:
+        cause = str(error) if isinstance(error, ManifestError) else f"{where}: {error}"
+        broken = replace(
+            row, state=PluginState.BROKEN, cause=shortened(cause, 1_000), mend=row.upgrade, manifest=None
+        )
+        return broken, Manifest(problems=(broken.cause,))
+    return row, replace(found, directories=dict.fromkeys(found.sources, Path(path).parent))
 
 
 def list_models() -> list[str]:
@@ -219,7 +255,7 @@ def check_append_only(old: Manifest, new: Manifest) -> tuple[str, ...]:
 def _promises(old: Entry, new: Entry) -> list[tuple[str, Any, Any]]:
     """Name, old and new value of everything that a release fixes."""
     names = ("architecture", "config", "config_hash", "num_params", "data")
-    figures = ("measured", "one_sample_bpd", "fingerprint", "sampling")
+    figures = ("measured", "one_sample_bpd", "fingerprint", "sampling", "kind", "labels", "valid_bpd")
     found = [(name, getattr(old, name), getattr(new, name)) for name in (*names, *figures)]
     found += [
         (f"weights.{name}", getattr(old.weights, name, None), getattr(new.weights, name, None))

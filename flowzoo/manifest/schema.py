@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from flowzoo.api import Published
+from flowzoo.config import EXTENSION
 from flowzoo.manifest.typed_json import Rule
 
-__all__ = ["Data", "Entry", "Fingerprint", "Measured", "Sampling", "Training", "Weights"]
+__all__ = [
+    "Data", "Entry", "FigureKind", "Fingerprint", "InverseKind", "Labels", "Measured", "Sampling", "Training",
+    "Weights",
+]  # fmt: skip
 
 Name = Annotated[
     str,
@@ -43,6 +47,8 @@ NotNegative = Annotated[float, Rule(least=0, words="a number of at least 0")]
 MAX_TOLERANCE = 1e-3
 """Bits per dimension: ten times what separates two machines; more would verify other weights."""
 MAX_SEED = 2**64 - 1
+FigureKind = Literal["exact", "bound", "unbiased", "biased"]
+InverseKind = Literal["analytic", "sequential", "numeric"]
 StoredDtype = Literal["float64", "float32", "bfloat16", "float16"]
 
 
@@ -95,8 +101,8 @@ class Measured:
     """A measurement of these weights, and everything needed to repeat it.
 
     Attributes:
-        bpd: Bits per dimension: the mean over the images.
-        stderr: Standard error of that mean.
+        bpd: Bits per dimension: the mean over the images. None of vectors.
+        stderr: Standard error of that mean, in its unit.
         dequantization: ``"uniform"`` or ``"variational"``.
         samples: Dequantization samples an image; more than one means importance weighting.
         seed: Seed of the evaluation noise.
@@ -108,9 +114,11 @@ class Measured:
         reconstruction_exact: Images for which ``decode(encode(x)) == x`` held exactly, if it was tried.
         seconds: Wall-clock time of the measurement.
         hardware: What it was measured on.
+        nats: Of a density: minus its logarithm in nats, the mean over the items, with both signs possible.
+        probes: Probes of an estimated log-determinant, over which the figure is averaged.
     """
 
-    bpd: NotNegative
+    bpd: NotNegative | None = None
     stderr: NotNegative
     dequantization: Text
     samples: Count
@@ -123,6 +131,37 @@ class Measured:
     reconstruction_exact: Seed | None = None
     seconds: NotNegative | None = None
     hardware: Text | None = None
+    nats: float | None = field(default=None, metadata=EXTENSION)
+    probes: Count = field(default=1, metadata=EXTENSION)
+
+    @property
+    def value(self) -> float:
+        """The figure: bits per dimension of images, nats of vectors."""
+        found = self.nats if self.bpd is None else self.bpd
+        assert found is not None, "an entry with neither is refused when it is read"
+        return found
+
+    @property
+    def unit(self) -> str:
+        """The unit of :attr:`value` in words."""
+        return "nats" if self.bpd is None else "bits per dimension"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """The labels that a model takes, and which density its figure is of.
+
+    Attributes:
+        classes: Number of classes K; labels are 0 to K - 1.
+        figure: ``"x"`` if ``measured`` is of p(x), ``"x|y"`` if it is of p(x given y). The two are never compared.
+        other: The figure of the other density, in the unit of ``measured``, if it was measured.
+        accuracy: Share of the test items whose label has the greatest p(y given x), by Bayes' rule.
+    """
+
+    classes: Annotated[int, Rule(least=2, words="an integer of at least 2")]
+    figure: Literal["x", "x|y"]
+    other: float | None = None
+    accuracy: NotNegative | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,15 +183,22 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """Proof of code and weights without data: bits per dimension of four integer-generated images.
+    """Proof of code and weights without data: the figures of four integer-generated images or vectors.
 
     Attributes:
-        bpd: Bits per dimension of each image.
-        tolerance: Largest difference in bits per dimension.
+        bpd: Bits per dimension of each image. None of vectors.
+        tolerance: Largest difference, in the figures' unit.
+        nats: Minus the log-density of each vector, in nats.
     """
 
-    bpd: tuple[NotNegative, NotNegative, NotNegative, NotNegative]
+    bpd: tuple[NotNegative, NotNegative, NotNegative, NotNegative] | None = None
     tolerance: Positive
+    nats: tuple[float, float, float, float] | None = field(default=None, metadata=EXTENSION)
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        """The four figures: bits per dimension of images, nats of vectors."""
+        return self.bpd or self.nats or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +254,14 @@ class Entry:
         one_sample_bpd: The measured figure with one noise sample an image, where it is of several.
         sampling: How many of its samples are finite, counted by a flowzoo command only.
         recommended_temperature: Factor on the latents at which its samples look best.
+        kind: What the measured figure is: ``exact``; a ``bound`` (learned noise, augmentation); the mean of
+            ``unbiased`` estimates; or of ``biased`` ones. None where the entry does not say: then its dequantization
+            does, see :attr:`figure_kind`.
+        inverse_kind: How samples are computed: ``analytic``, ``sequential`` or ``numeric``.
+        density_passes: Passes through the networks that one density takes.
+        sampling_passes: Those that one sample takes.
+        valid_bpd: Whether bits per dimension mean anything: false for vectors and for a density of noisy data.
+        labels: The labels that the model takes, or None.
     """
 
     name: Name
@@ -230,6 +284,19 @@ class Entry:
     one_sample_bpd: NotNegative | None = None
     sampling: Sampling | None = None
     recommended_temperature: Positive | None = None
+    kind: FigureKind | None = field(default=None, metadata=EXTENSION)
+    inverse_kind: InverseKind | None = field(default=None, metadata=EXTENSION)
+    density_passes: Count | None = field(default=None, metadata=EXTENSION)
+    sampling_passes: Count | None = field(default=None, metadata=EXTENSION)
+    valid_bpd: bool = field(default=True, metadata=EXTENSION)
+    labels: Labels | None = field(default=None, metadata=EXTENSION)
+
+    @property
+    def figure_kind(self) -> FigureKind | None:
+        """What the measured figure is; of an older entry as its dequantization tells. None without a figure."""
+        if self.kind is not None or self.measured is None:
+            return self.kind
+        return "bound" if self.measured.dequantization == "variational" else "exact"
 
     @property
     def key(self) -> str:
@@ -245,6 +312,7 @@ class Entry:
         elif self.weights is None:
             yield f"status is {self.status!r} and weights is null; give them or set it to 'unpublished'"
         yield from self._loopholes()
+        yield from self._unit_faults()
         if self.sampling is not None and self.sampling.finite > self.sampling.drawn:
             yield (
                 f"sampling.finite is {self.sampling.finite} of sampling.drawn {self.sampling.drawn}; measure it again"
@@ -253,6 +321,19 @@ class Entry:
             yield "weights.revision is given and weights.repo_id is null; name the repository"
         if (self.published is None) == (self.published_reason is None):
             yield "give exactly one of published and published_reason: a figure, or why there is none"
+
+    def _unit_faults(self) -> Iterator[str]:
+        """Figures of the wrong unit, of both, or of none."""
+        for name in ("measured", "fingerprint"):
+            part: Any = getattr(self, name)
+            if part is None:
+                continue
+            if (part.bpd is None) == (part.nats is None):
+                yield f"give exactly one of {name}.bpd (images) and {name}.nats (vectors)"
+            elif part.bpd is not None and not self.valid_bpd and name == "measured":
+                yield "valid_bpd is false and measured.bpd is given; give nats, or set valid_bpd to true"
+        if self.labels is not None and self.labels.accuracy is not None and self.labels.accuracy > 1:
+            yield f"labels.accuracy is {self.labels.accuracy:g}; expected a share, 0 to 1"
 
     def _loopholes(self) -> Iterator[str]:
         """Values under which anything would be verified."""
@@ -264,33 +345,3 @@ class Entry:
             part = getattr(self, name)
             if part is not None and part.seed > MAX_SEED:
                 yield f"{name}.seed is above 2^64 - 1, where it stands for another one; give a smaller one"
-
-
-_CEILING = {"properties": {"tolerance": {"maximum": MAX_TOLERANCE}}}
-_SEEDED = {"properties": {"seed": {"maximum": MAX_SEED}}}
-
-ENTRY_RULES: list[dict[str, Any]] = [
-    {"properties": {"measured": {"allOf": [_CEILING, _SEEDED]}, "fingerprint": _CEILING}},
-    {"properties": {"training": _SEEDED, "sampling": _SEEDED}},
-    {
-        "if": {"properties": {"status": {"const": "unpublished"}}},
-        "then": {
-            "properties": {name: {"type": "null"} for name in ("weights", "measured", "fingerprint")},
-        },
-        "else": {"properties": {"weights": {"type": "object"}}, "required": ["weights"]},
-    },
-    {
-        "if": {"properties": {"published": {"type": "object"}}, "required": ["published"]},
-        "then": {"properties": {"published_reason": {"type": "null"}}},
-        "else": {"properties": {"published_reason": {"type": "string"}}, "required": ["published_reason"]},
-    },
-    {
-        "properties": {
-            "weights": {
-                "if": {"properties": {"revision": {"type": "string"}}, "required": ["revision"]},
-                "then": {"properties": {"repo_id": {"type": "string"}}, "required": ["repo_id"]},
-            }
-        }
-    },
-]
-"""The rules of :meth:`Entry.faults` as JSON Schema."""

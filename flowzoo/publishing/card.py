@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from flowzoo.api import Citation
+from flowzoo.config import data_shape
 from flowzoo.errors import InputError
 from flowzoo.manifest.schema import Entry, Measured
 from flowzoo.registry import get_architecture, get_plugin
 
-__all__ = ["SAMPLES_FILENAME", "check_model_card", "model_card"]
+__all__ = ["SAMPLES_FILENAME", "check_model_card", "model_card", "repository"]
 
 SAMPLES_FILENAME = "samples.png"
 _TASK = "unconditional-image-generation"
-_METRIC = "bits-per-dimension"
+_METRICS = {
+    "bits per dimension": ("bits-per-dimension", "Bits per dimension (lower is better)"),
+    "nats": ("negative-log-density-nats", "Minus the log-density in nats (lower is better)"),
+}
+_KINDS = {
+    "exact": "",
+    "bound": " The figure is an upper bound.",
+    "unbiased": " The figure is the mean of unbiased estimates.",
+    "biased": " The figure is the mean of biased estimates, and not comparable with exact ones.",
+}
 
 
-def model_card(entry: Entry, dataset_title: str, revision: str | None = None) -> str:
+def model_card(entry: Entry, dataset_title: str, revision: str | None = None, *, listed: bool = True) -> str:
     """Writes the model card of an entry.
 
     Args:
         entry: The entry, with weights and measured figure.
         dataset_title: The data set's name in words.
         revision: Commit to name in the example; None for a placeholder, since a commit cannot name itself.
+        listed: Whether a manifest lists the model; otherwise it is loaded from its repository.
 
     Returns:
         Markdown with a YAML front matter.
@@ -39,7 +51,7 @@ def model_card(entry: Entry, dataset_title: str, revision: str | None = None) ->
         f"---\n{_front_matter(entry, entry.measured, dataset_title)}\n---",
         _opening(entry, dataset_title),
         entry.note or "",
-        _usage(entry, revision),
+        _usage(entry, revision, listed),
         _figures(entry, entry.measured, dataset_title),
         _sampling(entry),
         _training(entry),
@@ -62,40 +74,49 @@ def check_model_card(text: str, entry: Entry) -> None:
     except (ValueError, TypeError) as error:
         raise InputError(f"The model card of {entry.key} has no valid front matter: {error}") from error
     results = data.eval_results or []
-    found = [r.metric_value for r in results if r.metric_type == _METRIC and r.dataset_type == entry.data.id]
-    expected = entry.measured.bpd if entry.measured else None
+    metric = _METRICS[entry.measured.unit][0] if entry.measured else ""
+    found = [r.metric_value for r in results if r.metric_type == metric and r.dataset_type == entry.data.id]
+    expected = entry.measured.value if entry.measured else None
+    unit = "nats" if entry.measured and entry.measured.bpd is None else "bpd"
     if found != [expected] or not data.license or data.library_name != "flowzoo":
         raise InputError(
-            f"The model card of {entry.key} states bpd {found}; expected [{expected}] and a license."
+            f"The model card of {entry.key} states {unit} {found}; expected [{expected}] and a license."
         )
 
 
 def _front_matter(entry: Entry, measured: Measured, dataset_title: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
+    images = _of_images(entry)
+    metric, metric_name = _METRICS[measured.unit]
     result = EvalResult(
-        task_type=_TASK,
+        task_type=_TASK if images else "other",
         task_name="Density estimation",
         dataset_type=entry.data.id,
         dataset_name=dataset_title,
         dataset_split=entry.data.split,
-        metric_type=_METRIC,
-        metric_name="Bits per dimension (lower is better)",
-        metric_value=measured.bpd,
+        metric_type=metric,
+        metric_name=metric_name,
+        metric_value=measured.value,
         metric_args={
             "dequantization": measured.dequantization,
             "samples": measured.samples,
             "seed": measured.seed,
             "dtype": measured.dtype,
-            "images": measured.num_images,
+            "images" if images else "vectors": measured.num_images,
             "standard_error": measured.stderr,
         },
     )
     data = ModelCardData(
         license=entry.license.lower(),
         library_name="flowzoo",
-        pipeline_tag=_TASK,
-        tags=["normalizing-flow", "density-estimation", "image-generation", entry.architecture],
+        pipeline_tag=_TASK if images else None,
+        tags=[
+            "normalizing-flow",
+            "density-estimation",
+            *(["image-generation"] if images else []),
+            entry.architecture,
+        ],
         model_name=entry.name,
         eval_results=[result],
     )
@@ -118,10 +139,21 @@ def _size(entry: Entry) -> str:
     return f"{entry.weights.size / 1e6:.1f} MB in {entry.weights.dtype}"
 
 
-def _usage(entry: Entry, revision: str | None) -> str:
-    assert entry.weights is not None
-    pinned = f"hf:{entry.weights.repo_id or 'ORG/NAME'}@{revision or '<40 hex digits of a commit>'}"
-    shape = ", ".join(map(str, entry.config.get("image_shape", ())))
+def repository(entry: Entry, revision: str | None = None) -> str:
+    """The name by which the model loads from its repository at a commit; placeholders for what is not known."""
+    place = entry.weights.repo_id if entry.weights else None
+    return f"hf:{place or 'ORG/NAME'}@{revision or '<40 hex digits of a commit>'}"
+
+
+def _usage(entry: Entry, revision: str | None, listed: bool) -> str:
+    name, pinned = entry.key, repository(entry, revision)
+    quoted = f"`flowzoo verify {name if listed else repr(pinned)}` proves code and weights in seconds, without data."
+    last = (
+        f"{quoted} A flowzoo that does not list the model\nyet loads it from this repository at a commit: "
+        f'`flowzoo.load("{pinned}")`.'
+        if listed
+        else f"{quoted} The commit\nis that of this repository: its newest is shown beside the files."
+    )
     return f"""## Usage
 
 ```bash
@@ -131,45 +163,102 @@ pip install flowzoo {get_plugin(entry.architecture).distribution}
 ```python
 import flowzoo
 
-flow = flowzoo.load("{entry.key}")
-images = flow.sample(16, temperature={entry.recommended_temperature or 1.0:g})  # uint8 (16, {shape})
-bpd = flow.bits_per_dim(images)  # bits per dimension, (16,)
-z = flow.encode(images)  # latent, (16, D); flow.decode(z) gives the images back
+flow = flowzoo.load("{name if listed else pinned}")
+{_example(entry)}
 ```
 
-`flowzoo verify {entry.key}` proves code and weights in seconds, without data. A flowzoo that does not list the model
-yet loads it from this repository at a commit: `flowzoo.load("{pinned}")`."""
+{last}"""
+
+
+def _of_images(entry: Entry) -> bool:
+    return entry.config.get("image_shape") is not None
+
+
+def _items(entry: Entry) -> str:
+    return "images" if _of_images(entry) else "vectors"
+
+
+def _example(entry: Entry) -> str:
+    """Samples, their density and their latents, in Python."""
+    shape, temperature = ", ".join(map(str, data_shape(entry.config))), entry.recommended_temperature or 1.0
+    labels = ", y=torch.arange(16) % " + str(entry.labels.classes) if entry.labels else ""
+    given = ["import torch", ""] if labels else []
+    if not _of_images(entry):
+        return "\n".join(
+            [
+                *given,
+                f"points = flow.sample(16{labels}, temperature={temperature:g})  # float (16, {shape})",
+                f"nats = flow.log_prob(points{labels})  # log-density, (16,)",
+                f"z = flow.encode(points{labels})  # latent, (16, D); flow.decode(z) gives the points back",
+            ]
+        )
+    return "\n".join(
+        [
+            *given,
+            f"images = flow.sample(16{labels}, temperature={temperature:g})  # uint8 (16, {shape})",
+            f"bpd = flow.bits_per_dim(images{labels})  # bits per dimension, (16,)",
+            f"z = flow.encode(images{labels})  # latent, (16, D); flow.decode(z) gives the images back",
+        ]
+    )
 
 
 def _figures(entry: Entry, measured: Measured, dataset_title: str) -> str:
-    rows = [
-        "## Figures",
-        "",
-        "| | bits per dimension | protocol |",
-        "|---|---|---|",
-        f"| measured | **{measured.bpd:.4f}** ± {measured.stderr:.4f} | {dataset_title}, {entry.data.split} split, "
-        f"{measured.num_images:,} images; {measured.dequantization} dequantization, {measured.samples} "
-        f"sample{'s' if measured.samples > 1 else ''}, seed {measured.seed}, {measured.dtype} |",
+    rows = ["## Figures", "", f"| | {measured.unit} | protocol |", "|---|---|---|"]
+    rows += [
+        f"| {name} | {figure} | {protocol} |"
+        for name, figure, protocol in _rows(entry, measured, dataset_title)
     ]
-    if entry.one_sample_bpd is not None:
-        rows.append(
-            f"| measured, one sample | {entry.one_sample_bpd:.4f} | the same with one noise sample an image |"
-        )
-    if entry.published:
-        rows.append(
-            f"| published | {entry.published.bpd:g} | {entry.published.source}; {entry.published.dataset}; "
-            f"{entry.published.protocol} |"
-        )
-    else:
-        rows.append(f"| published | none | {entry.published_reason} |")
-    bound = " The figure is an upper bound." if measured.dequantization == "variational" else ""
-    rows += ["", f"`{measured.command}` measures it again, to within {measured.tolerance:g}.{bound}"]
+    kind = _KINDS[entry.figure_kind or "exact"]
+    rows += ["", f"`{measured.command}` measures it again, to within {measured.tolerance:g}.{kind}"]
     if measured.reconstruction_exact is not None:
         rows[-1] += (
             f" `decode(encode(x))` gave x back exactly for {measured.reconstruction_exact:,} of "
-            f"{measured.num_images:,} images."
+            f"{measured.num_images:,} {_items(entry)}."
         )
+    if passes := _passes(entry):
+        rows += ["", passes]
     return "\n".join(rows)
+
+
+def _rows(entry: Entry, measured: Measured, dataset_title: str) -> Iterator[tuple[str, str, str]]:
+    """Name, figure and protocol of everything that is known of the density."""
+    of = f" of p({entry.labels.figure})" if entry.labels else ""
+    noise = (
+        ""
+        if measured.bpd is None
+        else f" {measured.dequantization} dequantization, {measured.samples} "
+        f"sample{'s' if measured.samples > 1 else ''},"
+    )
+    yield (
+        f"measured{of}".replace("|", "\\|"),
+        f"**{measured.value:.4f}** ± {measured.stderr:.4f}",
+        f"{dataset_title}, {entry.data.split} split, {measured.num_images:,} "
+        f"{_items(entry)};{noise} seed {measured.seed}, {measured.dtype}",
+    )
+    if entry.one_sample_bpd is not None:
+        yield "measured, one sample", f"{entry.one_sample_bpd:.4f}", "the same with one noise sample an image"
+    if entry.labels is not None and entry.labels.other is not None:
+        other = "x|y" if entry.labels.figure == "x" else "x"
+        yield f"measured of p({other})".replace("|", "\\|"), f"{entry.labels.other:.4f}", "the same protocol"
+    if entry.published:
+        found = entry.published
+        yield "published", f"{found.bpd:g}", f"{found.source}; {found.dataset}; {found.protocol}"
+    else:
+        yield "published", "none", str(entry.published_reason)
+
+
+def _passes(entry: Entry) -> str:
+    """How a density and a sample are computed, and how well the labels are told from the data."""
+    said = []
+    if entry.density_passes is not None and entry.sampling_passes is not None:
+        inverse = f"; the inverse is {entry.inverse_kind}" if entry.inverse_kind else ""
+        said.append(
+            f"Passes through the networks: {entry.density_passes:,} for a density, {entry.sampling_passes:,} for a "
+            f"sample{inverse}."
+        )
+    if entry.labels is not None and entry.labels.accuracy is not None:
+        said.append(f"Accuracy of the label by Bayes' rule: {entry.labels.accuracy:.4f} on the same items.")
+    return " ".join(said)
 
 
 def _sampling(entry: Entry) -> str:
@@ -189,7 +278,7 @@ def _training(entry: Entry) -> str:
     if entry.training is None:
         return ""
     cost = entry.training
-    seen = f" ({cost.images:,} images)" if cost.images else ""
+    seen = f" ({cost.images:,} {_items(entry)})" if cost.images else ""
     which = f"; {cost.weights}" if cost.weights else ""
     versions = (
         ", ".join(f"{name} {version}" for name, version in cost.versions.items()) or "versions not recorded"
@@ -203,9 +292,10 @@ def _training(entry: Entry) -> str:
 
 
 def _data(entry: Entry, dataset_title: str) -> str:
+    digest = f" The {entry.data.split} split has SHA-256 `{entry.data.digest}`." if entry.data.digest else ""
     return f"""## Data and intended use
 
-Trained on {dataset_title} (`{entry.data.id}`, preprocessing `{entry.data.preprocessing}`). Terms of the data:
+Trained on {dataset_title} (`{entry.data.id}`, preprocessing `{entry.data.preprocessing}`).{digest} Terms of the data:
 {entry.data.terms.rstrip(".")}.
 
 For research on likelihood-based models: density estimation, sampling, representation. Samples and

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowzoo.atomic import remove_leftovers, sha256_file, write_chunks
+from flowzoo.atomic import remove_leftovers, sha256_file, write_chunks, write_text
 from flowzoo.directories import exclusive
-from flowzoo.errors import ManifestError, PluginError
-from flowzoo.manifest.raw import core_manifest_path
-from flowzoo.manifest.read import Manifest, check_append_only
+from flowzoo.errors import InputError, ManifestError, PluginError
+from flowzoo.manifest.raw import FILENAME, core_manifest_path
+from flowzoo.manifest.read import Manifest, check_append_only, dump
 from flowzoo.manifest.schema import Entry
 from flowzoo.manifest.write import check_writable, read_manifest, update_manifest, with_entry
 from flowzoo.publishing.describe import check_held_out, describe, measured_images
@@ -41,8 +41,9 @@ def publish_in_plugin(
     temperature: float | None = None,
     dataset: str | None = None,
     data_root: Path | None = None,
+    package: Path | None = None,
 ) -> Entry:
-    """Exports, measures and fingerprints a run's best weights and puts them into its plugin's package.
+    """Exports, measures and fingerprints a run's best weights and puts them into a package: its plugin's, or another.
 
     An entry of that name whose weights were never on the Hub is replaced, and its file removed: what nobody can have
     fetched is no promise yet. Otherwise the model gets a new version. Killed at any moment, manifest and package agree.
@@ -59,6 +60,8 @@ def publish_in_plugin(
         temperature: Recommended factor on the latents; None keeps that of the entry that is replaced.
         dataset: Id of the data set on this machine; None for the run's.
         data_root: Where data sets are.
+        package: The package's directory, of a distribution that brings weights alone; None for the plugin's. Its
+            manifest is ``weights_manifest.json`` there, and is begun if there is none.
 
     Returns:
         The entry as it was written.
@@ -76,8 +79,8 @@ def publish_in_plugin(
         stage = Path(folder) / "export"
         weights_path = export_weights(run, stage, dtype=dtype, name=name)
         card = read_card(stage / CARD_FILENAME)
-        package = _checkout(card.name, card.architecture)
-        path = manifest or manifest_for(card.architecture)
+        owner = _checkout(card.name, card.architecture) if package is None else package
+        path = manifest or (manifest_for(card.architecture) if package is None else _manifest_in(package))
         check_writable(path)
         check_held_out(card)
         here = dataset or run_dataset(run)
@@ -113,7 +116,7 @@ def publish_in_plugin(
             )
             return figures.of(entry)
 
-        return _install(path, package / "weights", card.name, weights_path, entry_in)
+        return _install(path, owner / "weights", card.name, weights_path, entry_in)
 
 
 def manifest_for(architecture: str) -> Path:
@@ -136,6 +139,23 @@ def manifest_for(architecture: str) -> Path:
         '{"schema": 1, "models": []} into weights_manifest.json inside its package, and '
         'manifest="PACKAGE:weights_manifest.json" into its Architecture; or give --manifest.'
     )
+
+
+def _manifest_in(package: Path) -> Path:
+    """The manifest of a package that brings weights alone; begun if there is none.
+
+    Raises:
+        InputError: The package is no directory.
+    """
+    if not package.is_dir():
+        raise InputError(
+            f"{package} is no directory; name the package that the weights are to lie in, such as "
+            "flowzoo_mine/ beside its pyproject.toml."
+        )
+    path = package / FILENAME
+    if not path.exists():
+        write_text(path, dump(Manifest()))
+    return path
 
 
 def _checkout(name: str, architecture: str) -> Path:

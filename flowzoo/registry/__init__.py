@@ -8,8 +8,6 @@ takes to add an architecture. Whatever such a distribution does wrong ends as a 
 from __future__ import annotations
 
 import importlib
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -17,10 +15,11 @@ from typing import Any
 
 from flowzoo.api import Architecture
 from flowzoo.errors import UnknownArchitecture, did_you_mean
-from flowzoo.registry.entry_points import Declaration, declarations
-from flowzoo.registry.isolation import ForeignFailure, bounded, import_reference, shortened
+from flowzoo.registry.isolation import ForeignFailure, import_reference
+from flowzoo.registry.manifests import reset_manifests
 from flowzoo.registry.plugin import Plugin, PluginState
-from flowzoo.registry.validation import Rejected, check_code, load_architecture, mend_import
+from flowzoo.registry.rows import DISABLE_VARIABLE, judged, scan, settle
+from flowzoo.registry.validation import check_code, load_architecture, mend_import
 
 __all__ = [
     "DISABLE_VARIABLE",
@@ -39,8 +38,6 @@ __all__ = [
 ]
 
 GROUP = "flowzoo.architectures"
-_MAX_NAME, _MAX_VALUE, _MAX_ENTRIES = 64, 200, 100
-DISABLE_VARIABLE = "FLOWZOO_DISABLE_PLUGINS"
 
 _found: dict[str, list[Plugin]] | None = None
 _surveyed: dict[str, Plugin] = {}
@@ -53,6 +50,7 @@ def reset_registry() -> None:
     _found = None
     _surveyed.clear()
     _loaded.clear()
+    reset_manifests()
     importlib.invalidate_caches()
 
 
@@ -86,7 +84,7 @@ def get_plugin(name: str) -> Plugin:
         UnknownArchitecture: No installed distribution declares the name.
     """
     if name not in _loaded:
-        _loaded[name] = _judged(_survey(name), _with_code)
+        _loaded[name] = judged(_survey(name), _with_code)
     return _loaded[name]
 
 
@@ -135,51 +133,8 @@ def _scan() -> dict[str, list[Plugin]]:
     """Entry points by name as they are declared, before any is loaded."""
     global _found  # noqa: PLW0603 - the registry is the one piece of module state there is
     if _found is None:
-        found: dict[str, list[Plugin]] = {}
-        seen: set[str] = set()
-        for declaration in declarations(GROUP):
-            owner = _normalized(declaration.distribution)
-            if owner in seen:
-                continue  # an older copy further down the path: Python imports the first one
-            seen.add(owner)
-            for plugin in _declared(declaration):
-                found.setdefault(plugin.name, []).append(plugin)
-        _found = found
+        _found = scan(GROUP, "architecture")
     return _found
-
-
-def _declared(declaration: Declaration) -> list[Plugin]:
-    """A row for each entry point of a distribution; one in its own name, in brackets, if they cannot be read."""
-
-    def row(name: str, value: str) -> Plugin:
-        return Plugin(
-            name=shortened(name, _MAX_NAME),
-            state=PluginState.OK,
-            distribution=declaration.distribution,
-            version=declaration.version,
-            entry_point=shortened(value, _MAX_VALUE),
-        )
-
-    fault = declaration.fault and f"its entry_points.txt cannot be read: {declaration.fault}"
-    if len(declaration.entries) > _MAX_ENTRIES:
-        fault = f"it declares {len(declaration.entries):,} architectures; expected at most {_MAX_ENTRIES}"
-    if fault:
-        # No architecture has such a name, so that a distribution called glow does not contest glow's.
-        plugin = row(f"({_normalized(declaration.distribution)})", "?")
-        return [replace(plugin, state=PluginState.BROKEN, cause=fault, mend=plugin.reinstall)]
-    return [_named(row(name, value), name) for name, value in declaration.entries]
-
-
-def _named(plugin: Plugin, name: str) -> Plugin:
-    """The plugin, or what is wrong with a name that no line of a table can hold."""
-    if plugin.name == name:
-        return plugin
-    cause = f"its name has {len(name)} characters; expected at most {_MAX_NAME}, letters and digits"
-    return replace(plugin, state=PluginState.BROKEN, cause=cause, mend=plugin.upgrade)
-
-
-def _normalized(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _survey(name: str) -> Plugin:
@@ -192,47 +147,8 @@ def _survey(name: str) -> Plugin:
             f"Installed: {installed}. `flowzoo plugins` shows them all."
         )
     if name not in _surveyed:
-        _surveyed[name] = _settle(candidates)
+        _surveyed[name] = settle(candidates, _with_architecture)
     return _surveyed[name]
-
-
-def _settle(candidates: list[Plugin]) -> Plugin:
-    """One verdict over everything that declares a name: disabled, conflict, or what its metadata shows."""
-    disabled = {item.strip() for item in os.environ.get(DISABLE_VARIABLE, "").split(",") if item.strip()}
-    unwanted = {_normalized(item) for item in disabled}
-    wanted = [p for p in candidates if p.name not in disabled and _normalized(p.distribution) not in unwanted]
-    if not wanted:
-        return replace(
-            _merged(candidates),
-            state=PluginState.DISABLED,
-            cause=f"disabled by {DISABLE_VARIABLE}={os.environ[DISABLE_VARIABLE]}",
-            mend=f"unset {DISABLE_VARIABLE}",
-        )
-    if len(wanted) > 1:
-        both = " and ".join(f"{p.distribution} {p.version} ({p.entry_point})" for p in wanted)
-        owners = sorted({p.distribution for p in wanted})
-        uninstall = " or ".join(f"pip uninstall {owner}" for owner in owners)
-        return replace(
-            _merged(wanted),
-            state=PluginState.CONFLICT,
-            cause=f"the name is declared more than once: by {both}",
-            mend=f"{uninstall} (or set {DISABLE_VARIABLE}={owners[-1]})",
-        )
-    [plugin] = wanted
-    return _judged(plugin, _with_architecture)
-
-
-def _judged(plugin: Plugin, judge: Callable[[Plugin], Plugin]) -> Plugin:
-    """The verdict of a judge on a plugin that is ``ok`` so far."""
-    if plugin.state is not PluginState.OK:
-        return plugin
-    try:
-        return bounded(lambda: judge(plugin))
-    except ForeignFailure as failure:
-        error = failure.error
-        if not isinstance(error, Rejected):  # merely looking at what the plugin brings failed
-            error = Rejected(PluginState.BROKEN, str(failure), plugin.upgrade)
-        return replace(plugin, state=error.state, cause=error.cause, mend=error.mend, architecture=None)
 
 
 def _with_architecture(plugin: Plugin) -> Plugin:
@@ -243,12 +159,3 @@ def _with_code(plugin: Plugin) -> Plugin:
     if plugin.architecture is not None:
         check_code(plugin.architecture, plugin)
     return plugin
-
-
-def _merged(plugins: list[Plugin]) -> Plugin:
-    return replace(
-        plugins[0],
-        distribution=", ".join(p.distribution for p in plugins),
-        version=", ".join(p.version for p in plugins),
-        entry_point=", ".join(p.entry_point for p in plugins),
-    )

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from flowzoo.api import API_VERSION, Architecture, Citation, Preset, Published
+from flowzoo.api import SUPPORTED_API_VERSIONS, Architecture, Citation, Preset, Published
 
 __all__ = ["NAME", "REFERENCE", "faults", "plain_copy"]
 
 NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_VERSIONS = ", ".join(map(str, SUPPORTED_API_VERSIONS))
 _MAX_ITEMS, _MAX_TEXT, _MAX_NUMBER = 1_000, 10_000, 2**63
 
 _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
@@ -52,7 +53,7 @@ def _dictionary(mapping: Any) -> Any:
 def faults(found: Architecture, name: str) -> Iterator[str]:
     """Faults, in words, of an Architecture whose entry point has this name."""
     if type(found.api_version) is not int:
-        yield f"api_version is {found.api_version!r}; it must be the integer {API_VERSION}"
+        yield f"api_version is {found.api_version!r}; it must be one of the integers {_VERSIONS}"
     yield from _kind_faults(found, "its Architecture")
     if found.name != name:
         yield f"the entry point is named {name!r} and its Architecture {found.name!r}; they must be equal"
@@ -77,7 +78,7 @@ def _preset_faults(presets: Any) -> Iterator[str]:
     if len(presets) > _MAX_ITEMS:
         yield f"it has more than {_MAX_ITEMS:,} presets"
     if "tiny" not in presets:
-        yield "it has no preset 'tiny', which is mandatory (8x8 images, at most 50,000 parameters)"
+        yield "it has no preset 'tiny', which is mandatory (8x8 images or vectors, at most 50,000 parameters)"
     for key, preset in presets.items():
         if not isinstance(key, str) or not isinstance(preset, Preset):
             yield f"preset {key!r} is not a flowzoo.api.Preset"
@@ -85,6 +86,8 @@ def _preset_faults(presets: Any) -> Iterator[str]:
         if not key or len(key) > 64 or not key.isprintable():
             yield f"the preset's name {key!r} is not a short text"
         yield from _kind_faults(preset, f"preset {key!r}")
+        if type(preset.labels) is int and preset.labels < 2:
+            yield f"preset {key!r}: labels is {preset.labels}; expected a number of classes of at least 2, or None"
         if not isinstance(preset.config, dict) or not all(isinstance(name, str) for name in preset.config):
             yield f"preset {key!r}: config must be a mapping from the config's fields to their values"
         if preset.published is not None:

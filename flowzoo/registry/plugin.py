@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from flowzoo.api import Architecture
 from flowzoo.errors import PluginError
 
-__all__ = ["Plugin", "PluginState"]
+__all__ = ["Kind", "Plugin", "PluginState"]
+
+Kind = Literal["architecture", "manifest"]
+"""What an entry point brings: an architecture, or a manifest of weights for architectures of others."""
 
 
 class PluginState(StrEnum):
@@ -33,7 +37,9 @@ class Plugin:
         entry_point: The entry point's value, ``"module:attribute"``.
         cause: Why it is not ``ok``; empty if it is.
         mend: The command that mends it; empty if nothing needs mending.
-        architecture: What the entry point resolves to, if the plugin is ``ok``.
+        architecture: What the entry point resolves to, if the plugin is ``ok`` and brings one.
+        kind: What it brings.
+        manifest: Path of the manifest, if the plugin is ``ok`` and brings nothing else.
     """
 
     name: str
@@ -44,6 +50,8 @@ class Plugin:
     cause: str = ""
     mend: str = ""
     architecture: Architecture | None = None
+    kind: Kind = "architecture"
+    manifest: str | None = None
 
     def error(self) -> PluginError:
         """The error that using this plugin raises."""

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 from typing import Any
 
-from flowzoo.api import API_VERSION, Architecture
+from flowzoo.api import API_VERSION, SUPPORTED_API_VERSIONS, Architecture
 from flowzoo.registry.contents import REFERENCE, faults, plain_copy
 from flowzoo.registry.isolation import ForeignFailure, foreign_code, import_reference, shortened
 from flowzoo.registry.plugin import Plugin, PluginState
@@ -37,7 +37,7 @@ def load_architecture(plugin: Plugin) -> Architecture:
         found = import_reference(plugin.entry_point)
     except ForeignFailure as failure:
         declared = _declared_api_version(plugin.entry_point)
-        if declared is not None and declared != API_VERSION:
+        if declared is not None and declared not in SUPPORTED_API_VERSIONS:
             raise _version_mismatch(declared, plugin) from failure
         mend = mend_import(failure.error, plugin)
         raise Rejected(PluginState.BROKEN, str(failure), mend) from failure
@@ -51,7 +51,7 @@ def _judged(found: Any, plugin: Plugin) -> Architecture:
         Rejected: It is not.
     """
     version = getattr(found, "api_version", None)
-    if type(version) is int and version != API_VERSION:
+    if type(version) is int and version not in SUPPORTED_API_VERSIONS:
         raise _version_mismatch(version, plugin)
     if not isinstance(found, Architecture):
         kind = type(found)
@@ -85,7 +85,8 @@ def check_code(architecture: Architecture, plugin: Plugin) -> None:
 
 
 def _version_mismatch(declared: int, plugin: Plugin) -> Rejected:
-    cause = f"it was written for plugin API {declared}; this flowzoo speaks {API_VERSION}"
+    spoken = " and ".join(map(str, SUPPORTED_API_VERSIONS))
+    cause = f"it was written for plugin API {declared}; this flowzoo speaks {spoken}"
     mend = "pip install --upgrade flowzoo" if declared > API_VERSION else plugin.upgrade
     return Rejected(PluginState.INCOMPATIBLE, cause, mend)
 

@@ -46,7 +46,7 @@ class Progress:
         step: Updates done (skipped ones included).
         images: Training images seen.
         seconds: Compute seconds over all sessions, validation and lost work included.
-        best_bpd: Best validation so far, bits per dimension.
+        best_bpd: Best validation so far, bits per dimension; of a density, nats per dimension.
         best_step: When that was.
         stale: Validations since.
         bad: Updates in a row that were not finite.

@@ -53,7 +53,8 @@ def locate(entry: Entry, hub: HubSettings) -> Path:
 def local_copies(entry: Entry, hub: HubSettings) -> Iterator[tuple[str, Path]]:
     """Yields ``(source, path)`` of every local file that stands for an entry's weights, unchecked.
 
-    The order is that of the search; sources are ``"overlay"``, ``"plugin"`` and ``"hub cache"``.
+    The order is that of the search; sources are ``"overlay"``, ``"plugin"``, ``"distribution"`` (of weights
+    alone) and ``"hub cache"``.
     """
     if entry.weights is not None:
         yield from ((source, path) for source, path, _ in _own_copies(entry, entry.weights))
@@ -85,6 +86,28 @@ def _own_copies(entry: Entry, weights: Weights) -> Iterator[tuple[str, Path, str
             bundled,
             f"run `pip install --force-reinstall` for the plugin that provides {entry.architecture}",
         )
+    shipped = _shipped_alone(entry, weights)
+    if shipped and not _is_another_models(shipped, weights):
+        yield (
+            "distribution",
+            shipped,
+            "run `pip install --force-reinstall` for the distribution that brings it",
+        )
+
+
+def _shipped_alone(entry: Entry, weights: Weights) -> Path | None:
+    """The file in a distribution that brings weights alone, if its manifest is the one that lists the entry."""
+    from flowzoo.manifest.read import load_manifests
+    from flowzoo.registry.manifests import has_manifests
+
+    if not has_manifests():
+        return None
+    manifest = load_manifests()
+    directory = manifest.directories.get(entry.key)
+    if directory is None or entry not in manifest.entries:
+        return None
+    paths = [folder / check_filename(weights.filename) for folder in (directory / "weights", directory)]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _is_another_models(bundled: Path, weights: Weights) -> bool:

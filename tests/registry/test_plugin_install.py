@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.first_party import PLUGINS
 from tests.manifest_examples import manifest_text, unpublished_entry
 from tests.plugin_factory import Distribution, broken, good, guides_plugin, plugin_source
 
@@ -23,7 +24,7 @@ DISTRIBUTIONS = [
     broken("syntax", "def ("),
     broken("ending", "import sys\nsys.exit(1)"),
     broken("needy", "import no_such_module"),
-    broken("future", plugin_source("future", "zoo_future", api_version=2, extra="invented_later=1,")),
+    broken("future", plugin_source("future", "zoo_future", api_version=3, extra="invented_later=1,")),
     broken("absent", "x = 1"),
     broken("wrong", "ARCHITECTURE = 42"),
 ]
@@ -37,10 +38,7 @@ STATES = {
     "absent": "broken",
     "wrong": "broken",
     "ripple": "ok",
-    "flowpp": "ok",
-    "glow": "ok",
-    "nice": "ok",
-    "realnvp": "ok",
+    **dict.fromkeys(PLUGINS, "ok"),
 }
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -24,9 +24,10 @@ from flowzoo.registry import (
     reset_registry,
     survey,
 )
+from tests.first_party import PLUGINS
 from tests.plugin_factory import Distribution, broken, good, plugin_source
 
-FIRST_PARTY = {"flowpp", "glow", "nice", "realnvp"}
+FIRST_PARTY = set(PLUGINS)
 
 Install = Callable[..., None]
 
@@ -102,9 +103,9 @@ def test_a_broken_plugin_is_a_row_and_nothing_else(install: Install, case: str) 
 @pytest.mark.parametrize(
     "source",
     [
-        plugin_source("waves", "zoo_waves", api_version=2),
-        plugin_source("waves", "zoo_waves", api_version=2, extra="invented_later=True,"),
-        "    from flowzoo.api import InventedLater\n" + plugin_source("waves", "zoo_waves", api_version=2),
+        plugin_source("waves", "zoo_waves", api_version=3),
+        plugin_source("waves", "zoo_waves", api_version=3, extra="invented_later=True,"),
+        "    from flowzoo.api import InventedLater\n" + plugin_source("waves", "zoo_waves", api_version=3),
     ],
     ids=["declares it", "uses a field of it", "imports a name of it"],
 )
@@ -112,7 +113,7 @@ def test_a_plugin_for_a_newer_core_is_incompatible(install: Install, source: str
     install(broken("waves", source))
     plugin = get_plugin("waves")
     assert plugin.state is PluginState.INCOMPATIBLE
-    assert "API 2" in plugin.cause
+    assert "API 3" in plugin.cause
     assert plugin.mend == "pip install --upgrade flowzoo"
 
 

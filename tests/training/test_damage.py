@@ -214,3 +214,10 @@ def test_files_cut_while_they_are_read_are_errors_and_no_crash(
         load_checkpoint(list_checkpoints(run.checkpoints)[0])
     with pytest.raises(IntegrityError, match="cut while it was read"):
         write_export(run.path, tmp_path, run.best, metadata, name="cut")
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
+def test_a_pipe_in_the_place_of_a_runs_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        _ = RunDir(tmp_path).exists

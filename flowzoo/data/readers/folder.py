@@ -22,6 +22,7 @@ from flowzoo.errors import DataUnavailable, IntegrityError
 __all__ = [
     "FileImages",
     "SkippedFiles",
+    "eight_bits",
     "find_images",
     "read_celeba",
     "read_own",
@@ -103,7 +104,7 @@ class FileImages:
         _, channels, height, width = self.shape
         try:
             with Image.open(path) as file:
-                image = _eight_bits(file).convert(self._mode)
+                image = eight_bits(file).convert(self._mode)
             cropped = image.crop(self._box(*image.size))
         except MemoryError:
             raise
@@ -122,7 +123,7 @@ def _refuse(bad: list[str], count: int) -> None:
         )
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def eight_bits(image: Image.Image) -> Image.Image:
     """The image with 8 bits a channel and without transparency: scaled by its type's range, laid on white.
 
     Raises:

@@ -92,10 +92,12 @@ def _replaced_twice(parameter: nn.Parameter) -> None:
         parameter.data = parameter.data * 1.01
 
 
-def _drawn(parameter: nn.Parameter) -> None:
+def _drawn(flow: Flow) -> bool:
     # Not the square matrices, of which a random one may have no inverse to speak of.
-    if parameter.ndim != 2:
+    written = [parameter for parameter in flow.parameters() if parameter.ndim != 2]
+    for parameter in written:
         nn.init.normal_(parameter.data, std=0.02)
+    return bool(written)
 
 
 def _foreach(flow: Flow) -> None:
@@ -124,7 +126,9 @@ def _optimizer(kind: type[torch.optim.Optimizer], **options: Any) -> Callable[[F
     def run(flow: Flow) -> None:
         optimizer = kind(flow.parameters(), lr=1e-2, **options)  # type: ignore[call-arg]
         for parameter in flow.parameters():
-            parameter.grad = torch.ones_like(parameter)
+            # Not all the same: a softmax does not see what its logits have in common.
+            places = torch.arange(parameter.numel()).reshape(parameter.shape)
+            parameter.grad = (1 - 2 * (places % 2)).to(parameter)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -165,7 +169,7 @@ WRITES: Mapping[str, Callable[[Flow], bool | None]] = {
     "p.data = new": _each(lambda p: setattr(p, "data", p.data * 1.01)),
     "p.data = new, twice": _each(_replaced_twice),
     "_foreach on p.data": _foreach,
-    "nn.init on p.data": _each(_drawn),
+    "nn.init on p.data": _drawn,
     "new nn.Parameter": _swapped,
     "load_state_dict": _loaded,
     "load_state_dict(assign=True)": _assigned,

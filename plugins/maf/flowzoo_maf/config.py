@@ -1,0 +1,83 @@
+"""Hyper-parameters of masked autoregressive flows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from flowzoo.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAFConfig:
+    """The parts of a masked autoregressive flow.
+
+    Attributes:
+        image_shape: ``(C, H, W)`` of images, which are flattened; or None.
+        dims: Length of vectors, or None.
+        n_bits: Bits per grey level of images.
+        layers: Autoregressive layers (MADEs); each orders the values the other way round than the one before.
+        hidden: Units of the hidden layers of each MADE.
+        activation: ``relu`` or ``tanh``.
+        order: The first layer's order of the values: ``sequential``, or ``random`` by ``order_seed``.
+        order_seed: Seed of a random order.
+        mixture: Components of a mixture of normals for each value; 0 for a single normal.
+        mixture_layers: How many layers, counted from the base, have mixtures; 0 for all.
+        normalization: Between layers: ``batch`` norm with running statistics, ``actnorm``, or ``none``.
+        log_scale_clip: Log-scales become clip tanh(s / clip); 0 leaves them as they are, as the paper does.
+        alpha: Images become logit(alpha + (1 - 2 alpha) x).
+        inverse: Exchanges the directions: an inverse autoregressive flow, which samples in one pass and needs D passes
+            for a density.
+        sampler: How the slow direction is computed: ``sequential``, one value after the other, or ``jacobi``, all
+            at once until nothing changes.
+        base: Base density.
+    """
+
+    image_shape: tuple[int, int, int] | None = None
+    dims: int | None = None
+    n_bits: int = 8
+    layers: int = 5
+    hidden: tuple[int, ...] = (1024, 1024)
+    activation: Literal["relu", "tanh"] = "relu"
+    order: Literal["sequential", "random"] = "sequential"
+    order_seed: int = 0
+    mixture: int = 0
+    mixture_layers: int = 0
+    normalization: Literal["batch", "actnorm", "none"] = "batch"
+    log_scale_clip: float = 0.0
+    alpha: float = 1e-6
+    inverse: bool = False
+    sampler: Literal["sequential", "jacobi"] = "sequential"
+    base: Literal["normal", "uniform"] = "normal"
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be built.
+
+        Raises:
+            ConfigError: Fields contradict each other, or a number is out of range.
+        """
+        if self.layers < 1 or not self.hidden or min(self.hidden) < 1:
+            raise ConfigError("maf: layers and the units of at least one hidden layer must be 1 or more.")
+        if self.mixture < 0 or not 0 <= self.mixture_layers <= self.layers:
+            raise ConfigError(
+                f"maf: mixture is {self.mixture} and mixture_layers {self.mixture_layers}; expected 0 or more "
+                f"components, in at most {self.layers} layers."
+            )
+        if self.log_scale_clip < 0 or not 0 < self.alpha < 0.5:
+            raise ConfigError("maf: log_scale_clip must not be negative, and alpha between 0 and 0.5.")
+        if self.inverse and self.mixture:
+            raise ConfigError("maf: an inverse autoregressive flow has normal conditionals; set mixture = 0.")
+        if self.base == "uniform" and self.mixture == 0:
+            raise ConfigError("maf: affine layers do not lead into the unit cube; choose base = normal.")
+
+    @property
+    def size(self) -> int:
+        """D, the number of values in an item."""
+        return math.prod(self.image_shape) if self.image_shape is not None else self.dims or 0
+
+    def is_mixture(self, layer: int) -> bool:
+        """Whether a layer, counted from 0 at the data, has mixtures."""
+        if self.mixture == 0:
+            return False
+        return self.mixture_layers == 0 or layer >= self.layers - self.mixture_layers

@@ -1,0 +1,79 @@
+"""Masked autoregressive flows (Papamakarios et al., 2017), and inverse ones (Kingma et al., 2016)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flowzoo.bijectors import (
+    ActNorm,
+    Bijector,
+    Chain,
+    Flatten,
+    FlowBatchNorm,
+    Inverse,
+    Logit,
+    OutputKind,
+    Standardize,
+)
+from flowzoo.densities import StandardNormal, StandardUniform
+from flowzoo.flow import Flow
+from flowzoo_maf.bijectors import AffineAutoregressive, Autoregressive, MixtureAutoregressive, ScaleAndShift
+from flowzoo_maf.config import MAFConfig
+from flowzoo_maf.made import MADE
+
+BATCH_NORM_EPS = 1e-5
+"""Of the paper's code."""
+
+MOMENTUM = 0.01
+"""Share of a batch in the running statistics, which stand for those of the whole training set in the paper's code."""
+
+
+def build(config: MAFConfig) -> Flow:
+    """Builds an untrained flow."""
+    stack: list[Bijector] = []
+    if config.image_shape is not None:
+        stack += [Logit(config.alpha), Flatten(config.image_shape)]
+    else:
+        stack.append(Standardize(config.size))
+    degrees = _first_degrees(config)
+    for index in range(config.layers):
+        layer = _layer(config, index, degrees)
+        stack.append(Inverse(layer) if config.inverse else layer)
+        stack += _normalization(config, index)
+        degrees = config.size + 1 - degrees
+    base = StandardUniform() if config.base == "uniform" else StandardNormal()
+    if config.image_shape is not None:
+        return Flow(image_shape=config.image_shape, n_bits=config.n_bits, bijector=Chain(*stack), base=base)
+    return Flow(dims=config.dims, bijector=Chain(*stack), base=base)
+
+
+def _first_degrees(config: MAFConfig) -> Tensor:
+    """The order of the first layer, ``(D,)`` from 1."""
+    if config.order == "sequential":
+        return torch.arange(1, config.size + 1)
+    generator = torch.Generator().manual_seed(config.order_seed)
+    drawn = torch.randperm(config.size, generator=generator, device="cpu")
+    # Made again, so that it lies where the model is built, the meta device included.
+    return torch.tensor(drawn.tolist()) + 1
+
+
+def _layer(config: MAFConfig, index: int, degrees: Tensor) -> Autoregressive:
+    mixture = config.is_mixture(index)
+    parameters = 3 * config.mixture if mixture else 2
+    made = MADE(degrees, config.hidden, parameters, config.activation)
+    if not mixture:
+        return AffineAutoregressive(made, config.sampler, config.log_scale_clip)
+    last = index == config.layers - 1
+    output: OutputKind = "uniform" if last and config.base == "uniform" else "normal"
+    return MixtureAutoregressive(made, config.sampler, output)
+
+
+def _normalization(config: MAFConfig, index: int) -> list[Bijector]:
+    """The layers between two autoregressive ones, and after the last."""
+    if config.normalization == "none" or config.is_mixture(index):
+        # A mixture's output has its distribution already.
+        return []
+    if config.normalization == "actnorm":
+        return [ActNorm((config.size,))]
+    return [FlowBatchNorm(config.size, momentum=MOMENTUM, eps=BATCH_NORM_EPS), ScaleAndShift(config.size)]

@@ -1,0 +1,1 @@
+"""TarFlow for flowzoo."""
