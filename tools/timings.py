@@ -33,6 +33,7 @@ def timing(key: str, batch: int = BATCH, runs: int = RUNS) -> dict[str, Any]:
         images = flow.sample(batch, generator=generator)
         density = _fastest(lambda: flow.log_prob(images), runs)
         sample = _fastest(lambda: flow.sample(batch, generator=generator), runs)
+    assert flow.card is not None
     assert flow.card.weights is not None
     return {
         "sha256": flow.card.weights.sha256,

@@ -101,6 +101,10 @@ def main(datasets: tuple[str, ...]) -> None:
     for dataset in datasets or DATASETS:
         click.echo(dataset)
         known[dataset] = measure(dataset)
+        _write(known)
+
+
+def _write(known: dict[str, Any]) -> None:
     text = json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False) + "\n"
     temporary = FILE.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ COLORS = {"model": "#3f51b5", "published": "#8d6e63"}
 
 def points(table: Table, axis: str) -> list[tuple[str, str, float, float]]:
     """Name, kind of row, cost and figure of each row that has both."""
-    found = []
+    found: list[tuple[str, str, float, float]] = []
     for row in table.rows:
         cost = row.parameters if axis == "parameters" else row.density_ms
         if cost is not None and row.figure is not None:
