@@ -58,6 +58,7 @@ tests: setup-test
 docs: setup-test
 	$(PY) -m tools.cards
 	$(PY) -m tools.leaderboard
+	$(PY) -m tools.which_flow --keep-times
 
 site: $(STAMP)-docs
 	$(PY) -m zensical build --strict --clean
