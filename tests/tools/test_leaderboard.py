@@ -19,7 +19,7 @@ from tools.leaderboard.rows import Row, Sources, Table, as_records, tables
 MARKERS = "<!-- leaderboard: x -->\n<!-- /leaderboard -->\n"
 
 
-def entry(name: str, **changes: Any) -> dict[str, Any]:
+def entry(name: str, /, **changes: Any) -> dict[str, Any]:
     """An entry of the real manifest, changed."""
     text = json.loads((ROOT / "weights_manifest.json").read_text(encoding="utf-8"))
     found = next(model for model in text["models"] if model["name"] == name)
