@@ -94,6 +94,12 @@ def test_a_configuration_without_weights_is_a_published_row_with_the_command_tha
     assert tables(made(entry("glow-celeba64-full"))) == [], "neither weights nor a figure"
 
 
+def test_a_paper_on_another_release_stands_in_the_table_of_that_release() -> None:
+    moved = {"models": {"glow-cifar10": {"dataset": "other"}}, "releases": {"other": "Another release"}}
+    [table] = tables(made(entry("glow-cifar10"), published=moved))
+    assert (table.name, table.description) == ("other", "Another release")
+
+
 def test_times_count_only_for_the_weights_that_were_timed() -> None:
     found = entry("glow-mnist")
     times = {"sha256": found["weights"]["sha256"], "density_ms": 2.5, "sample_ms": 3.5, "hardware": "this"}

@@ -174,7 +174,10 @@ def _all_rows(sources: Sources) -> Iterator[tuple[str, str, str, Row]]:
             row = _model(found, comparison, sources.timings.get(entry.key, {}))
             yield table, _description(found["data"]), unit, row
         elif found["published"] is not None:
-            yield table, _description(found["data"]), unit, _without_weights(found, comparison)
+            # The paper's figure may be of another release than the one that our recipe trains on.
+            other = comparison.get("dataset", table)
+            text = _description(found["data"]) if other == table else sources.published["releases"][other]
+            yield other, text, unit, _without_weights(found, comparison)
     for name, baselines in sources.baselines.items():
         for line in baselines["rows"]:
             yield name, _description(baselines | {"split": "test"}), "bits/dim", _baseline(line, baselines)
