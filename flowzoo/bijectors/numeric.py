@@ -58,6 +58,8 @@ def require_converged(owner: nn.Module, residual: Tensor, tolerance: float) -> N
     Raises:
         NotConverged: It names the items.
     """
+    if not residual.numel():
+        return
     worst = residual.detach().abs().reshape(len(residual), -1).amax(dim=1)
     found = _CURRENT.found
     if found is not None:

@@ -50,6 +50,12 @@ def test_residuals_are_reported() -> None:
     assert found.largest == pytest.approx(3e-7)
 
 
+def test_nothing_to_solve_is_solved() -> None:
+    with residuals() as found:
+        require_converged(ActNorm((1,)), torch.empty(0, 3), 1e-6)
+    assert found.count == 0
+
+
 def test_a_polished_root_has_the_gradient_of_the_solution() -> None:
     scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     target = torch.tensor([0.7, -2.0], dtype=torch.float64, requires_grad=True)

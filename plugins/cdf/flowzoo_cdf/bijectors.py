@@ -54,7 +54,7 @@ class HistogramCDF(Bijector):
         log_p, left = self._pieces()
         index = (x.detach() * bins).floor().long().clamp(0, bins - 1)
         log_density = _of_bins(log_p, index) + math.log(bins)
-        z = _of_bins(left, index) + (x - index / bins) * log_density.exp()
+        z = _of_bins(left, index) + (x - index.to(x.dtype) / bins) * log_density.exp()
         # Rounding must not carry a value of [0, 1] over its end, where a uniform base has no density.
         z = torch.where((x >= 0) & (x <= 1), z.clamp(0, 1), z)
         return z, sum_per_item(log_density)
@@ -66,7 +66,7 @@ class HistogramCDF(Bijector):
         found = torch.searchsorted(edges.detach(), z.detach().T.contiguous(), right=True).T - 1
         index = found.clamp(0, bins - 1)
         log_density = _of_bins(log_p, index) + math.log(bins)
-        x = (z - _of_bins(left, index)) * torch.exp(-log_density) + index / bins
+        x = (z - _of_bins(left, index)) * torch.exp(-log_density) + index.to(z.dtype) / bins
         return x, -sum_per_item(log_density)
 
 
