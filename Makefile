@@ -18,7 +18,7 @@ STAMP := $(VENV)/.flowzoo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-test demo test check lint types tests test-cuda docs format wheels clean
+.PHONY: help setup setup-test demo test check lint types tests test-cuda docs site format wheels clean
 
 help:
 	@echo "make demo     set up $(VENV) and run 'flowzoo eval $(MODEL)' (about 6 GB and a few minutes the first time)"
@@ -27,7 +27,8 @@ help:
 	@echo "make lint | types | tests    one part of 'make test'"
 	@echo "make test-cuda    check on a GPU what only a GPU can show; installs nothing, needs PYTHON with torch"
 	@echo "make format   let ruff fix and format the sources"
-	@echo "make docs     write the tables and model cards anew from weights_manifest.json"
+	@echo "make docs     write the tables, model cards and leaderboard anew from weights_manifest.json"
+	@echo "make site     build the documentation as a site into build/site"
 	@echo "make wheels   build the wheels of flowzoo and its plugins into dist/"
 	@echo "make clean    remove $(VENV) and everything built"
 	@echo
@@ -59,9 +60,14 @@ tests: setup-test
 test-cuda:
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(wildcard $(PY)),$(PY),$(PYTHON)) -m tools.cuda $(CUDA_ARGS)
 
-docs: setup
+docs: setup-test
 	$(PY) -m tools.cards
+	$(PY) -m tools.leaderboard
 	$(PY) -m tools.which_flow --keep-times
+
+site: $(STAMP)-docs
+	$(PY) -m zensical build --strict --clean
+	@echo "build/site/index.html; to read it in a browser: $(PY) -m http.server --bind 127.0.0.1 -d build/site"
 
 format: setup-test
 	$(PY) -m ruff check --fix .
@@ -77,7 +83,7 @@ clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# --- the virtual environment, in four steps that are each done once -------------------------------------------------
+# --- the virtual environment, in steps that are each done once -------------------------------------------------
 
 $(STAMP)-venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -102,4 +108,8 @@ $(STAMP)-demo: $(STAMP)-torch $(PYPROJECTS)
 
 $(STAMP)-test: $(STAMP)-demo
 	$(PIP) --quiet --no-build-isolation -e '.[test,dev,plots]'
+	@touch $@
+
+$(STAMP)-docs: $(STAMP)-test
+	$(PIP) --quiet --no-build-isolation -e '.[docs]'
 	@touch $@

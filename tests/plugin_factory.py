@@ -138,6 +138,11 @@ def guides_plugin(project: Path) -> Path:
     return _write_files(project, "plugins.md", "", "## What the parts have to be")
 
 
+def tutorials_plugin(project: Path) -> Path:
+    """Writes the files of the plugin that docs/tutorial.md builds into a new directory; returns it."""
+    return _write_files(project, "tutorial.md", "## 1. The bijector", "## 5. Install it")
+
+
 def guides_data_set(project: Path) -> Path:
     """Writes the files of the data set that docs/data.md builds into a new directory; returns it."""
     return _write_files(project, "data.md", "## Adding a data set", "Then, in that folder:")

@@ -1,0 +1,133 @@
+"""The baselines: codes of known length, and the figures on record beside the bundled images."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from flowzoo.data import get_dataset
+from tools.baselines import counts, files
+
+RECORD = json.loads(
+    (Path(__file__).resolve().parents[2] / "docs" / "baselines.json").read_text(encoding="utf-8")
+)
+
+
+def images(size: int, seed: int, dims: int = 6, levels: int = 4) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, levels, (size, dims), dtype=np.uint8)
+
+
+def test_uniform_levels_need_the_logarithm_of_their_number() -> None:
+    train, test = images(50_000, 0), images(1000, 1)
+    for code in (counts.histogram, counts.independent_dimensions):
+        assert code(train, test, 4, 0.5).mean() == pytest.approx(2, abs=1e-3)
+
+
+def test_the_code_is_that_of_the_smoothed_counts() -> None:
+    train = np.array([[0, 3], [0, 3], [1, 3]], dtype=np.uint8)
+    test = np.array([[0, 3], [2, 0]], dtype=np.uint8)
+    bits = -np.log2([2.5 / 5, 3.5 / 5]), -np.log2([0.5 / 5, 0.5 / 5])
+    np.testing.assert_allclose(counts.independent_dimensions(train, test, 4, 0.5), np.mean(bits, axis=1))
+    shared = -np.log2([2.5 / 8, 3.5 / 8]), -np.log2([0.5 / 8, 2.5 / 8])
+    np.testing.assert_allclose(counts.histogram(train, test, 4, 0.5), np.mean(shared, axis=1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_code_is_a_probability_of_images(seed: int) -> None:
+    """The probabilities of all images of two dimensions sum to one."""
+    train = images(7, seed, dims=2)
+    labels = np.array([0, 1, 1, 2, 0, 1, 2])
+    every = np.array([[a, b] for a in range(4) for b in range(4)], dtype=np.uint8)
+    for bits in (
+        counts.histogram(train, every, 4, 0.1),
+        counts.independent_dimensions(train, every, 4, 0.1),
+        counts.class_mixture(train, labels, every, 4, 0.1),
+    ):
+        assert np.exp2(-2 * bits).sum() == pytest.approx(1)
+
+
+def test_a_mixture_of_one_class_is_independent_dimensions_and_more_classes_help() -> None:
+    labels = np.arange(400) % 2
+    train, test = (
+        images(400, 0, levels=2) * 0 + labels[:, None].astype(np.uint8),
+        np.repeat([[0], [1]], 6, axis=1),
+    )
+    alone = counts.independent_dimensions(train, test.astype(np.uint8), 2, 0.5)
+    one = counts.class_mixture(train, labels * 0, test.astype(np.uint8), 2, 0.5)
+    np.testing.assert_allclose(one, alone)
+    two = counts.class_mixture(train, labels, test.astype(np.uint8), 2, 0.5)
+    assert two.mean() == pytest.approx(1 / 6, abs=0.01), "one bit for the class, next to none for the pixels"
+
+
+@pytest.mark.parametrize("smoothing", counts.CONSTANTS)
+def test_no_code_of_independent_dimensions_is_below_the_bound(smoothing: float) -> None:
+    train, test = images(300, 0) // 2, images(200, 1) // 2
+    bound = counts.empirical_entropy(test, 4).mean()
+    assert counts.independent_dimensions(train, test, 4, smoothing).mean() >= bound
+    assert counts.independent_dimensions(test, test, 4, 1e-12).mean() == pytest.approx(bound)
+
+
+def test_smoothing_is_chosen_on_held_out_images() -> None:
+    few = images(60, 0, levels=256)
+    assert counts.choose_smoothing(few, 256) == max(counts.CONSTANTS), (
+        "levels that were never seen are likely"
+    )
+    many = np.zeros((5000, 3), dtype=np.uint8)
+    assert counts.choose_smoothing(many, 256) == min(counts.CONSTANTS)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["PNG", "WebP"])
+def test_a_file_gives_its_image_back_and_its_bytes_are_counted(
+    name: str, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (1, channels, 8, 8), dtype=np.uint8)
+    written: list[bytes] = []
+    real = Image.Image.save
+
+    def save(self: Image.Image, target: io.BytesIO, **options: object) -> None:
+        real(self, target, **options)
+        written.append(target.getvalue())
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    [bits] = files.file_bits(name, picture)
+    assert bits == 8 * len(written[0]) / picture.size
+    back = np.asarray(Image.open(io.BytesIO(written[0])).convert("L" if channels == 1 else "RGB"))
+    assert np.array_equal(back.reshape(8, 8, channels), picture[0].transpose(1, 2, 0))
+
+
+def test_a_stream_of_one_level_costs_next_to_nothing() -> None:
+    assert files.stream_bits(np.zeros((100, 1, 28, 28), dtype=np.uint8)) < 0.02
+    noise = np.random.default_rng(0).integers(0, 256, (10, 1, 28, 28), dtype=np.uint8)
+    assert files.stream_bits(noise) >= 8
+
+
+def test_the_record_is_of_the_bundled_images() -> None:
+    """What needs no training images is computed again; the others keep their order."""
+    test = get_dataset("mnist").load("test")
+    flat = np.asarray(test.images).reshape(len(test), -1)
+    rows = {row["name"]: row for row in RECORD["mnist"]["rows"]}
+    assert RECORD["mnist"]["digest"] == get_dataset("mnist").split("test").sha256
+    bound = counts.empirical_entropy(flat, 256)
+    found = rows["independent pixels, bound"]
+    assert found["bpd"] == pytest.approx(bound.mean(), abs=1e-12)
+    assert found["stderr"] == pytest.approx(bound.std(ddof=1) / math.sqrt(len(bound)), abs=1e-12)
+    assert rows["uniform"]["bpd"] == 8
+    order = ("mixture of 10 class marginals", "independent pixels", "one histogram", "uniform")
+    figures = [rows[name]["bpd"] for name in order]
+    assert figures == sorted(figures)
+    assert found["bpd"] < rows["independent pixels"]["bpd"]
+
+
+def test_every_record_names_the_command_that_made_it() -> None:
+    for name, found in RECORD.items():
+        assert found["command"] == f"python -m tools.baselines {name}"
+        assert found["versions"]["pillow"]
+        assert found["num_images"] == get_dataset(name).split("test").size

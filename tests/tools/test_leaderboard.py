@@ -1,0 +1,181 @@
+"""The leaderboard's tables: what is in which, in which order, and that the files in the repository are today's."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from typing import Any
+
+import pytest
+
+from flowzoo.manifest.read import parse
+from tools.leaderboard.__main__ import ROOT, differences, pages, sources
+from tools.leaderboard.page import figure, page
+from tools.leaderboard.plots import draw, is_current, points
+from tools.leaderboard.rows import Row, Sources, Table, as_records, tables
+
+MARKERS = "<!-- leaderboard: x -->\n<!-- /leaderboard -->\n"
+
+
+def entry(name: str, /, **changes: Any) -> dict[str, Any]:
+    """An entry of the real manifest, changed."""
+    text = json.loads((ROOT / "weights_manifest.json").read_text(encoding="utf-8"))
+    found = next(model for model in text["models"] if model["name"] == name)
+    return {**found, **changes}
+
+
+def made(*entries: dict[str, Any], **others: Any) -> Sources:
+    text = json.dumps({"schema": 1, "models": list(entries)})
+    empty: dict[str, Any] = {"reasons": {}, "releases": {}, "models": {}, "rows": []}
+    known = {"baselines": {}, "timings": {}} | others
+    published = empty | known.get("published", {})
+    return Sources.read(
+        parse(text, "m"),
+        text,
+        json.dumps(known["baselines"]),
+        json.dumps(known["timings"]),
+        json.dumps(published),
+    )
+
+
+def only(found: list[Table]) -> Row:
+    [table] = found
+    [row] = table.rows
+    return row
+
+
+def test_the_files_in_the_repository_are_those_of_today() -> None:
+    assert sorted(differences(ROOT)) == [], "run: make docs"
+
+
+def test_releases_and_depths_are_never_mixed() -> None:
+    other = entry("nice-mnist", name="nice-other", data=entry("glow-celeba64")["data"])
+    coarse = entry("glow-mnist", name="glow-coarse")
+    coarse["config"] = {**coarse["config"], "n_bits": 5}
+    found = {
+        table.name: {row.name for row in table.rows}
+        for table in tables(made(other, coarse, entry("glow-mnist")))
+    }
+    assert found == {
+        "celeba64-half": {"nice-other"},
+        "mnist, 5 bits": {"glow-coarse"},
+        "mnist": {"glow-mnist"},
+    }
+
+
+def test_a_models_row_holds_what_its_entry_says() -> None:
+    found = entry("glow-mnist")
+    row = only(
+        tables(made(found, published={"models": {"glow-mnist": {"comparable": "no", "reasons": ["x"]}}}))
+    )
+    assert (row.what, row.kind, row.samples) == ("model", "bound", 8)
+    assert (row.figure, row.stderr) == (found["measured"]["bpd"], found["measured"]["stderr"])
+    assert row.one_sample == found["one_sample_bpd"]
+    assert row.uniform is None, "its noise is learned"
+    assert (row.published, row.comparable, row.reasons) == (1.05, "no", ("x",))
+    assert (row.parameters, row.license) == (found["num_params"], "Apache-2.0")
+    assert row.sha256 == found["weights"]["sha256"][:12]
+    assert (row.exact, row.finite) == ("10,000 of 10,000", "10,000 of 10,000")
+    assert row.command == "flowzoo eval glow-mnist@1"
+
+
+def test_uniform_noise_of_one_sample_is_its_own_one_sample_figure() -> None:
+    row = only(tables(made(entry("nice-mnist"))))
+    assert row.kind == "exact"
+    assert row.figure == row.one_sample == row.uniform
+
+
+def test_a_configuration_without_weights_is_a_published_row_with_the_command_that_trains_it() -> None:
+    row = only(tables(made(entry("glow-cifar10"))))
+    assert (row.what, row.figure, row.stderr, row.published) == ("published", 3.35, None, None)
+    assert row.command == "flowzoo train glow-cifar10 --out run"
+    assert tables(made(entry("glow-celeba64-full"))) == [], "neither weights nor a figure"
+
+
+def test_a_paper_on_another_release_stands_in_the_table_of_that_release() -> None:
+    moved = {"models": {"glow-cifar10": {"dataset": "other"}}, "releases": {"other": "Another release"}}
+    [table] = tables(made(entry("glow-cifar10"), published=moved))
+    assert (table.name, table.description) == ("other", "Another release")
+
+
+def test_times_count_only_for_the_weights_that_were_timed() -> None:
+    found = entry("glow-mnist")
+    times = {"sha256": found["weights"]["sha256"], "density_ms": 2.5, "sample_ms": 3.5, "hardware": "this"}
+    row = only(tables(made(found, timings={"glow-mnist@1": times})))
+    assert (row.density_ms, row.sample_ms, row.hardware) == (2.5, 3.5, "this")
+    stale = only(tables(made(found, timings={"glow-mnist@1": times | {"sha256": "0" * 64}})))
+    assert (stale.density_ms, stale.sample_ms, stale.hardware) == (None, None, None)
+
+
+def test_the_best_comes_first_and_models_before_baselines_in_name_only() -> None:
+    line = {"name": "code", "how": "h", "bpd": 2.0, "stderr": None}
+    base = {"mnist": {"release": "r", "preprocessing": "p", "num_images": 5, "command": "c", "rows": [line]}}
+    [table] = tables(made(entry("nice-mnist"), entry("glow-mnist"), baselines=base))
+    assert [row.name for row in table.rows] == ["glow-mnist", "code", "nice-mnist"]
+    assert tables(made(baselines=base)) == [], "a baseline alone says nothing of flows"
+
+
+def test_fields_of_a_newer_manifest_are_shown_where_they_are() -> None:
+    """The kind and passes of an entry, and a conditional figure, which stands in a column of its own."""
+    known = made(entry("glow-mnist"))
+    newer = {**known.texts["glow-mnist@1"], "kind": "unbiased", "density_passes": 7, "sampling_passes": 30}
+    newer["labels"] = {"classes": 10, "figure": "x|y", "other": None}
+    row = only(tables(dataclasses.replace(known, texts={"glow-mnist@1": newer})))
+    assert (row.kind, row.density_passes, row.sampling_passes) == ("unbiased", 7, 30)
+    assert row.figure is None
+    assert row.given_label == newer["measured"]["bpd"]
+
+
+def test_a_page_shows_every_row_and_no_empty_column() -> None:
+    found = tables(made(entry("glow-mnist"), entry("nice-mnist")))
+    text = page(found, {"code": "meaning"}, {"mnist": ["images/x-parameters.svg"]})
+    assert (
+        "| [`glow-mnist`](models/glow-mnist.md) | model | ≤ 1.0479 ± 0.0025 | bound, 8 samples | 1.0590 |"
+        in text
+    )
+    assert "| given the label |" not in text
+    assert "| `code` | meaning |" in text
+    assert "images/x-parameters.svg" in text
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (Row(name="a", what="model", figure=1.23456, stderr=0.001, kind="bound"), "≤ 1.2346 ± 0.0010"),
+        (Row(name="a", what="baseline", figure=8.0, kind="code"), "8.0000"),
+        (Row(name="a", what="published", figure=3.4, kind="bound"), "3.40"),
+        (Row(name="a", what="model"), "-"),
+    ],
+)
+def test_a_figure_has_the_digits_that_it_deserves(row: Row, text: str) -> None:
+    assert figure(row) == text
+
+
+def test_csv_and_json_hold_every_row() -> None:
+    found = sources(ROOT)
+    files = pages(found, MARKERS)
+    records = json.loads(files["docs/leaderboard.json"])
+    lines = list(csv.DictReader(io.StringIO(files["docs/leaderboard.csv"])))
+    assert len(records) == len(lines) == len(as_records(tables(found))) > 40
+    assert [line["name"] for line in lines] == [record["name"] for record in records]
+    assert lines[0]["dataset"] == records[0]["dataset"] == "mnist"
+
+
+def test_the_readme_shows_the_best_models_and_baselines() -> None:
+    text = pages(sources(ROOT), MARKERS)["README.md"]
+    assert "[`glow-mnist`](docs/models/glow-mnist.md)" in text
+    assert "xz" in text
+    assert "published" not in text
+
+
+def test_a_picture_knows_whether_it_is_of_these_figures() -> None:
+    [table] = tables(made(entry("glow-mnist"), entry("nice-mnist")))
+    picture = draw(table, "parameters")
+    assert len(points(table, "parameters")) == 2
+    assert points(table, "milliseconds") == []
+    assert is_current(picture, table, "parameters")
+    assert "glow-mnist" in picture
+    moved = dataclasses.replace(table, rows=(dataclasses.replace(table.rows[0], figure=1.0), *table.rows[1:]))
+    assert not is_current(picture, moved, "parameters")

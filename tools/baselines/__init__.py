@@ -1,0 +1,1 @@
+"""Simple references for the leaderboard: codes that any density model should beat."""

@@ -1,0 +1,169 @@
+"""The leaderboard as a page of Markdown, whose tables the site's script sorts and filters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from tools.cells import NOTHING, count, table
+from tools.leaderboard.rows import Row, Table
+
+__all__ = ["GENERATED", "anchor", "page", "readme"]
+
+GENERATED = "<!-- generated from weights_manifest.json by `make docs`; edit that, not this -->"
+
+INTRODUCTION = """# Leaderboard
+
+One table for each release of a data set, at one depth of grey levels: figures from different tables are of different
+images and say nothing of each other. In a row are
+
+- a **model**: weights that flowzoo ships, measured on every test image by the command in the row;
+- a **baseline**: the length of a simple code of the same images, computed by the command in the row. A density model
+  above one of them has learned less than that code knows;
+- a **published** figure: what a paper gives for a model that nobody has measured here, with what is known against it.
+
+± is the standard error over the images. The kind says what a figure is: *exact*, a *bound* (the true figure is at most
+this), the mean of *unbiased* estimates, *biased*, or the length of a real *code*. A bound gets better with more noise
+samples, so the figure of one sample stands beside it. The reason codes are explained [below](#reason-codes).
+"""
+
+Cell = Callable[[Row], str]
+
+
+def page(tables: Sequence[Table], reasons: Mapping[str, str], plots: Mapping[str, Sequence[str]]) -> str:
+    """The file ``docs/leaderboard.md``.
+
+    Args:
+        tables: In the order in which they are shown.
+        reasons: Explanation of each reason code.
+        plots: Table's name to paths of its plots, relative to the docs.
+    """
+    parts = [GENERATED, INTRODUCTION.rstrip()]
+    parts.append(
+        "All rows to download: [leaderboard.csv](leaderboard.csv), [leaderboard.json](leaderboard.json). Everything "
+        "here is written by `make docs` from [the manifest](weights.md), the baselines of "
+        "`python -m tools.baselines`, the times of `python -m tools.timings` and a file of published figures."
+    )
+    for found in tables:
+        parts += [f"## {found.name}", f"Release: {found.description}."]
+        parts.append(f'<div class="leaderboard" markdown>\n\n{_table(found)}\n\n</div>')
+        parts += [
+            f"![{_caption(path, found)}]({path}){{ .plot loading=lazy }}"
+            for path in plots.get(found.name, ())
+        ]
+    rows = [(f"`{code}`", meaning) for code, meaning in sorted(reasons.items())]
+    parts += [
+        "## Reason codes",
+        "Why a published figure is not comparable with a measured one.",
+        table(("code", "meaning"), rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def readme(tables: Iterable[Table], name: str, most: int) -> str:
+    """The best rows of one table for the README: models and baselines."""
+    [found] = [found for found in tables if found.name == name]
+    shown = [row for row in found.rows if row.what != "published"][:most]
+    rows = [
+        (
+            f"[`{row.name}`](docs/{row.page})" if row.page else row.name,
+            row.what,
+            figure(row),
+            _count(row.parameters),
+        )
+        for row in shown
+    ]
+    return table((f"{name}, test", "", found.unit, "parameters"), rows)
+
+
+def anchor(heading: str) -> str:
+    """The id that the site gives to a heading."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def figure(row: Row) -> str:
+    """The figure: four decimals where it was measured, as many as were published elsewhere."""
+    if row.figure is None:
+        return NOTHING
+    if row.what == "published":
+        return f"{row.figure:.2f}"
+    sign = "≤ " if row.kind == "bound" else ""
+    return f"{sign}{row.figure:.4f}" + (f" ± {row.stderr:.4f}" if row.stderr is not None else "")
+
+
+def _caption(path: str, found: Table) -> str:
+    return f"{found.unit} against {'milliseconds' if 'milliseconds' in path else 'parameters'}, {found.name}"
+
+
+def _table(found: Table) -> str:
+    """Only columns in which some row has something; name, kind of row and figure always."""
+    columns = [
+        (heading, cells)
+        for heading, cell in _columns(found.unit)
+        if (cells := [cell(row) for row in found.rows]) and any(text != NOTHING for text in cells)
+    ]
+    return table(
+        [heading for heading, _ in columns], list(zip(*(cells for _, cells in columns), strict=True))
+    )
+
+
+def _columns(unit: str) -> list[tuple[str, Cell]]:
+    return [
+        ("model", _name),
+        ("row", lambda row: row.what),
+        (unit, figure),
+        ("kind", _kind),
+        ("one sample", lambda row: _number(row.one_sample)),
+        ("uniform noise", lambda row: _number(row.uniform)),
+        ("given the label", lambda row: _number(row.given_label)),
+        ("published", lambda row: NOTHING if row.published is None else f"{row.published:g}"),
+        ("source", lambda row: row.source or NOTHING),
+        ("comparable", _comparable),
+        ("selection", lambda row: row.selection or NOTHING),
+        ("parameters", lambda row: _count(row.parameters)),
+        ("training", lambda row: row.cost or NOTHING),
+        ("log_prob ms", lambda row: _milliseconds(row.density_ms)),
+        ("sample ms", lambda row: _milliseconds(row.sample_ms)),
+        ("timed on", lambda row: row.hardware or NOTHING),
+        ("passes", _passes),
+        ("reconstructed", lambda row: row.exact or NOTHING),
+        ("finite samples", lambda row: row.finite or NOTHING),
+        ("license", lambda row: row.license or NOTHING),
+        ("sha256", lambda row: f"`{row.sha256}`" if row.sha256 else NOTHING),
+        ("command", lambda row: f"`{row.command}`" if row.command else NOTHING),
+        ("note", lambda row: row.note or NOTHING),
+    ]
+
+
+def _name(row: Row) -> str:
+    return f"[`{row.name}`]({row.page})" if row.page else row.name
+
+
+def _kind(row: Row) -> str:
+    samples = f", {row.samples:,} samples" if row.samples is not None and row.samples > 1 else ""
+    return f"{row.kind}{samples}" if row.kind else NOTHING
+
+
+def _comparable(row: Row) -> str:
+    codes = " ".join(f"`{code}`" for code in row.reasons)
+    if row.comparable is None:
+        return codes or NOTHING
+    return f"{row.comparable}: {codes}" if codes else row.comparable
+
+
+def _passes(row: Row) -> str:
+    if row.density_passes is None:
+        return NOTHING
+    return f"{row.density_passes:,} / {row.sampling_passes or 1:,}"
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.4f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3g}"
+
+
+def _count(value: int | None) -> str:
+    return NOTHING if value is None else count(value)

@@ -1,0 +1,101 @@
+"""Bits per dimension against what a model costs: a picture for each table that has something to show."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+from tools.leaderboard.rows import Row, Table
+
+__all__ = ["AXES", "draw", "file_name", "points"]
+
+AXES = {"parameters": "parameters", "milliseconds": "milliseconds an image of log_prob"}
+LINES = ("independent pixels", "PNG, an image a file", "WebP, an image a file", "xz, all images in one file")
+COLORS = {"model": "#3f51b5", "published": "#8d6e63"}
+
+
+def points(table: Table, axis: str) -> list[tuple[str, str, float, float]]:
+    """Name, kind of row, cost and figure of each row that has both."""
+    found: list[tuple[str, str, float, float]] = []
+    for row in table.rows:
+        cost = row.parameters if axis == "parameters" else row.density_ms
+        if cost is not None and row.figure is not None:
+            found.append((row.name, row.what, float(cost), row.figure))
+    return found
+
+
+def file_name(table: Table, axis: str) -> str:
+    """The picture's path relative to the docs."""
+    return f"images/leaderboard/{re.sub(r'[^a-z0-9]+', '-', table.name)}-{axis}.svg"
+
+
+def draw(table: Table, axis: str) -> str:
+    """The picture as SVG. It carries its points as metadata, by which a test knows whether it is of today's figures."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    found = points(table, axis)
+    with rc_context({"svg.hashsalt": "flowzoo", "svg.fonttype": "none", "font.size": 10}):
+        picture = Figure(figsize=(7.2, 4.0), layout="constrained")
+        axes = picture.add_subplot()
+        axes.set(xscale="log", xlabel=AXES[axis], ylabel=table.unit)
+        if max(y for *_, y in found) > 2 * min(y for *_, y in found) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
+        axes.margins(x=0.25, y=0.15)
+        if max(x for *_, x, _ in found) < 100 * min(x for *_, x, _ in found):
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "parameters" else "{x:g}")
+        _baselines(axes, table)
+        _points(axes, found)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        buffer = io.StringIO()
+        picture.savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None, "Description": json.dumps(found)}
+        )
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def is_current(picture: str, table: Table, axis: str) -> bool:
+    """Whether a picture that was drawn before has the points of today."""
+    return json.dumps(points(table, axis)).replace('"', "&quot;") in picture.replace('"', "&quot;")
+
+
+def _baselines(axes: Any, table: Table) -> None:
+    rows: dict[str, Row] = {row.name: row for row in table.rows if row.what == "baseline"}
+    for name in LINES:
+        figure = rows[name].figure if name in rows else None
+        if figure is not None:
+            axes.axhline(figure, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+            axes.annotate(
+                name.partition(",")[0], (0.995, figure), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                color="0.45", fontsize=8,
+            )  # fmt: skip
+
+
+def _points(axes: Any, found: list[tuple[str, str, float, float]]) -> None:
+    """The models, and the line of those that no other beats on both axes."""
+    for what, color in COLORS.items():
+        chosen = [(x, y) for _, kind, x, y in found if kind == what]
+        if chosen:
+            face = color if what == "model" else "none"
+            axes.scatter(
+                *zip(*chosen, strict=True), s=36, facecolors=face, edgecolors=color, label=what, zorder=3
+            )
+    for index, (name, what, x, y) in enumerate(sorted(found, key=lambda point: point[2])):
+        above = index % 2 == 0  # neighbours on the axis of cost stand on different sides of their points
+        axes.annotate(
+            name, (x, y), xytext=(5, 5 if above else -5), textcoords="offset points", fontsize=8,
+            va="bottom" if above else "top", color=COLORS[what],
+        )  # fmt: skip
+    best = sorted((x, y) for _, what, x, y in found if what == "model")
+    front = [(x, y) for i, (x, y) in enumerate(best) if all(y < other for _, other in best[:i])]
+    if len(front) > 1:
+        axes.step(*zip(*front, strict=True), where="post", color=COLORS["model"], linewidth=1, alpha=0.5)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")

@@ -1,0 +1,294 @@
+"""Rows of the leaderboard, from the manifest, the baselines, the timings and the published figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from flowzoo.manifest.read import Manifest
+
+__all__ = ["Row", "Sources", "Table", "tables"]
+
+What = Literal["model", "baseline", "published"]
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a table; what is not known or does not apply is None.
+
+    Attributes:
+        name: The model, the baseline or the published model.
+        what: Measured here with weights that flowzoo ships, a baseline computed from the data, or a figure that a paper
+            gives and nobody has measured here.
+        figure: Bits per dimension, or nats where the table says so.
+        stderr: Standard error of the figure over the images.
+        kind: ``exact``, ``bound``, ``unbiased``, ``biased`` (flows); ``code`` (a baseline's code length).
+        samples: Noise samples an image.
+        one_sample: The figure with one noise sample.
+        uniform: The figure under uniform noise, with one sample.
+        given_label: The figure of p(x given y), which no other column is to be compared with.
+        published: The published figure beside a measured one.
+        source: Where the published figure is from.
+        comparable: ``yes``, ``no`` or None: whether the published figure was measured in the same way.
+        reasons: Codes of why not.
+        selection: What the model was chosen on.
+        parameters: Number of parameters.
+        cost: Of the training.
+        density_ms: Milliseconds an image of ``log_prob``.
+        sample_ms: Those of ``sample``.
+        hardware: Where these were measured.
+        density_passes: Passes through the networks that a density takes.
+        sampling_passes: Those that a sample takes.
+        exact: Test images that ``decode(encode(x))`` gave back exactly, of how many.
+        finite: Samples that are finite, of how many.
+        license: Of the weights.
+        sha256: The first twelve digits of the weights' digest.
+        command: What to run: measure again, train, or compute.
+        page: The model's card, relative to the docs.
+        note: Caveats in words.
+    """
+
+    name: str
+    what: What
+    figure: float | None = None
+    stderr: float | None = None
+    kind: str | None = None
+    samples: int | None = None
+    one_sample: float | None = None
+    uniform: float | None = None
+    given_label: float | None = None
+    published: float | None = None
+    source: str | None = None
+    comparable: str | None = None
+    reasons: tuple[str, ...] = ()
+    selection: str | None = None
+    parameters: int | None = None
+    cost: str | None = None
+    density_ms: float | None = None
+    sample_ms: float | None = None
+    hardware: str | None = None
+    density_passes: int | None = None
+    sampling_passes: int | None = None
+    exact: str | None = None
+    finite: str | None = None
+    license: str | None = None
+    sha256: str | None = None
+    command: str | None = None
+    page: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The rows of one release of a data set at one depth of grey levels.
+
+    Attributes:
+        name: The data set's id, with the bits where they are not 8.
+        description: Release, preprocessing, split and number of images, in words.
+        unit: ``bits/dim`` or ``nats``.
+        rows: Best figure first; rows without one are last.
+    """
+
+    name: str
+    description: str
+    unit: str = "bits/dim"
+    rows: tuple[Row, ...] = field(default=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Everything that the leaderboard is made from.
+
+    Attributes:
+        manifest: The models, which were checked when the manifest was read.
+        texts: The same entries as they stand in the file, by ``name@version``: fields that older ones lack are absent.
+        baselines: ``docs/baselines.json``.
+        timings: ``docs/timings.json``.
+        published: ``tools/leaderboard/published.json``.
+    """
+
+    manifest: Manifest
+    texts: Mapping[str, Json]
+    baselines: Json
+    timings: Json
+    published: Json
+
+    @classmethod
+    def read(cls, manifest: Manifest, text: str, *others: str) -> Sources:
+        """Sources from a parsed manifest, its text, and the texts of baselines, timings and published figures."""
+        texts = {f"{model['name']}@{model['version']}": model for model in json.loads(text)["models"]}
+        baselines, timings, published = (json.loads(other) for other in others)
+        return cls(manifest=manifest, texts=texts, baselines=baselines, timings=timings, published=published)
+
+
+def tables(sources: Sources) -> list[Table]:
+    """All tables: those with most models first, then those with baselines, then the others."""
+    rows: dict[str, list[Row]] = {}
+    descriptions: dict[str, str] = {}
+    units: dict[str, str] = {}
+    for name, description, unit, row in _all_rows(sources):
+        rows.setdefault(name, []).append(row)
+        descriptions.setdefault(name, description)
+        units.setdefault(name, unit)
+    made = [
+        Table(
+            name=name, description=descriptions[name], unit=units[name], rows=tuple(sorted(found, key=_place))
+        )
+        for name, found in rows.items()
+        if any(row.what != "baseline" for row in found)
+    ]
+    return sorted(made, key=_order)
+
+
+def _order(table: Table) -> tuple[int, int, str]:
+    models = sum(row.what == "model" for row in table.rows)
+    return min(_rank(row) for row in table.rows), -models, table.name
+
+
+def as_records(found: Iterable[Table]) -> list[dict[str, Any]]:
+    """Every row of every table as a flat record that begins with the table's name and unit."""
+    return [{"dataset": t.name, "unit": t.unit, **asdict(row)} for t in found for row in t.rows]
+
+
+def _place(row: Row) -> tuple[bool, float, str]:
+    return row.figure is None, row.figure or 0.0, row.name
+
+
+def _rank(row: Row) -> int:
+    return ("model", "baseline", "published").index(row.what)
+
+
+def _all_rows(sources: Sources) -> Iterator[tuple[str, str, str, Row]]:
+    """Each row with its table's name, description and unit."""
+    for name in sources.manifest.names():
+        entry = sources.manifest.default(name)
+        assert entry is not None
+        found = sources.texts[entry.key]
+        comparison = sources.published["models"].get(name, {})
+        table = _table_name(found)
+        unit = "nats" if (found["measured"] or {}).get("nats") is not None else "bits/dim"
+        if found["measured"] is not None:
+            row = _model(found, comparison, sources.timings.get(entry.key, {}))
+            yield table, _description(found["data"]), unit, row
+        elif found["published"] is not None:
+            # The paper's figure may be of another release than the one that our recipe trains on.
+            other = comparison.get("dataset", table)
+            text = _description(found["data"]) if other == table else sources.published["releases"][other]
+            yield other, text, unit, _without_weights(found, comparison)
+    for name, baselines in sources.baselines.items():
+        for line in baselines["rows"]:
+            yield name, _description(baselines | {"split": "test"}), "bits/dim", _baseline(line, baselines)
+    for line in sources.published["rows"]:
+        description = sources.published["releases"].get(line["dataset"], "")
+        yield line["dataset"], description, "bits/dim", _published(line)
+
+
+def _table_name(entry: Json) -> str:
+    bits = entry["config"].get("n_bits", 8)
+    return str(entry["data"]["id"]) + (f", {bits} bits" if bits != 8 else "")
+
+
+def _description(data: Json) -> str:
+    release = f"{data['release']}; " if data.get("release") else ""
+    return f"{release}preprocessing {data['preprocessing']}; {data['num_images']:,} images of the {data['split']} split"
+
+
+def _model(entry: Json, comparison: Json, timing: Json) -> Row:
+    """A model that was measured here. Timings count only if they are of the same weights."""
+    found, published, weights, sampling = (
+        entry["measured"], entry["published"] or {}, entry["weights"] or {}, entry["sampling"]
+    )  # fmt: skip
+    labels = entry.get("labels") or {}
+    conditional = labels.get("figure") == "x|y"
+    figure = found.get("nats") if found["bpd"] is None else found["bpd"]
+    one = figure if found["samples"] == 1 else entry["one_sample_bpd"]
+    times = timing if timing.get("sha256") == weights.get("sha256") else {}
+    total = found["num_images"]
+    return Row(
+        name=entry["name"],
+        what="model",
+        figure=labels.get("other") if conditional else figure,
+        given_label=figure if conditional else labels.get("other"),
+        stderr=None if conditional else found["stderr"],
+        kind=entry.get("kind") or ("bound" if found["dequantization"] == "variational" else "exact"),
+        samples=found["samples"],
+        one_sample=None if conditional else one,
+        uniform=one if found["dequantization"] == "uniform" and not conditional else None,
+        published=published.get("bpd"),
+        source=published.get("source"),
+        comparable=comparison.get("comparable"),
+        reasons=tuple(comparison.get("reasons", ())),
+        selection="validation" if entry["training"] else None,
+        parameters=entry["num_params"],
+        cost=_cost(entry["training"]),
+        density_ms=times.get("density_ms"),
+        sample_ms=times.get("sample_ms"),
+        hardware=times.get("hardware"),
+        density_passes=entry.get("density_passes"),
+        sampling_passes=entry.get("sampling_passes"),
+        exact=_of(found["reconstruction_exact"], total),
+        finite=_of(sampling["finite"], sampling["drawn"]) if sampling else None,
+        license=entry["license"],
+        sha256=weights.get("sha256", "")[:12] or None,
+        command=found["command"],
+        page=f"models/{entry['name']}.md",
+        note=entry["note"],
+    )
+
+
+def _of(part: int | None, whole: int) -> str | None:
+    return None if part is None else f"{part:,} of {whole:,}"
+
+
+def _cost(training: Json | None) -> str | None:
+    return None if training is None else f"{training['hours']:.1f} h, {training['hardware']}"
+
+
+def _without_weights(entry: Json, comparison: Json) -> Row:
+    """A configuration that nobody has trained here, with the paper's figure."""
+    published = entry["published"]
+    return Row(
+        name=entry["name"],
+        what="published",
+        figure=published["bpd"],
+        kind=comparison.get("kind"),
+        source=published["source"],
+        selection=comparison.get("selection"),
+        comparable=comparison.get("comparable"),
+        reasons=tuple(comparison.get("reasons", ())),
+        parameters=entry["num_params"],
+        command=f"flowzoo train {entry['name']} --out run",
+        page=f"models/{entry['name']}.md",
+        note=published["protocol"],
+    )
+
+
+def _baseline(line: Json, baselines: Json) -> Row:
+    return Row(
+        name=line["name"],
+        what="baseline",
+        figure=line["bpd"],
+        stderr=line["stderr"],
+        kind="code",
+        command=baselines["command"],
+        note=line["how"],
+    )
+
+
+def _published(line: Json) -> Row:
+    return Row(
+        name=line["name"],
+        what="published",
+        figure=line["bpd"],
+        kind=line.get("kind"),
+        samples=line.get("samples"),
+        source=line["source"],
+        selection=line.get("selection"),
+        comparable=line.get("comparable"),
+        reasons=tuple(line.get("reasons", ())),
+        parameters=line.get("parameters"),
+        note=line.get("note"),
+    )

@@ -1,0 +1,87 @@
+"""Times the models that have weights: ``python -m tools.timings [NAME]...``, into ``docs/timings.json``.
+
+Milliseconds an image of ``log_prob`` (one noise sample) and of ``sample``, on one thread of this machine's processor:
+the fastest of some runs, in processor seconds, so that neighbours on the machine count little.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+import flowzoo
+from flowzoo.manifest.write import read_manifest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = ROOT / "docs" / "timings.json"
+BATCH, RUNS = 64, 5
+
+
+def timing(key: str, batch: int = BATCH, runs: int = RUNS) -> dict[str, Any]:
+    """The times of a model, ``name@version``, with the weights and the machine that they are of."""
+    torch.set_num_threads(1)
+    flow = flowzoo.load(key)
+    generator = torch.Generator().manual_seed(0)
+    with flow.frozen(), torch.no_grad():
+        images = flow.sample(batch, generator=generator)
+        density = _fastest(lambda: flow.log_prob(images), runs)
+        sample = _fastest(lambda: flow.sample(batch, generator=generator), runs)
+    assert flow.card is not None
+    assert flow.card.weights is not None
+    return {
+        "sha256": flow.card.weights.sha256,
+        "density_ms": float(f"{1000 * density / batch:.3g}"),
+        "sample_ms": float(f"{1000 * sample / batch:.3g}"),
+        "hardware": f"{_processor()}, 1 thread, batch {batch}",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "flowzoo": flowzoo.__version__,
+        },
+    }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _fastest(call: Callable[[], object], runs: int) -> float:
+    """Processor seconds of the fastest of some calls, after one that does not count."""
+    call()
+    times = []
+    for _ in range(runs):
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+def main(names: tuple[str, ...]) -> None:
+    """Times these models, or all that have weights here."""
+    manifest = read_manifest(ROOT / "weights_manifest.json")
+    entries = [entry for name in names or manifest.names() if (entry := manifest.default(name)) is not None]
+    known = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+    for entry in entries:
+        if entry.weights is not None:
+            known[entry.key] = timing(entry.key)
+            click.echo(
+                f"{entry.key}: {known[entry.key]['density_ms']:g} / {known[entry.key]['sample_ms']:g} ms"
+            )
+    FILE.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
