@@ -7,7 +7,7 @@ VENV ?= .venv
 WORKERS ?= 2
 MODEL ?= nice-mnist
 
-PLUGINS := nice realnvp glow flowpp
+PLUGINS := nice realnvp glow flowpp residual ffjord
 PYPROJECTS := pyproject.toml $(PLUGINS:%=plugins/%/pyproject.toml)
 EDITABLES := $(PLUGINS:%=-e ./plugins/%)
 TYPED := flowzoo tools benchmarks hatch_build.py $(foreach name,$(PLUGINS),plugins/$(name)/flowzoo_$(name))
