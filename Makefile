@@ -7,7 +7,7 @@ VENV ?= .venv
 WORKERS ?= 2
 MODEL ?= nice-mnist
 
-PLUGINS := nice realnvp glow flowpp residual ffjord
+PLUGINS := $(sort $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))) residual ffjord
 PYPROJECTS := pyproject.toml $(PLUGINS:%=plugins/%/pyproject.toml)
 EDITABLES := $(PLUGINS:%=-e ./plugins/%)
 TYPED := flowzoo tools benchmarks hatch_build.py $(foreach name,$(PLUGINS),plugins/$(name)/flowzoo_$(name))
@@ -23,11 +23,11 @@ STAMP := $(VENV)/.flowzoo
 help:
 	@echo "make demo     set up $(VENV) and run 'flowzoo eval $(MODEL)' (about 6 GB and a few minutes the first time)"
 	@echo "make test     set up and run everything that CI runs: ruff, mypy --strict, the generated docs, pytest"
-	@echo "make setup    only set up $(VENV) with flowzoo and its four plugins, editable"
+	@echo "make setup    only set up $(VENV) with flowzoo and its plugins, editable"
 	@echo "make lint | types | tests    one part of 'make test'"
 	@echo "make format   let ruff fix and format the sources"
 	@echo "make docs     write the tables and model cards anew from weights_manifest.json"
-	@echo "make wheels   build the five wheels into dist/"
+	@echo "make wheels   build the wheels of flowzoo and its plugins into dist/"
 	@echo "make clean    remove $(VENV) and everything built"
 	@echo
 	@echo "PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) MODEL=$(MODEL) can be set on the command line"

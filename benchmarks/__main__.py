@@ -40,22 +40,26 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
     "--out", type=click.Path(path_type=Path), default=DOCS, help="Folder of the page; plots below it."
 )
 @click.option("--repeats", default=7, show_default=True, help="Runs of each subject.")
+@click.option("--starts", default=Settings.starts, show_default=True, help="Processes of each subject.")
 @click.option("--smallest", is_flag=True, help="The smallest workloads, to see that everything works.")
 @click.option("--device", default="cpu", show_default=True, help="Where models run.")
 @click.option("--page", is_flag=True, help="Measure nothing; write the page again from the JSON.")
-def main(names: tuple[str, ...], out: Path, repeats: int, smallest: bool, device: str, page: bool) -> None:
+def main(
+    names: tuple[str, ...], out: Path, repeats: int, starts: int, smallest: bool, device: str, page: bool
+) -> None:
     """Measures flowzoo beside its floor and its peers."""
     data = out / "benchmarks.json"
     results: dict[str, Any] = json.loads(data.read_text()) if data.exists() else {}
     if not page:
         results["machine"] = report.machine()
-        starts = 1 if smallest else Settings.starts
+        starts = 1 if smallest else starts
         settings = Settings(repeats=repeats, starts=starts, smallest=smallest, device=device)
         for name in names or SECTIONS:
             print(f"{name} ...", file=sys.stderr, flush=True)  # noqa: T201
             others = watch()
             results[name] = SECTIONS[name](settings)
             results.setdefault("others", {})[name] = others()
+            results.setdefault("measured", {})[name] = settings.record(name)
             # After each, so that a run that is cut short has not been for nothing.
             out.mkdir(parents=True, exist_ok=True)
             data.write_text(json.dumps(results, indent=2) + "\n")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from benchmarks.interleave import Measured, Spec, compare
 from benchmarks.peers import LIBRARIES, peers_of
 from benchmarks.sections import Result, Settings, row, spec
-from benchmarks.workloads import TASKS, Workload, glow
+from benchmarks.workloads import FROZEN, TASKS, Workload, glow
 
 UNIFORM = {"dequantization": "uniform"}
 PLAIN = {"network": "conv", "network_batch_norm": False, "normalization": "actnorm"}
@@ -27,7 +27,7 @@ def footprint(settings: Settings) -> Result:
     """Peak memory of a training step of every workload's subjects beyond weights and Adam's moments, in MiB."""
     rows = {}
     for name, workload in {**glows(settings), **others(settings)}.items():
-        specs = {s: spec(s, workload, "train", memory=True) for s in _subjects(workload)}
+        specs = {s: spec(s, workload, "train", memory=True) for s in _subjects(workload) if s != "plain"}
         inverted = Workload(**(workload.to_json() | {"memory": "invertible"}))
         specs["flowzoo, by inversion"] = spec("flowzoo", inverted, "train", memory=True)
         measured = compare(specs, 1 if settings.smallest else 3)
@@ -75,14 +75,18 @@ def others(settings: Settings) -> dict[str, Workload]:
 
 
 def _subjects(workload: Workload) -> tuple[str, ...]:
-    return ("floor", "flowzoo", *(library for library in LIBRARIES if library in peers_of(workload)))
+    return ("floor", "flowzoo", "plain", *(library for library in LIBRARIES if library in peers_of(workload)))
 
 
 def _against_floor(workloads: Mapping[str, Workload], settings: Settings) -> Result:
     rows: Result = {}
     for name, workload in workloads.items():
         specs: dict[str, Spec] = {s: spec(s, workload, *TASKS) for s in _subjects(workload)}
+        specs["flowzoo"] = spec("flowzoo", workload, *TASKS, FROZEN)
         measured: dict[str, Measured] = compare(specs, settings.repeats, settings.starts)
         for task in TASKS:
-            rows[f"{name}: {task}"] = row({s: m.of(task) for s, m in measured.items()}, "floor")
+            runs = {s: m.of(task) for s, m in measured.items()}
+            if task == "log_prob":
+                runs["flowzoo, frozen"] = measured["flowzoo"].of(FROZEN)
+            rows[f"{name}: {task}"] = row(runs, "floor")
     return rows

@@ -10,7 +10,15 @@ from typing import Any
 from benchmarks.sections import fitted_exponent
 
 MODES = ("store", "checkpoint", "invertible")
-COLOURS = {"flowzoo": "C0", "normflows": "C1", "nflows": "C2", "FrEIA": "C3", "zuko": "C4"}
+COLOURS = {
+    "flowzoo": "C0",
+    "flowzoo, frozen": "#8fbbdc",
+    "plain": "C7",
+    "normflows": "C1",
+    "nflows": "C2",
+    "FrEIA": "C3",
+    "zuko": "C4",
+}
 SWEEPS = {
     "batch": "batch size",
     "depth": "depth K",

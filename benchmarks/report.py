@@ -12,7 +12,7 @@ from benchmarks.peers import LIBRARIES, NOTES
 
 Result = dict[str, Any]
 MEMORY_MODES = ("store", "checkpoint", "invertible")
-SUBJECTS = ("flowzoo", *LIBRARIES)
+SUBJECTS = ("flowzoo", "flowzoo, frozen", "plain", *LIBRARIES)
 CONTENDED = 0.1
 """Cores held by others from which on the clock on the wall says little on this machine."""
 PACKAGES = ("torch", "flowzoo", *LIBRARIES)
@@ -58,6 +58,7 @@ def page(results: Result, pictures: Iterable[str]) -> str:
         if name in results:
             parts.append(render(results[name]))
             parts += _contention(name, results.get("others", {}).get(name))
+            parts += _measured(results.get("measured", {}).get(name))
             if f"{name}.png" in available:
                 parts.append(f"![{name}](images/benchmarks/{name}.png)")
     return "\n\n".join(parts) + "\n"
@@ -72,6 +73,16 @@ def _contention(name: str, others: float | None) -> list[str]:
     told = f"Meanwhile other processes held {others:.2f} cores on average."
     what = "the sweep of threads" if name == "scaling" else "the efficiency"
     return [told + (f" **Contended: {what} says nothing here.**" if others >= CONTENDED else "")]
+
+
+def _measured(record: Result | None) -> list[str]:
+    """The day of a section, since each may be measured on its own, with the code as it was on that day."""
+    if record is None:
+        return []
+    told = f"Measured on {record['day']}"
+    if "starts" in record:
+        told += f": {record['repeats']} runs in each of {record['starts']} processes"
+    return [told + "."]
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -91,6 +102,7 @@ def _speed(result: Result) -> str:
             "The floor is the coupling networks alone, bare convolutions and ReLUs, channels last: forward and "
             "backward for training, forward for `log_prob` and sampling. A training step includes Adam. All subjects "
             "are given images of grey levels, to which they add uniform noise, and give such images, in float32.",
+            *_own_subjects(result["rows"]),
             *_against_floor(result["rows"]),
             *_notes("glow"),
         ]
@@ -102,11 +114,23 @@ def _presets(result: Result) -> str:
         [
             "## The other architectures relative to their floors",
             "Here the floor is the networks inside the couplings as they are, on what reaches them. Batches of 32 "
-            "images, of 200 for NICE. An empty cell: the library cannot express the workload.",
+            "images, of 200 for NICE. A library's empty cell: it cannot express the workload.",
+            *_own_subjects(result["rows"]),
             *_against_floor(result["rows"]),
             *_notes("realnvp", "nice", "flowpp"),
         ]
     )
+
+
+def _own_subjects(rows: Result) -> list[str]:
+    """The meaning of flowzoo's own columns, where they were measured."""
+    if not any("plain" in row["ratios"] for row in rows.values()):
+        return []
+    return [
+        "*plain* is flowzoo with its engine off (`FLOWZOO_ENGINE=0`). `log_prob` of *flowzoo* reads the weights as "
+        "they are in every call; *flowzoo, frozen* is `log_prob` inside `flow.frozen()`, which keeps what is made of "
+        "them. `sample` freezes by itself for the length of its call."
+    ]
 
 
 def _notes(*workloads: str) -> list[str]:
@@ -119,7 +143,7 @@ def _notes(*workloads: str) -> list[str]:
 
 
 def _footprint(result: Result) -> str:
-    header = ("floor", "flowzoo", "flowzoo, by inversion", *SUBJECTS[1:])
+    header = ("floor", "flowzoo", "flowzoo, by inversion", *LIBRARIES)
     table = [
         [name, *("" if (mib := row["mib"].get(s)) is None else f"{mib:.1f}" for s in header)]
         for name, row in result["rows"].items()

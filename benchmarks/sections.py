@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.interleave import Measured, Spec, compare
@@ -29,6 +30,12 @@ class Settings:
     starts: int = 3
     smallest: bool = False
     device: str = "cpu"
+
+    def record(self, section: str) -> Result:
+        """How and on which day a section was measured, for the page."""
+        day: Result = {"day": datetime.now(UTC).date().isoformat()}
+        timed = section in ("speed", "presets", "memory")
+        return day | ({"repeats": self.repeats, "starts": self.starts} if timed else {})
 
 
 def spec(subject: str, workload: Workload, *tasks: str, **others: Any) -> Spec:

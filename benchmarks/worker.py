@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,14 @@ def prepare(spec: dict[str, Any]) -> Callable[[], Any]:
     """The callable that a specification's ``subject`` names."""
     from benchmarks import models, numerics
     from benchmarks.peers import LIBRARIES, peer_task
-    from benchmarks.workloads import Workload, floor_task, flow_task
+    from benchmarks.workloads import Workload, floor_task, flow_task, plain_task
 
     subject = spec["subject"]
-    if subject in ("flowzoo", "floor", *LIBRARIES):
+    own = {"flowzoo": flow_task, "plain": plain_task, "floor": floor_task}
+    if subject in (*own, *LIBRARIES):
         workload = Workload(**spec["workload"])
-        if subject == "flowzoo":
-            return flow_task(workload, spec["task"])
-        return (
-            floor_task(workload, spec["task"])
-            if subject == "floor"
-            else peer_task(subject, workload, spec["task"])
-        )
+        make = own[subject] if subject in own else partial(peer_task, subject)
+        return make(workload, spec["task"])
     subjects = {**numerics.SUBJECTS, **models.SUBJECTS}
     return subjects[subject](**spec.get("arguments", {}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,13 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import flowzoo
+from flowzoo import engine
 from flowzoo.bijectors import Coupling
 from flowzoo.factory import resolve
 from flowzoo.flow import Flow
 from flowzoo.nets.conv import ConvStack, FoldedConv2d
 
-Task = Literal["train", "log_prob", "sample"]
+Task = Literal["train", "log_prob", "sample", "log_prob, frozen"]
 TASKS: tuple[Task, ...] = ("train", "log_prob", "sample")
+FROZEN: Task = "log_prob, frozen"
+"""``log_prob`` inside ``flow.frozen()``, which flowzoo alone has."""
+
 Run = Callable[[], object]
 
 
@@ -86,7 +91,10 @@ def grey_images(workload: Workload) -> Tensor:
 
 
 def flow_task(workload: Workload, task: Task) -> Run:
-    """A training step with Adam, one ``log_prob`` or one ``sample`` of the workload's flow."""
+    """A training step with Adam, one ``log_prob`` or one ``sample`` of the workload's flow.
+
+    ``log_prob`` reads the weights as they are in every call; inside ``frozen`` they are promised not to change.
+    """
     flow, images = build(workload)
     if task == "train":
         optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4, fused=True)
@@ -101,12 +109,26 @@ def flow_task(workload: Workload, task: Task) -> Run:
 
         return train
     flow.eval()
-    if task == "log_prob":
+    if task in ("log_prob", FROZEN):
+        if task == FROZEN:
+            # For as long as the process lives, as an evaluation is frozen over all of its batches.
+            contextlib.ExitStack().enter_context(flow.frozen())
         return torch.no_grad()(lambda: void(flow.log_prob(images)))
     generator = torch.Generator().manual_seed(0)
     # The whole batch at a time, as every other subject does it.
     options: dict[str, Any] = {"generator": generator, "batch_size": workload.batch}
     return lambda: void(flow.sample(workload.batch, **options))
+
+
+def plain_task(workload: Workload, task: Task) -> Run:
+    """The same as :func:`flow_task` with the engine off: the bijectors and networks as they are written."""
+    run = flow_task(workload, task)
+
+    def plainly() -> object:
+        with engine.disabled():
+            return run()
+
+    return plainly
 
 
 def floor_task(workload: Workload, task: Task) -> Run:

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["API_VERSION", "SUPPORTED_API_VERSIONS", "Architecture", "Citation", "Preset", "Published"]
+__all__ = [
+    "API_VERSION",
+    "SUPPORTED_API_VERSIONS",
+    "Architecture",
+    "Citation",
+    "Incomparable",
+    "Preset",
+    "Published",
+]
 
 API_VERSION = 2
 """The newest version of this contract that this core speaks.
@@ -62,6 +70,24 @@ class Citation:
         return f"@inproceedings{{{self.key},\n{body}\n}}"
 
 
+Incomparable = Literal[
+    "test-selected",
+    "noise-drawn-once",
+    "3x32x32",
+    "overlapping-bins",
+    "biased-logdet",
+    "noisy-data-density",
+    "other-release",
+    "float-resize",
+    "missing-constant",
+    "one-sample",
+    "other-model",
+]
+"""Why a published figure is not comparable: selected on the test images; one fixed draw of noise; MNIST padded and
+repeated to three channels; bins that overlap; a biased log-determinant; a density of noisy data; another release of the
+images; images resized to floats; a constant left out; fewer samples than measured here; or of another model."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """A figure that somebody published for a configuration: a reference, never a gate.
@@ -71,12 +97,15 @@ class Published:
         dataset: The data set and split it was measured on, in words.
         source: Paper and table, or whoever tabulated it.
         protocol: Dequantization, samples, selection and whatever else moves the figure.
+        comparable: None where a figure measured here stands beside it rightly, else the reason why not; see
+            :data:`Incomparable`.
     """
 
     bpd: float
     dataset: str
     source: str
     protocol: str
+    comparable: Incomparable | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

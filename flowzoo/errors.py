@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 
 class FlowzooError(Exception):
@@ -115,6 +116,23 @@ class TrainingDiverged(FlowzooError):
     """The training loss is not a number any more; the message names step and layer."""
 
     exit_code = 9
+
+
+class CallbackError(FlowzooError):
+    """A callback of a training failed; a checkpoint has been written, from which the run can go on."""
+
+    exit_code = 9
+
+
+def exhausted(error: BaseException) -> Literal["memory", "threads"] | None:
+    """What the machine has no more of, if that is what an error of Python, torch or the system says."""
+    text = str(error)
+    # torch has a class for memory of a GPU only.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "memory"
+    if isinstance(error, RuntimeError) and "can't allocate memory" in text:
+        return "memory"
+    return "threads" if isinstance(error, RuntimeError) and "can't start new thread" in text else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

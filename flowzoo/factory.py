@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 from flowzoo.api import Architecture, Preset
 from flowzoo.config import check_data, parse_config
 from flowzoo.devices import find_device
-from flowzoo.errors import ConfigError, FlowzooError, PluginError, UnknownArchitecture, did_you_mean
+from flowzoo.errors import (
+    ConfigError,
+    FlowzooError,
+    InputError,
+    PluginError,
+    UnknownArchitecture,
+    did_you_mean,
+    exhausted,
+)
 from flowzoo.registry import (
     PluginState,
     builder,
@@ -18,7 +26,7 @@ from flowzoo.registry import (
     get_plugin,
     plugin_names,
 )
-from flowzoo.registry.isolation import ForeignFailure, foreign_code
+from flowzoo.registry.isolation import BUILD_SECONDS, ForeignFailure, ends_in, foreign_code
 
 if TYPE_CHECKING:
     import torch
@@ -50,10 +58,21 @@ def create(
         UnknownArchitecture: There is no such architecture or preset; the message suggests names.
         PluginError: The plugin that provides it cannot be used.
         ConfigError: A field is unknown, missing, or has a wrong value.
+        InputError: ``name`` is no text, or ``dtype`` no floating type of torch.
     """
+    if not isinstance(name, str):
+        raise InputError(f"The name is a {type(name).__name__}; expected a text such as 'glow-cifar10'.")
+    _check_dtype(dtype)
     architecture, _, config = resolve(name, config_overrides)
     flow = build_flow(architecture.name, config, device=device)
     return flow if dtype is None else flow.to(dtype=dtype)
+
+
+def _check_dtype(dtype: object) -> None:
+    import torch
+
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype is {dtype!r}; expected None or a floating type such as torch.float64.")
 
 
 def resolve(name: str, overrides: Mapping[str, Any]) -> tuple[Architecture, Preset | None, Any]:
@@ -92,10 +111,14 @@ def build_flow(architecture_name: str, config: Any, *, device: str | torch.devic
     build = builder(architecture_name)
     target = find_device("cpu" if device is None else device)
     try:
-        with foreign_code(), on_meta() if target.type == "meta" else torch.device("cpu"):
+        with (
+            ends_in(BUILD_SECONDS),
+            foreign_code(),
+            on_meta() if target.type == "meta" else torch.device("cpu"),
+        ):
             flow = build(config)
     except ForeignFailure as failure:
-        if isinstance(failure.error, FlowzooError | MemoryError | torch.OutOfMemoryError):
+        if isinstance(failure.error, FlowzooError) or exhausted(failure.error):
             raise failure.error from failure.error.__cause__
         raise _build_failed(architecture_name, config, str(failure)) from failure.error
     if not isinstance(flow, Flow):

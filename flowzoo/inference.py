@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -88,7 +88,7 @@ class Inference(FlowParts):
         context = self.context_of(y, len(values))
         keys = self._keys(len(values), generator)
         model = self._evaluated()
-        with torch.set_grad_enabled(grad), nullcontext() if grad else model.frozen():
+        with torch.set_grad_enabled(grad), nullcontext() if grad else model._kept(len(values), batch_size):
             total: Tensor | None = None
             for sample in range(samples):
                 noise = self.draw_noise(len(values), generator=generator)
@@ -180,7 +180,7 @@ class Inference(FlowParts):
             raise InputError(f"on_nonfinite is {on_nonfinite!r}; expected 'redraw' or 'raise'.")
         generator = generator_of(generator, seed)
         model = self._evaluated()
-        with model.frozen():
+        with model._kept(n, batch_size):
             z = self._draw_latents(n, temperature, generator)
             context = self._sampling_context(y, n, generator)
             images, finite = model._decode_many(z, context, batch_size)
@@ -276,7 +276,7 @@ class Inference(FlowParts):
         require_count("batch_size", batch_size)
         context = self._known_context(y, len(values))
         model = self._evaluated()
-        with torch.set_grad_enabled(grad), nullcontext() if grad else model.frozen():
+        with torch.set_grad_enabled(grad), nullcontext() if grad else model._kept(len(values), batch_size):
             parts = []
             for first in range(0, len(values), batch_size):
                 rows = slice(first, first + batch_size)
@@ -321,7 +321,7 @@ class Inference(FlowParts):
             )
         context = self._known_context(y, len(z))
         model = self._evaluated()
-        with model.frozen():
+        with model._kept(len(z), batch_size):
             images, finite = model._decode_many(z.to(dtype), context, batch_size)
         if not bool(finite.all()):
             wrong = (~finite).nonzero().flatten().tolist()
@@ -335,6 +335,10 @@ class Inference(FlowParts):
     def reconstruct(self, x: Tensor, y: Tensor | int | None = None) -> Tensor:
         """``decode(encode(x))``; equals ``x`` (with its low bits dropped if ``n_bits`` < 8) in a sound model."""
         return self.decode(self.encode(x, y), y)
+
+    def _kept(self, n: int, batch_size: int) -> AbstractContextManager[None]:
+        """The context of several batches, in which values made of weights are kept; for one they are not worth it."""
+        return self.frozen() if n > batch_size else nullcontext()
 
     def _evaluated(self) -> Self:
         """This flow in eval mode: itself, or, of one in train mode, a copy that holds the same tensors."""

@@ -41,7 +41,6 @@ def _data_line(flow: Flow) -> str:
 
 
 def _rows(flow: Flow) -> list[tuple[str, str, str]]:
-    depth = {name: name.count(".") for name, _ in flow.bijector.named_modules()}
     shapes: dict[nn.Module, str] = {}
 
     def record(module: nn.Module, _: object, output: tuple[Tensor, Tensor]) -> None:
@@ -61,11 +60,19 @@ def _rows(flow: Flow) -> list[tuple[str, str, str]]:
         flow.train(training)
         for hook in hooks:
             hook.remove()
+    names = {name for name, _ in bijectors}
     return [
         (
-            "  " * (depth[name] // 2 + bool(name)) + type(module).__name__,
+            "  " * _depth(name, names) + type(module).__name__,
             shapes.get(module, ""),
             f"{sum(p.numel() for p in module.parameters()):,}",
         )
         for name, module in bijectors
     ]
+
+
+def _depth(name: str, bijectors: set[str]) -> int:
+    """How many bijectors a module of this name is in."""
+    parts = name.split(".") if name else []
+    around = {".".join(parts[:end]) for end in range(len(parts))}
+    return len(around & bijectors)

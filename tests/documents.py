@@ -20,6 +20,7 @@ import torch
 import flowzoo
 from flowzoo.cli.main import cli
 from flowzoo.factory import preset_names
+from tests.first_party import PLUGINS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -27,7 +28,7 @@ PAGES = sorted(
 )  # fmt: skip
 SHELL = ("sh", "bash", "console")
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-_MODEL = re.compile(r"(?:glow|nice|realnvp|flowpp)-[a-z0-9]+(?:-[a-z0-9]+)*")
+_MODEL = re.compile(rf"(?:{'|'.join(PLUGINS)})-[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
 class Block(NamedTuple):

@@ -135,8 +135,17 @@ def broken(architecture: str, source: str, *, attribute: str = "ARCHITECTURE") -
 
 def guides_plugin(project: Path) -> Path:
     """Writes the files of the plugin that docs/plugins.md builds into a new directory; returns it."""
-    guide = Path(__file__).parents[1] / "docs" / "plugins.md"
-    part = guide.read_text(encoding="utf-8").partition("## What the parts have to be")[0]
+    return _write_files(project, "plugins.md", "", "## What the parts have to be")
+
+
+def guides_data_set(project: Path) -> Path:
+    """Writes the files of the data set that docs/data.md builds into a new directory; returns it."""
+    return _write_files(project, "data.md", "## Adding a data set", "Then, in that folder:")
+
+
+def _write_files(project: Path, page: str, start: str, end: str) -> Path:
+    text = (Path(__file__).parents[1] / "docs" / page).read_text(encoding="utf-8")
+    part = text[text.index(start) :].partition(end)[0]
     # Each file's block follows a paragraph that begins with its name.
     for name, text in re.findall(
         r"^`([\w/]+\.(?:py|toml|json))`.*?^```\w+\n(.*?)^```", part, re.DOTALL | re.MULTILINE

@@ -130,6 +130,18 @@ def test_summary_names_every_bijector_and_counts_parameters() -> None:
     assert flowzoo.create("glow-tiny").train().training
 
 
+def test_the_summary_indents_what_is_inside() -> None:
+    lines = flowzoo.create("glow-tiny").summary().splitlines()
+    depth = {line.split()[0]: len(line) - len(line.lstrip()) for line in lines[1:22]}
+    assert depth["Chain"] == depth["FactorOut"] + 2
+    inner = [len(line) - len(line.lstrip()) for line in lines if line.strip().startswith("ActNorm")]
+    around = [
+        len(line) - len(line.lstrip()) for line in lines if line.strip().startswith("InvertibleConv1x1")
+    ]
+    assert inner == [depth + 2 for depth in around]
+    assert len(set(inner)) == 2
+
+
 def test_reduced_precision_stays_inside_the_networks() -> None:
     torch.manual_seed(0)
     flow = randomize(flowzoo.create("glow-tiny"), seed=1, scale=0.05)

@@ -28,6 +28,8 @@ LIGHT = [
     "main(['list', '--architectures', '--json'])",
     "main(['info', 'glow-cifar10'])",
     "main(['info', 'glow'])",
+    "main(['info', 'glow', '--json'])",
+    "main(['new-plugin', 'no-such-plugin-yet', '--dir', sys.argv[1]])",
     "main(['plugins'])",
     "main(['plugins', '--help'])",
     "main(['manifest', 'schema'])",
@@ -35,7 +37,7 @@ LIGHT = [
 
 
 @pytest.mark.parametrize("code", LIGHT)
-def test_the_door_is_light(code: str) -> None:
+def test_the_door_is_light(code: str, tmp_path: Path) -> None:
     program = f"""
 import sys
 def check():
@@ -49,7 +51,8 @@ except SystemExit as end:
     assert not end.code, end.code
 check()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", program, str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,6 +104,14 @@ def test_a_card_holds_every_figure_of_its_entry() -> None:
         "+0.1846",
     ):
         assert text in card
+
+
+def test_versions_that_nobody_wrote_down_are_said_to_be_missing() -> None:
+    found = entry().training
+    assert found is not None
+    assert "| versions | not recorded |" in rendered(entry())["docs/models/glow-digits.md"]
+    recorded = dataclasses.replace(found, versions={"torch": "9.9"})
+    assert "| versions | torch 9.9 |" in rendered(entry(training=recorded))["docs/models/glow-digits.md"]
 
 
 def test_a_bound_is_marked_as_one() -> None:

@@ -120,7 +120,7 @@ def test_overrides() -> None:
         (["train.stpes=1"], "steps"),
         (["train.steps=0"], "positive"),
         (["train.steps=1.5"], "int"),
-        (["optimizer.name=sgd"], "adamax"),
+        (["optimizer.name=3"], "optimizer.*name is 3"),
         (["optimizer.lr=-1"], "positive"),
         (["train"], "key=value"),
         (["train.steps.x=1"], "table"),

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.first_party import PLUGINS
+
 ROOT = Path(__file__).resolve().parent.parent
-PLUGINS = ("nice", "realnvp", "glow", "flowpp")
 PROJECTS = (ROOT, *(ROOT / "plugins" / name for name in PLUGINS))
 
 MAX_FUNCTION_LINES = 50

@@ -1,4 +1,4 @@
-"""The five wheels, installed without the checkout, are a working zoo."""
+"""The wheels of flowzoo and its plugins, installed without the checkout, are a working zoo."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.first_party import PLUGINS
+
 ROOT = Path(__file__).resolve().parent.parent
-PLUGINS = ("nice", "realnvp", "glow", "flowpp")
 
 
 def bundled_models() -> list[dict[str, Any]]:
@@ -97,6 +98,9 @@ def test_the_core_wheel_carries_manifest_types_license_and_test_images(
     bundled = {path.relative_to(ROOT).as_posix() for path in (ROOT / "flowzoo/data/bundled").rglob("*.*")}
     assert bundled, "the MNIST test split is not in flowzoo/data/bundled"
     assert {name for name in bundled if "__pycache__" not in name} <= names
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "flowzoo/templates").rglob("*.*")}
+    assert sum(name.endswith(".tmpl") for name in templates) > 10
+    assert {name for name in templates if "__pycache__" not in name} <= names
 
 
 @pytest.mark.parametrize("name", PLUGINS)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from flowzoo.data import ImageSet
+from flowzoo.data import SPLITS, ImageSet
+from flowzoo.data.splitting import split_of
 from flowzoo.distributed import World
 from flowzoo.training.recipe import Recipe, parse_recipe
 
@@ -33,9 +34,14 @@ def image_set(count: int, shape: tuple[int, int, int] = (1, 8, 8), seed: int = 0
     return ImageSet(made_up_images(count, shape, seed), id="made-up", split="train")
 
 
-def save_images(path: Path, count: int = 200, shape: tuple[int, int, int] = (1, 8, 8)) -> str:
-    """Writes made-up images; returns the data set's id."""
-    np.save(path, made_up_images(count, shape).numpy())
+def save_images(path: Path, count: int = 200, shape: tuple[int, int, int] = (1, 8, 8), seed: int = 0) -> str:
+    """Writes made-up images of which 8 in 10 fall into train, 1 into valid and 1 into test; returns the set's id."""
+    by_split: dict[str, list[torch.Tensor]] = {split: [] for split in SPLITS}
+    for image in made_up_images(4 * count + 40, shape, seed):
+        by_split[split_of(image.numpy().data)].append(image)
+    wanted = ("train",) * 8 + ("valid", "test")
+    chosen = [by_split[wanted[number % 10]].pop(0) for number in range(count)]
+    np.save(path, torch.stack(chosen).numpy())
     return f"numpy:{path}"
 
 

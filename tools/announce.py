@@ -1,6 +1,6 @@
 """Lists the papers' configurations that have no weights yet: ``python -m tools.announce``.
 
-Every preset of the four plugins whose data set is in the catalogue becomes an entry of status ``unpublished`` in
+Every preset of a first-party plugin whose data set is in the catalogue becomes an entry of status ``unpublished`` in
 ``weights_manifest.json``; an entry that has weights is left alone. Parameters are counted on the meta device.
 """
 
@@ -21,7 +21,7 @@ from flowzoo.publishing.describe import NO_FIGURE
 from flowzoo.registry import discover
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCHITECTURES = ("nice", "realnvp", "glow", "flowpp")
+ARCHITECTURES = tuple(sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")))
 
 NOTES = {
     "glow-celeba64": (

@@ -60,6 +60,7 @@ def _figures(entry: Entry) -> Iterator[str]:
         rows.append(("measured, one sample", one_sample(entry), "the same with one noise sample an image"))
     if entry.published is not None:
         source = f"{entry.published.source}; {entry.published.dataset}; {entry.published.protocol}"
+        source += f"; not comparable: {entry.published.comparable}" if entry.published.comparable else ""
         rows.append(("published", published(entry), source))
     if rows:
         yield table(("", "bits/dim", "how"), rows)
@@ -171,8 +172,7 @@ def _training(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
         ]
         if cost.weights:
             rows.append(("weights", cost.weights))
-        if cost.versions:
-            rows.append(("versions", versions(cost.versions.items())))
+        rows.append(("versions", versions(cost.versions.items()) or "not recorded"))
         yield table(("training", ""), rows)
     if curve in pictures:
         yield f"![Training curve of {entry.name}](../images/{curve})"

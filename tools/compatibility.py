@@ -1,13 +1,15 @@
-"""Writes ``docs/compatibility.md``: ``python -m tools.compatibility [--fast] [--jobs N]``.
+"""Writes ``docs/compatibility.md``: ``python -m tools.compatibility [--fast] [--jobs N] [CAPABILITY...]``.
 
 Every capability of :mod:`flowzoo.testing.capabilities` is tried on the tiny model of each architecture, with the
-engine on and off. The command fails if any is not as it should be; the page is written all the same.
+engine on and off. Where some are named only these are tried, and the page keeps its other rows. The command fails if
+any is not as it should be; the page is written all the same.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import platform
+import re
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -46,18 +48,22 @@ def _try(case: Case) -> Outcome:
 
 
 @click.command()
+@click.argument("names", nargs=-1, metavar="[CAPABILITY]...")
 @click.option("--fast", is_flag=True, help="Leave out compilers and other processes.")
 @click.option("--jobs", default=1, help="Processes at a time.")
-def main(fast: bool, jobs: int) -> None:
+def main(names: tuple[str, ...], fast: bool, jobs: int) -> None:
     """Tries every capability and writes the page."""
+    unknown = [name for name in names if name not in CAPABILITIES]
+    if unknown:
+        raise click.UsageError(f"no capability {unknown[0]!r}; there are: {', '.join(CAPABILITIES)}.")
+    outcomes = kept(PAGE.read_text(), set(names)) if names else {}
     cases = [
         Case(capability, architecture, engine)
         for capability, entry in CAPABILITIES.items()
-        if not (fast and entry.slow)
+        if not (fast and entry.slow) and (not names or capability in names)
         for architecture in ARCHITECTURES
         for engine in (True, False)
     ]
-    outcomes: dict[Case, Outcome] = {}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
         for case, outcome in zip(cases, pool.map(_try, cases), strict=True):
@@ -98,6 +104,24 @@ def page(outcomes: Mapping[Case, Outcome]) -> str:
         lines += ["", "## What is wrong", ""]
         lines += [f"- {_label(case)}: `{outcome.detail.replace('`', '')}`" for case, outcome in wrong]
     return "\n".join(lines) + "\n"
+
+
+def kept(text: str, tried_again: set[str]) -> dict[Case, Outcome]:
+    """The outcomes of a page that was written before, but for these capabilities; details of errors as it has them."""
+    found = {}
+    details = dict(re.findall(r"^- (.+?, engine o(?:n|ff)): `(.*)`$", text, re.MULTILINE))
+    for line in text.splitlines():
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if not line.startswith("|") or name not in CAPABILITIES or name in tried_again:
+            continue
+        columns = [(architecture, engine) for architecture in ARCHITECTURES for engine in (True, False)]
+        for (architecture, engine), cell in zip(columns, cells, strict=True):
+            case = Case(name, architecture, engine)
+            if cell == "**wrong**":
+                found[case] = Outcome(name, False, details.get(_label(case), ""))
+            elif cell != "not tried":
+                found[case] = Outcome(name, True, "refused in one line" if cell == "refused" else "")
+    return found
 
 
 def _cell(outcome: Outcome | None) -> str:

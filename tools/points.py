@@ -1,7 +1,7 @@
 """``python -m tools.points``: the entropies and digests of the sets ``points:NAME``, for catalogue_points.py.
 
-An entropy is minus the integral of p log p over a grid by the trapezoidal rule, in nats, to the last digit on which this
-grid and one of half the spacing agree. Names as arguments print these sets only.
+An entropy is minus the integral of p log p over a grid by the trapezoidal rule, in nats, to the last digit on which
+this grid and one of half the spacing agree. Names as arguments print these sets only.
 """
 
 from __future__ import annotations

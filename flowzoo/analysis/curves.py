@@ -13,12 +13,17 @@ from flowzoo.atomic import write_chunks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
 WIDTH, HEIGHT = 960, 540
 LEFT, RIGHT, TOP, BOTTOM = 80, 30, 50, 60
 INK, FAINT = (40, 40, 40), (225, 225, 225)
 COLOURS = ((120, 160, 205), (200, 75, 45), (70, 130, 70), (125, 85, 160))
+MANY_COLOURS = (
+    (31, 119, 180), (214, 90, 20), (44, 140, 60), (190, 40, 50), (130, 90, 180), (120, 80, 70), (200, 80, 160),
+    (90, 90, 90), (150, 150, 20), (20, 160, 175),
+)  # fmt: skip
 
 Points = list[tuple[float, float]]
 
@@ -40,7 +45,13 @@ class Axes:
 
 def curves_of(rows: Sequence[dict[str, Any]]) -> tuple[Points, Points]:
     """Training loss and validation of the rows of ``metrics.jsonl``, as (images seen, bits per dimension)."""
-    return _points(rows, "train", "loss"), _points(rows, "valid", "bpd")
+    column = _column(rows)
+    return _points(rows, "train", "loss"), _points(rows, "valid", column)
+
+
+def _column(rows: Sequence[dict[str, Any]]) -> str:
+    """The column of the figure: ``bpd``, or ``nats_per_dim`` of a density."""
+    return "nats_per_dim" if any("nats_per_dim" in row for row in rows) else "bpd"
 
 
 def save_curve(rows: Sequence[dict[str, Any]], path: str | Path, *, title: str = "") -> None:
@@ -50,26 +61,75 @@ def save_curve(rows: Sequence[dict[str, Any]], path: str | Path, *, title: str =
         CheckpointError: The file cannot be written.
     """
     train, valid = curves_of(rows)
-    save_lines([("training loss", train, False), ("validation", valid, True)], path, title=title)
+    unit = "nats" if _column(rows) == "nats_per_dim" else "bits"
+    save_lines([("training loss", train, False), ("validation", valid, True)], path, title=title, unit=unit)
 
 
-def save_lines(lines: Sequence[tuple[str, Points, bool]], path: str | Path, *, title: str = "") -> None:
+def save_comparison(
+    runs: Sequence[tuple[str, Sequence[dict[str, Any]]]], path: str | Path, *, unit: str = "bits"
+) -> None:
+    """Draws several runs into one PNG: each run's validations in a colour, its training loss in a faint one.
+
+    Args:
+        runs: Name, and rows of ``metrics.jsonl``, of each.
+        path: The file.
+        unit: ``"bits"`` or ``"nats"``, per dimension.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+    """
+    both = [(name, *curves_of(rows)) for name, rows in runs]
+    lines = [points for _, *own in both for points in own]
+    picture, draw, axes = _paper(lines, "", unit, key_rows=len(both))
+    for i, (_, train, _) in enumerate(both):
+        _draw_line(draw, axes, train, _faint(MANY_COLOURS[i % len(MANY_COLOURS)]), False)
+    for i, (name, _, valid) in enumerate(both):
+        colour = MANY_COLOURS[i % len(MANY_COLOURS)]
+        _draw_line(draw, axes, valid, colour, True)
+        _draw_key(draw, i, name, valid, colour)
+    _save(picture, path)
+
+
+def _faint(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = (255 - (255 - part) * 2 // 5 for part in colour)
+    return red, green, blue
+
+
+def save_lines(
+    lines: Sequence[tuple[str, Points, bool]], path: str | Path, *, title: str = "", unit: str = "bits"
+) -> None:
     """Draws named lines over images seen into a PNG, atomically.
 
     Args:
         lines: Name, points, and whether to mark the points and write the last value.
         path: The file.
         title: Text above the plot.
+        unit: ``"bits"`` or ``"nats"``, per dimension.
     """
+    picture, draw, axes = _paper([points for _, points, _ in lines], title, unit)
+    for i, (name, points, marked) in enumerate(lines):
+        _draw_line(draw, axes, points, COLOURS[i % len(COLOURS)], marked)
+        _draw_key(draw, i, name, points, COLOURS[i % len(COLOURS)])
+    _save(picture, path)
+
+
+def _paper(
+    lines: Sequence[Points], title: str, unit: str, *, key_rows: int = 0
+) -> tuple[Image, ImageDraw, Axes]:
+    """An empty plot that has room for lines, and above them for so many rows of the key."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
-    axes = _axes([points for _, points, _ in lines])
-    _draw_axes(draw, axes, title)
-    for i, (name, points, marked) in enumerate(lines):
-        _draw_line(draw, axes, points, COLOURS[i % len(COLOURS)], marked)
-        _draw_key(draw, i, name, points, COLOURS[i % len(COLOURS)])
+    axes = _axes(lines)
+    if key_rows:
+        share = min(0.6, (22 * key_rows + 12) / (HEIGHT - TOP - BOTTOM))
+        axes = Axes(axes.x_max, axes.y_min, axes.y_max + (axes.y_max - axes.y_min) * share / (1 - share))
+    _draw_axes(draw, axes, f"{title}   {unit} per dimension".strip())
+    return picture, draw, axes
+
+
+def _save(picture: Image, path: str | Path) -> None:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     write_chunks(Path(path), [buffer.getvalue()])
@@ -118,7 +178,7 @@ def _draw_axes(draw: ImageDraw, axes: Axes, title: str) -> None:
             font=_font(14),
         )
     draw.line([(LEFT, TOP), (LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, HEIGHT - BOTTOM)], fill=INK)
-    draw.text((LEFT, 14), f"{title}   bits per dimension", fill=INK, font=_font(17))
+    draw.text((LEFT, 14), title, fill=INK, font=_font(17))
     draw.text((WIDTH - RIGHT, HEIGHT - 24), "images seen", fill=INK, anchor="ra", font=_font(14))
 
 

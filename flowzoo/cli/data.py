@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import warnings
+from pathlib import Path, PurePath
 from typing import Any
 
 import click
 
 from flowzoo.cli.output import fields, json_option, note, print_json, print_line, table
-from flowzoo.data.api import Dataset, data_root, prepared_path
+from flowzoo.data.api import SPLITS, Dataset, data_root, prepared_path
+from flowzoo.data.paths import is_folder, is_regular
 from flowzoo.data.registry import discover_datasets, get_dataset
-from flowzoo.errors import IntegrityError
+from flowzoo.data.survey import survey_own
+from flowzoo.errors import DataUnavailable, InputError, IntegrityError
 
 root_option = click.option(
     "--root", type=click.Path(file_okay=False), help="Folder to look in instead of $FLOWZOO_DATA."
@@ -51,7 +54,9 @@ def list_(root: str | None, as_json: bool) -> None:
         ],
     )
     note(f"Paths are below {data_root(root)}. 'flowzoo data show ID' says how to get a set.")
-    note("Your own images: folder:DIR?size=N and numpy:FILE.npy; your own vectors: csv:FILE.csv and numpy:FILE.npy.")
+    note(
+        "Your own images: folder:DIR?size=N and numpy:FILE.npy; your own vectors: csv:FILE.csv and numpy:FILE.npy."
+    )
     for row in rows:
         if row.dataset is None:
             note(f"Not usable: {row.id} of {row.origin}: {row.cause}.")
@@ -77,7 +82,8 @@ def show(name: str, root: str | None, as_json: bool) -> None:
             *((split, _split_text(dataset, split, root)) for split in dataset.splits),
             ("terms", dataset.terms),
             ("attribution", dataset.attribution),
-            ("how to get", dataset.how_to_get),
+            *([("not used", skipped)] if (skipped := _skipped(dataset)) else []),
+            ("how to get", dataset.hint(root)),
         ]
     )
 
@@ -89,7 +95,7 @@ def show(name: str, root: str | None, as_json: bool) -> None:
 def check(name: str, root: str | None, as_json: bool) -> int:
     """Read every split of the data set ID that is there, and compare it with what is on record.
 
-    Exit code 5 if a split is not the one on record, 7 if none is there.
+    Exit code 5 if a split is not the one on record or has no images, 7 if none is there.
     """
     dataset = get_dataset(name)
     present = [split for split in dataset.splits if dataset.is_present(split, root)]
@@ -105,9 +111,11 @@ def check(name: str, root: str | None, as_json: bool) -> int:
     for result in results:
         if result["error"]:
             note(f"Error: {result['error']}")
+    if skipped := _skipped(dataset):
+        note(f"Not used: {skipped}.")
     for split in dataset.splits:
         if split not in present:
-            note(f"The {split} split is not there. How to get it: {dataset.how_to_get}")
+            note(f"The {split} split is not there. How to get it: {dataset.hint(root)}")
     return IntegrityError.exit_code if any(result["error"] for result in results) else 0
 
 
@@ -116,7 +124,7 @@ def check(name: str, root: str | None, as_json: bool) -> int:
 @click.option("--split", "splits", multiple=True, help="Only this split; may be given several times.")
 @root_option
 def prepare(name: str, splits: tuple[str, ...], root: str | None) -> None:
-    """Decode the data set ID once, into files that training memory-maps.
+    """Decode the data set ID once, into files that training reads rows from.
 
     Worth it for the large sets: celeba64, imagenet*, lsun-*. The copies go into the folder 'prepared' of the
     data root; delete them at will.
@@ -138,28 +146,36 @@ def prepare(name: str, splits: tuple[str, ...], root: str | None) -> None:
 
 
 def _check_split(dataset: Dataset, split: str, root: str | None) -> dict[str, Any]:
+    from flowzoo.data.readers.folder import SkippedFiles
+
     result: dict[str, Any] = {
         "split": split, dataset.kind: None, "labels": None, "sha256": None, "error": None,
     }  # fmt: skip
     try:
-        images = dataset.load(split, root)
+        with warnings.catch_warnings():
+            if "folder" in dataset.options:  # said once for all splits
+                warnings.simplefilter("ignore", SkippedFiles)
+            images = dataset.load(split, root)
+        if find_bad := getattr(images.images, "find_bad", None):
+            find_bad()  # files too many for memory: names all bad ones, where the digest stops at the first
         result |= {dataset.kind: len(images), "labels": images.num_classes or None, "sha256": images.digest}
     except IntegrityError as error:
         return result | {"verdict": "wrong", "error": str(error)}
+    except (InputError, DataUnavailable) as error:
+        return result | {"verdict": "no images", "error": str(error)}
     if dataset.split(split).sha256 is not None:
         return result | {"verdict": "as on record"}
-    copy = prepared_path(dataset, split, root)
-    kept = copy.with_suffix(".sha256")
-    if copy.is_file() and kept.is_file():
-        expected = kept.read_text(encoding="ascii").strip()
-        if expected != images.digest:
-            message = (
-                f"{copy} has changed since it was prepared: expected sha256 {expected}, "
-                f"found {images.digest}. Delete it and run 'flowzoo data prepare {dataset.id}'."
-            )
-            return result | {"verdict": "wrong", "error": message}
-        return result | {"verdict": "as prepared"}
-    return result | {"verdict": "no digest on record"}
+    prepared = dataset.split(split).alternatives and is_regular(prepared_path(dataset, split, root))
+    return result | {"verdict": "as prepared" if prepared else "no digest on record"}
+
+
+def _skipped(dataset: Dataset) -> str:
+    """What lies in a folder of one's own images and is not used, in words; empty if nothing."""
+    folder = dataset.options.get("folder")
+    if folder is None or not is_folder(Path(folder)):
+        return ""
+    found = survey_own(Path(folder), () if dataset.options["all"] else SPLITS)
+    return found.summary(limit=20)
 
 
 def _describe(dataset: Dataset, root: str | None) -> dict[str, Any]:
@@ -176,8 +192,9 @@ def _describe(dataset: Dataset, root: str | None) -> dict[str, Any]:
         "preprocessing_note": dataset.preprocessing_note,
         "terms": dataset.terms,
         "attribution": dataset.attribution,
-        "how_to_get": dataset.how_to_get,
+        "how_to_get": dataset.hint(root),
         "root": str(data_root(root)),
+        **({"not_used": skipped} if (skipped := _skipped(dataset)) else {}),
         "splits": {
             name: {
                 "description": split.description,

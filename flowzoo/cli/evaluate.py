@@ -15,6 +15,7 @@ from flowzoo.errors import DataUnavailable, FlowzooError, InputError, WeightsUna
 
 if TYPE_CHECKING:
     from flowzoo.evaluation.measure import Evaluation, Protocol
+    from flowzoo.weights.fingerprint import Comparison
 
 HEADERS = ("model", "images", "measured here", "in the manifest", "published", "verdict")
 RIGHT = ("images", "measured here", "in the manifest", "published")
@@ -63,7 +64,8 @@ def evaluate(
 
     Samples, seed and precision default to those of the model's manifest entry. Exit code 0: verified
     (the manifest's figure within its tolerance), or nothing to verify against, or only a part asked for
-    with --limit; 1: anything else, a figure that is not finite included. With --all, models without data
+    with --limit; 1: anything else, a figure that is not finite and an export that differs from its
+    fingerprint included. With --all, models without data
     or weights are skipped; at least one must be verified.
     """
     if (name is None) != everything:
@@ -91,6 +93,7 @@ def _evaluate_one(
 
     if per_image is not None:
         _check_file(per_image)
+    proof = _proof_of_export(name)
     path = None
     if record:
         note("`flowzoo eval NAME --record` is now `flowzoo publish NAME --record`; the old option will go.")
@@ -102,13 +105,33 @@ def _evaluate_one(
     if per_image is not None:
         _write_csv(found, per_image)
     if as_json:
-        print_json(_as_dict(found))
+        print_json(_as_dict(found) | ({} if proof is None else {"fingerprint": _proof_as_dict(proof)}))
     else:
-        _show(found)
+        _show(found, proof)
     if path is not None:
         note(f"Recorded in {path}.")
         return 0
-    return 0 if found.verdict.passed else 1
+    return 0 if found.verdict.passed and (proof is None or proof.verified) else 1
+
+
+def _proof_of_export(name: str) -> Comparison | None:
+    """The fingerprint that a directory or a repository states beside what its weights give here.
+
+    A listed model has a figure to be compared with; for these it is all that shows whether code and weights fit.
+    """
+    from flowzoo.weights.fingerprint import compare, stated_fingerprint
+    from flowzoo.weights.load import load
+
+    path = Path(name.removeprefix("path:"))
+    if not name.startswith("hf:") and ((path / "run.json").exists() or not (path / "flowzoo.json").is_file()):
+        return None
+    flow = load(name if name.startswith(("hf:", "path:")) else f"path:{name}")
+    expected = stated_fingerprint(flow.card, name)
+    return None if expected is None else compare(flow, expected)
+
+
+def _proof_as_dict(proof: Comparison) -> dict[str, Any]:
+    return {"verified": proof.verified, "difference": proof.difference, "tolerance": proof.tolerance}
 
 
 def _explanation(name: str, options: dict[str, Any]) -> str:
@@ -190,7 +213,7 @@ def _kind_words(found: Evaluation) -> str:
     return words
 
 
-def _show(found: Evaluation) -> None:
+def _show(found: Evaluation, proof: Comparison | None) -> None:
     table(HEADERS, [_row(found)], right=RIGHT)
     print_line()
     protocol, audit = found.protocol, found.reconstruction
@@ -204,6 +227,15 @@ def _show(found: Evaluation) -> None:
         ("log-determinant", None if found.kind == "exact" else _kind_words(found)),
         ("protocol", f"{found.dequantization} dequantization, {_protocol_words(protocol)}{bound}"),
     ]
+    if proof is not None:
+        state = (
+            "verified"
+            if proof.verified
+            else "NOT VERIFIED: its code or its weights are not those it was made with"
+        )
+        pairs.append(
+            ("fingerprint", f"{state}; differs by {proof.difference:.2e}, tolerance {proof.tolerance:g}")
+        )
     if audit is not None:
         exact = f"{audit.exact} of {audit.count} images exactly ({100 * audit.share:.4g} %)"
         pairs.append(("decode(encode(x)) == x", f"{exact}; worst latent round trip {audit.worst_latent:.2e}"))

@@ -244,7 +244,10 @@ def _config_fields(architecture: str) -> list[ConfigField]:
 def _sizes(architecture: str) -> str:
     """How the size of the data is given to ``create``."""
     named = {field.name for field in _config_fields(architecture)}
-    return "dims=D" if "dims" in named and "image_shape" not in named else "image_shape=(C, H, W)"
+    both = " or ".join(
+        text for name, text in (("image_shape", "image_shape=(C, H, W)"), ("dims", "dims=D")) if name in named
+    )
+    return both or "image_shape=(C, H, W)"
 
 
 def _show_config(found: list[dict[str, Any]]) -> None:
@@ -287,11 +290,19 @@ def _shown(details: dict[str, Any], citations: tuple[Citation, ...]) -> list[tup
         if key == "citations":
             shown.append((key, ", ".join(value)))
         else:
-            shown.append((key.replace("_", " "), _lines(key, value)))
+            shown.append((key.replace("_", " "), _lines(key, _short(value) if key == "training" else value)))
     papers = [
         f"{c.title} ({', '.join(c.authors)}; {c.venue} {c.year}) {c.url or ''}".strip() for c in citations
     ]
     return [*shown, ("papers", "\n".join(papers) or None)]
+
+
+def _short(training: Any) -> Any:
+    """The account of a training without the recipes: files beside the weights, and JSON, have them."""
+    if not isinstance(training, dict):
+        return training
+    whole = {name for name in ("recipe", "stages") if isinstance(training.get(name), dict | list)}
+    return {name: item for name, item in training.items() if name not in whole}
 
 
 def _lines(key: str, value: Any, *, inner: bool = False) -> str:

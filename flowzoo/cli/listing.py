@@ -126,7 +126,7 @@ def _kind(entry: Mapping[str, Any]) -> str | None:
     """What the measured figure is; of an older entry as its dequantization tells, see ``Entry.figure_kind``."""
     measured, kind = entry["measured"], entry.get("kind")
     if kind is None and measured is not None:
-        kind = "exact" if measured["dequantization"] == "uniform" else "bound"
+        kind = "bound" if measured["dequantization"] == "variational" else "exact"
     return kind
 
 

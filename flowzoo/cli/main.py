@@ -13,7 +13,7 @@ import click
 from flowzoo import __version__
 from flowzoo.cli.ending import ends_at_once
 from flowzoo.cli.output import note, prepare_streams, settle_streams, silence
-from flowzoo.errors import FlowzooError, did_you_mean
+from flowzoo.errors import FlowzooError, did_you_mean, exhausted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,12 +25,24 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "info": ("info:info", "Show everything about a model, preset or architecture."),
     "eval": ("evaluate:evaluate", "Measure a model's bits per dimension and check it against the manifest."),
     "sample": ("sample:sample", "Draw images from a model into a PNG grid."),
+    "interpolate": ("interpolate:interpolate", "Draw the way from one image to another."),
+    "manipulate": ("manipulate:manipulate", "Move images along the direction of an attribute."),
+    "reconstruct": ("reconstruct:reconstruct", "Rebuild images level by level of the latent."),
+    "score": ("score:score", "Score images: bits per dimension, and how unusual each is."),
+    "nearest": ("nearest:nearest", "Find the training images nearest to samples."),
+    "picture": ("picture:picture", "Draw density, samples and layers of a model over vectors."),
+    "demo": ("demo:demo", "Open a page in the browser: sample, slide, drag, draw."),
+    "compress": (
+        "compress:compress",
+        "Compress images without loss into a file that decodes on any machine.",
+    ),
+    "decompress": ("compress:decompress", "Get images back from a file of compress."),
     "verify": ("weights:verify", "Prove code and weights of a model in seconds, without data."),
     "pull": ("weights:pull", "Download the weights of models."),
     "cache": ("weights:cache", "List, check or remove downloaded weights."),
     "recipe": ("recipe:recipe", "Write a preset's recipe as a file to begin your own with."),
     "train": ("train:train", "Train a model, or resume a run."),
-    "runs": ("train:runs", "Show training runs."),
+    "runs": ("runs:runs", "List training runs, or compare some: recipes, figures, curves."),
     "export": ("export:export", "Write a run's best weights as a directory that loads."),
     "data": ("data:data", "Show the data sets, where they are looked for, and how to get them."),
     "plugins": ("plugins:plugins", "Show the installed architectures and their states, or check one."),
@@ -47,6 +59,24 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 
 The line is here so that help imports none of them.
 """
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Models": ("list", "info", "pull", "cache"),
+    "Use a model": (
+        "sample",
+        "interpolate",
+        "manipulate",
+        "reconstruct",
+        "score",
+        "picture",
+        "nearest",
+        "demo",
+    ),
+    "Measure and verify": ("eval", "verify"),
+    "Train": ("train", "recipe", "runs", "export", "data"),
+    "Extend and publish": ("plugins", "new-plugin", "convert", "manifest", "publish"),
+}
+"""The sections of ``--help``; a command that is in none comes last, under "More"."""
 
 HIDDEN = frozenset({"bundle"})
 """Names that still work and are not shown any more."""
@@ -81,9 +111,15 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the table of commands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+        """Writes the commands in groups, without importing any."""
+        shown = self.list_commands(ctx)
+        grouped = {name for names in GROUPS.values() for name in names}
+        rest = tuple(name for name in shown if name not in grouped)
+        width = max(map(len, shown))
+        for title, names in {**GROUPS, "More": rest}.items():
+            if rows := [(name.ljust(width), COMMANDS[name][1]) for name in names if name in shown]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command. A reader that has gone away (``| head``) is no error of ours."""
@@ -176,17 +212,13 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 def _limit_of_the_machine(error: Exception, text: str) -> str | None:
     """The line for an error that torch, Python or the system raise where a machine has no more to give."""
-    # torch has a class for memory of a GPU only.
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in text
-    ):
+    lacking = exhausted(error)
+    if lacking == "memory":
         return (
             f"Error: out of memory: {text}\nGive a smaller --batch-size (for train: --set train.accumulate=2, or "
-            "train.memory=checkpoint), or another --device."
+            "train.memory=checkpoint), a smaller model, or another --device."
         )
-    if "can't start new thread" in text:
+    if lacking == "threads":
         return "Error: the system allows no more threads or processes here. End some, or raise the limit (ulimit -u)."
     if "determine home directory" in text:
         return (

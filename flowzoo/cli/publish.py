@@ -164,24 +164,26 @@ def _into_package(run: Path | None, package: Path | None, options: dict[str, Any
     assert entry.sampling is not None
     row = (
         entry.key,
-        f"{entry.measured.bpd:.4f}",
+        _figure(entry.measured.bpd, entry.measured.nats),
         f"{entry.measured.stderr:.4f}",
         f"{entry.sampling.finite} of {entry.sampling.drawn}",
         entry.weights.size,
         entry.weights.filename,
     )
-    headers = ("model", "bpd", "stderr", "finite samples", "bytes", "file")
-    table(headers, [row], right=("bpd", "stderr", "finite samples", "bytes"))
+    headers = ("model", "measured", "stderr", "finite samples", "bytes", "file")
+    table(headers, [row], right=("measured", "stderr", "finite samples", "bytes"))
 
 
 def _record(name: str, options: dict[str, Any], as_json: bool) -> int:
     from flowzoo.cli.evaluate import record_figure
 
     found, path = record_figure(name, samples=options["samples"], data_root=options["data_root"])
+    key = "bpd" if found.unit == "bits/dim" else "nats"
+    value, stderr = (found.bpd, found.stderr) if key == "bpd" else (found.nats, found.nats_stderr)
     if as_json:
-        print_json({"name": name, "bpd": found.bpd, "stderr": found.stderr, "manifest": str(path)})
+        print_json({"name": name, key: value, "stderr": stderr, "manifest": str(path)})
     else:
-        print_line(f"{name}: {found.bpd:.6f} ± {found.stderr:.4f} bits/dim")
+        print_line(f"{name}: {value:.6f} ± {stderr:.4f} {found.unit}")
     note(f"Recorded in {path}.")
     return 0
 
@@ -193,6 +195,10 @@ def _to_hub(run: Path | None, options: dict[str, Any], as_json: bool) -> int:
     results, failures = [], []
     if run is not None:
         path = options["manifest"] or _manifest_of(run)
+        if path is None and options["yes"]:
+            note(
+                "No manifest will list it: it is of your own images, and loads by its repository and commit."
+            )
         staged = _stage_run(run, stage or run / "publish", path, options)
         results.append(_publish(staged, path, hub, yes=options["yes"], private=options["private"]))
     else:
@@ -212,8 +218,9 @@ def _to_hub(run: Path | None, options: dict[str, Any], as_json: bool) -> int:
     return failures[0].exit_code if failures else 0
 
 
-def _manifest_of(run: Path) -> Path:
-    """The manifest that a run's model belongs in."""
+def _manifest_of(run: Path) -> Path | None:
+    """The manifest that a run's model belongs in; None of one's own images, which are nobody's but one's own."""
+    from flowzoo.data.portable import is_own
     from flowzoo.publishing.plugin_package import manifest_for
     from flowzoo.weights.checkpoint import read_metadata
     from flowzoo.weights.external import CARD_FILENAME, read_card
@@ -221,11 +228,16 @@ def _manifest_of(run: Path) -> Path:
     if (run / "run.json").is_file():
         from flowzoo.training.export import run_weights
 
-        return manifest_for(str(read_metadata(run_weights(run)).get("architecture", "")))
-    return manifest_for(read_card(run / CARD_FILENAME).architecture)
+        facts = read_metadata(run_weights(run))
+    else:
+        card = read_card(run / CARD_FILENAME)
+        facts = {"architecture": card.architecture, **card.details}
+    if is_own(str(facts.get("dataset", ""))):
+        return None
+    return manifest_for(str(facts.get("architecture", "")))
 
 
-def _stage_run(run: Path, directory: Path, path: Path, options: dict[str, Any]) -> Staged:
+def _stage_run(run: Path, directory: Path, path: Path | None, options: dict[str, Any]) -> Staged:
     from flowzoo.publishing import stage_run
 
     return stage_run(run, directory, path, repo_id=options["repo"], **_run_options(options))
@@ -247,7 +259,9 @@ def _stage_entry(entry: Entry, directory: Path, org: str, hub: HubSettings) -> S
     return stage_entry(entry, directory, hub, repo_id=repo_id)
 
 
-def _publish(staged: Staged, path: Path, hub: HubSettings, *, yes: bool, private: bool) -> dict[str, Any]:
+def _publish(
+    staged: Staged, path: Path | None, hub: HubSettings, *, yes: bool, private: bool
+) -> dict[str, Any]:
     """Checks, uploads and records one model."""
     from flowzoo.publishing import check_before_upload, upload, write_entry
 
@@ -261,9 +275,16 @@ def _publish(staged: Staged, path: Path, hub: HubSettings, *, yes: bool, private
         assert entry.weights is not None
         # Said before the manifest is written: if that fails, the commit is known.
         note(f"{entry.key} is {entry.weights.repo_id}@{entry.weights.revision}")
-        write_entry(path, entry)
+        if path is not None:
+            write_entry(path, entry)
+        note(f'flowzoo.load("hf:{entry.weights.repo_id}@{entry.weights.revision}")')
     files = {name: (staged.directory / name).stat().st_size for name in staged.filenames}
     return {"directory": str(staged.directory), "files": files, "entry": dataclasses.asdict(entry)}
+
+
+def _figure(bpd: float | None, nats: float | None) -> str:
+    """Bits per dimension of images, nats of a density."""
+    return f"{bpd:.4f}" if bpd is not None else f"{nats:.4f} nats"
 
 
 def _show(results: list[dict[str, Any]], as_json: bool) -> None:
@@ -277,10 +298,12 @@ def _show(results: list[dict[str, Any]], as_json: bool) -> None:
             result["entry"]["name"],
             result["entry"]["weights"]["repo_id"],
             result["entry"]["weights"]["revision"],
-            f"{result['entry']['measured']['bpd']:.4f}",
+            _figure(result["entry"]["measured"]["bpd"], result["entry"]["measured"]["nats"]),
             sum(result["files"].values()),
             result["directory"],
         )
         for result in results
     ]
-    table(("model", "repository", "revision", "bpd", "bytes", "files"), rows, right=("bpd", "bytes"))
+    table(
+        ("model", "repository", "revision", "measured", "bytes", "files"), rows, right=("measured", "bytes")
+    )

@@ -1,86 +1,239 @@
-"""``flowzoo sample``: images out of a model."""
+"""``flowzoo sample``: images out of a model, or of several from the same latents."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowzoo.cli.output import note, print_line
+from flowzoo.cli.model_options import (
+    Numbers,
+    batch_size_option,
+    device_option,
+    label_option,
+    open_model,
+    progress,
+    seed_option,
+    temperature_of,
+)
+from flowzoo.cli.output import json_option, note, print_json, print_line
+from flowzoo.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flowzoo.evaluation.trained_model import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Samples of one model at one temperature, with their log-probabilities in nats where asked for."""
+
+    model: str
+    temperature: float
+    images: Tensor
+    log_prob: list[float] | None
+    per_dim: list[float] | None
+    unit: str
+
+    def rows(self, seed: int) -> list[dict[str, Any]]:
+        """What is known of each sample."""
+        facts = {"model": self.model, "temperature": self.temperature, "seed": seed}
+        found = [{**facts, "index": i} for i in range(len(self.images))]
+        for i, row in enumerate(found):
+            if self.log_prob is not None and self.per_dim is not None:
+                row |= {"log_prob": self.log_prob[i], self.unit.replace("/", "_per_"): self.per_dim[i]}
+        return found
 
 
 @click.command()
-@click.argument("name")
-@click.option("-n", "count", type=click.IntRange(1), default=64, show_default=True, help="How many images.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("-n", "count", type=click.IntRange(1), help="How many [64; in rows 8].")
 @click.option(
     "--temperature",
-    type=click.FloatRange(0),
-    help="Factor on the latents [what the model recommends, else 1]; the grid states it.",
+    "temperatures",
+    type=Numbers(0),
+    help="Factor on the latents [what the model recommends, else 1]; several, as 0.5,0.7,1, make rows.",
 )
+@label_option
 @click.option(
     "-o",
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     default="samples.png",
     show_default=True,
-    help="A PNG file.",
+    help="A grid FILE.png, an array FILE.npy, or a folder for a PNG each.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**64 - 1),
-    default=0,
-    show_default=True,
-    help="The same seed, the same images.",
-)
+@seed_option
 @click.option("--columns", type=click.IntRange(1), help="Images in a row.")
-@click.option("--device", help="cpu, cuda or cuda:1; a GPU if there is one.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images at a time.")
+@click.option(
+    "--captions/--no-captions", default=True, help="Write model, temperature and seed above the grid."
+)
+@click.option("--log-prob", is_flag=True, help="Compute the log-probability of each sample.")
+@device_option
+@batch_size_option
+@json_option
 def sample(
-    name: str,
-    count: int,
-    temperature: float | None,
+    names: tuple[str, ...],
+    count: int | None,
+    temperatures: tuple[float, ...] | None,
+    label: int | None,
     out: Path,
     seed: int,
     columns: int | None,
+    captions: bool,
+    log_prob: bool,
     device: str | None,
     batch_size: int,
+    as_json: bool,
 ) -> None:
-    """Draw images from NAME (a model, a run's directory, or a path) into a PNG grid."""
-    if out.suffix.lower() != ".png":
+    """Draw images from NAME (a model, a run's directory, or a path) into a PNG grid.
+
+    Several models, or several temperatures, make a row each, from one set of latents. With --log-prob the bits
+    per dimension stand under each image, and in a CSV beside an array or in a folder.
+    """
+    if out.suffix.lower() not in ("", ".png", ".npy"):
         raise click.UsageError(
-            f"--out: a grid is written as PNG; name a file ending with .png, not {out.name!r}."
+            f"--out: name a file ending with .png or .npy, or a folder, not {out.name!r}; a grid is written as PNG."
         )
+    targets = [open_model(name, device) for name in names]
+    asked = temperatures or (None,)
+    n = count or (8 if len(targets) * len(asked) > 1 else 64)
+    _check_alike(targets)
+    with progress(n * len(targets) * len(asked) * (2 if log_prob else 1)) as advance:
+        drawn = [
+            _draw(target, value, n, label, seed, batch_size, log_prob, advance)
+            for target in targets
+            for value in asked
+        ]
+    rows = [row for one in drawn for row in one.rows(seed)]
+    if out.suffix.lower() == ".png":
+        _write_grid(drawn, out, columns, seed, captions, label)
+    elif out.suffix.lower() == ".npy":
+        _write_array(drawn, out)
+    else:
+        _write_folder(drawn, out, rows)
+    if log_prob and out.suffix.lower() == ".npy":
+        _write_csv(out.with_suffix(".csv"), rows)
+    if as_json:
+        print_json({"out": str(out), "samples": rows})
+    else:
+        print_line(str(out))
+
+
+def _check_alike(targets: list[Target]) -> None:
+    """Checks that several models draw things of one shape from latents of one size."""
+    shapes = {target.flow.data_shape for target in targets}
+    sizes = {target.flow.latent_dims for target in targets}
+    if len(shapes) > 1 or len(sizes) > 1:
+        found = ", ".join(f"{t.name} {'x'.join(map(str, t.flow.data_shape))}" for t in targets)
+        raise InputError(f"one set of latents goes through models of one shape; these have {found}.")
+    bases = {type(target.flow.base).__name__: target.name for target in targets}
+    if len(bases) > 1:
+        listed = ", ".join(f"{base} ({name})" for base, name in bases.items())
+        note(f"The base densities differ: {listed}. One seed, and not the same latents.")
+
+
+def _draw(
+    target: Target, asked: float | None, n: int, label: int | None, seed: int, batch: int, log_prob: bool, advance: Any
+) -> Drawn:  # fmt: skip
+    from flowzoo.analysis.batches import draw, log_probs
+
+    flow = target.flow
+    temperature, why = temperature_of(asked, flow.card)
+    note(f"Temperature {temperature:g}, {why}.")
+    images = draw(flow, n, label, temperature=temperature, seed=seed, batch_size=batch, advance=advance)
+    if not log_prob:
+        return Drawn(target.name, temperature, images.cpu(), None, None, flow.unit)
+    found = log_probs(flow, images, label, seed=seed, batch_size=batch, advance=advance)
+    per_dim = flow.per_dim(found).tolist()
+    return Drawn(target.name, temperature, images.cpu(), found.tolist(), per_dim, flow.unit)
+
+
+def _write_grid(
+    drawn: list[Drawn], out: Path, columns: int | None, seed: int, captions: bool, label: int | None
+) -> None:
     import torch
 
+    from flowzoo.analysis.captions import captioned_grid, save_picture
     from flowzoo.analysis.grids import save_grid
-    from flowzoo.devices import find_device
-    from flowzoo.evaluation.trained_model import find_target
 
-    target = find_device(device, computing=True)
-    flow = find_target(name).flow.to(target)
-    temperature = _temperature(temperature, flow.card)
-    # The latents are drawn on the CPU, so that a seed gives the same images on every device.
-    generator = torch.Generator().manual_seed(seed)
-    images = flow.sample(count, temperature=temperature, generator=generator, batch_size=batch_size)
-    save_grid(images, out, columns=columns, temperature=temperature)
-    print_line(str(out))
+    images = torch.cat([one.images for one in drawn])
+    if images.ndim != 4:
+        raise InputError(
+            "this model draws vectors, of which there is no grid; name an array, as -o samples.npy."
+        )
+    first, several = drawn[0], len(drawn) > 1
+    across = (
+        len(first.images) if several else min(len(images), columns or -(-len(images) // _rows(len(images))))
+    )
+    models = list(dict.fromkeys(one.model for one in drawn))
+    heat = list(dict.fromkeys(f"{one.temperature:g}" for one in drawn))
+    facts = {"model": ", ".join(models), "temperature": ", ".join(heat), "seed": str(seed)}
+    if not captions:
+        save_grid(images, out, columns=across, temperature=first.temperature)
+        return
+    title = "   ".join(
+        (facts["model"], f"temperature {facts['temperature']}", f"seed {seed}")
+        + ((f"label {label}",) if label is not None else ())
+    )
+    names = []
+    for one in drawn:
+        heat_of = f"t = {one.temperature:g}"
+        parts = [one.model] if len(models) > 1 else []
+        names.append(",  ".join([*parts, heat_of] if len(heat) > 1 else parts))
+    below = [f"{value:.2f}" for one in drawn for value in one.per_dim or ()]
+    if below:
+        title += f"   {first.unit} below"
+    picture = captioned_grid(images, across, title=title, rows=names if several else (), captions=below)
+    save_picture(picture, out, facts)
 
 
-def _temperature(asked: float | None, card: Any) -> float:
-    """The temperature that was asked for, else the one that the model recommends; said on stderr."""
-    if asked is not None:
-        found, why = asked, "as asked for"
-    elif (recommended := _recommended(card)) is not None:
-        found, why = recommended, "which the model recommends"
-    else:
-        found, why = 1.0, "the model's own density"
-    note(f"Temperature {found:g}, {why}.")
-    return found
+def _rows(count: int) -> int:
+    """How many rows make a grid of so many images about square."""
+    return max(1, round(math.sqrt(count)))
 
 
-def _recommended(card: Any) -> float | None:
-    """The temperature that a manifest entry or a ``flowzoo.json`` recommends, if it is one."""
-    details = getattr(card, "details", {})
-    found = getattr(card, "recommended_temperature", None) or details.get("recommended_temperature")
-    return float(found) if isinstance(found, int | float) and 0 < found < 100 else None
+def _write_array(drawn: list[Drawn], out: Path) -> None:
+    import numpy as np
+    import torch
+
+    from flowzoo.atomic import write_chunks
+
+    buffer = io.BytesIO()
+    np.save(buffer, torch.cat([one.images for one in drawn]).numpy())
+    write_chunks(out, [buffer.getvalue()])
+
+
+def _write_folder(drawn: list[Drawn], out: Path, rows: list[dict[str, Any]]) -> None:
+    from flowzoo.analysis.grids import save_grid
+
+    if drawn[0].images.ndim != 4:
+        raise InputError("this model draws vectors, which are no images; name an array, as -o samples.npy.")
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(
+            f"{out} is not empty; name a new folder, so that no image of another call is among these."
+        )
+    several, i = len(drawn) > 1, 0
+    for one in drawn:
+        stem = f"{Path(one.model).name}-t{one.temperature:g}-" if several else ""
+        for k, image in enumerate(one.images):
+            rows[i]["file"] = f"{stem}{k:05d}.png"
+            save_grid(image[None], out / rows[i]["file"], border=0, scale=1, temperature=one.temperature)
+            i += 1
+    _write_csv(out / "samples.csv", rows)
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    from flowzoo.atomic import write_chunks
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_chunks(path, [text.getvalue().encode()])

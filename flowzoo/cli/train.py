@@ -1,14 +1,17 @@
-"""``flowzoo train`` and ``flowzoo runs``."""
+"""``flowzoo train``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowzoo.cli.output import fields, json_option, note, print_json, print_line, table
+from flowzoo.cli.output import fields, json_option, print_json, print_line
 from flowzoo.training.toml_text import toml_lines
+
+if TYPE_CHECKING:
+    from flowzoo.training.loop import Outcome
 
 
 @click.command()
@@ -29,15 +32,26 @@ from flowzoo.training.toml_text import toml_lines
     type=click.Path(exists=True, path_type=Path),
     help="Start from a run's best weights, or a file; the model may have been narrower.",
 )
+@click.option(
+    "--extend", type=int, metavar="STEPS", help="Train a run that has ended for so many more updates."
+)
 @click.option("--on-nan", type=click.Choice(["stop", "skip", "rollback"]), help="What a bad update does.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; another number gives other last bits.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events too.")
+@click.option(
+    "--logger",
+    "loggers",
+    multiple=True,
+    metavar="NAME",
+    help="tensorboard, or a plugin's logger; repeatable.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be trained, its memory and its time.")
 @json_option
 def train(
     name: str | None,
     out: Path | None,
     sets: tuple[str, ...],
+    extend: int | None,
     on_nan: str | None,
     threads: int | None,
     dry_run: bool,
@@ -46,24 +60,32 @@ def train(
 ) -> int:
     """Train NAME (a preset such as glow-mnist, or recipe.toml), or go on with the run in --out.
 
-    A run that was interrupted, by whatever, goes on bit for bit when the same command is given again. With a larger
-    train.steps it is trained longer.
+    A run that was interrupted, by whatever, goes on bit for bit when the same command is given again. With --extend a
+    run that has ended is trained longer; from there on its learning rate is that of a training of the new length.
     Several processes: torchrun --nproc-per-node N -m flowzoo train ...
     """
     if name is None and (out is None or dry_run):
         raise click.UsageError("Give a preset or a recipe.toml, or --out with a run that is to go on.")
     if out is None and not dry_run:
         raise click.UsageError("Give --out DIR, the run's directory.")
+    if extend is not None and (name is not None or sets or dry_run):
+        raise click.UsageError(
+            "--extend goes on with the run in --out as it is; leave out NAME, --set and --dry-run."
+        )
     from flowzoo.devices import set_threads
     from flowzoo.distributed import is_main_process
-    from flowzoo.training.train import find_recipe
+    from flowzoo.training.train import find_recipe, longer_recipe
     from flowzoo.training.train import train as run_training
 
     if threads is not None:
         set_threads(threads)
     if on_nan is not None:
         sets = (*sets, f"train.on_nan={on_nan}")
-    recipe = find_recipe(name, sets) if name is not None else _own_recipe(out, sets)
+    if extend is not None:
+        assert out is not None
+        recipe = longer_recipe(out, extend)
+    else:
+        recipe = find_recipe(name, sets) if name is not None else _own_recipe(out, sets)
     if dry_run:
         from flowzoo.training.dry_run import dry_run as plan
 
@@ -71,26 +93,30 @@ def train(
         return 0
     assert out is not None
     outcome = run_training(recipe, out, **options)
-    result = {
-        "state": outcome.state,
-        "step": outcome.step,
-        "best_bpd": outcome.best_bpd,
-        "best_step": outcome.best_step,
-        "hours": round(outcome.hours, 4),
-        "run": str(out),
-    }
-    if not is_main_process():
-        return 0
-    if as_json:
-        print_json(result)
-    else:
-        best = (
-            "no validation yet"
-            if outcome.best_bpd is None
-            else f"best validation {outcome.best_bpd:.4f} bits/dim"
-        )
-        print_line(f"{out}: {outcome.state} at step {outcome.step}, {best}, {outcome.hours:.2f} h")
+    if is_main_process():
+        _show_outcome(outcome, out, as_json)
     return 0
+
+
+def _show_outcome(outcome: Outcome, out: Path, as_json: bool) -> None:
+    if as_json:
+        nats = {"best_nats_per_dim": outcome.best} if outcome.unit == "nats/dim" else {}
+        print_json(
+            {
+                "state": outcome.state,
+                "step": outcome.step,
+                "best_bpd": outcome.best_bpd,
+                **nats,
+                "best_step": outcome.best_step,
+                "hours": round(outcome.hours, 4),
+                "run": str(out),
+            }
+        )
+        return
+    best = "no validation yet"
+    if outcome.best is not None:
+        best = f"best validation {outcome.best:.4f} {outcome.unit}"
+    print_line(f"{out}: {outcome.state} at step {outcome.step}, {best}, {outcome.hours:.2f} h")
 
 
 def _own_recipe(out: Path | None, sets: tuple[str, ...]) -> Any:
@@ -109,36 +135,3 @@ def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
         print_line(line)
     print_line()
     fields((key, f"{value:,}" if isinstance(value, int) else value) for key, value in plan.items())
-
-
-@click.command()
-@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@json_option
-def runs(directory: Path, as_json: bool) -> None:
-    """Compare the training runs in DIRECTORY, best first."""
-    from flowzoo.training.runs import list_runs
-
-    found = list_runs(directory)
-    if as_json:
-        print_json(found)
-        return
-    headers = ("run", "model", "best", "at", "step", "of", "hours", "images", "state")
-    rows = []
-    for run in found:
-        best = None if run["best_bpd"] is None else f"{run['best_bpd']:.4f}"
-        rows.append(
-            (
-                run["run"],
-                run["name"],
-                best,
-                run["best_step"],
-                run["step"],
-                run["steps"],
-                f"{run['hours']:.2f}",
-                run["images"],
-                run["state"],
-            )
-        )
-    table(headers, rows, right=("best", "at", "step", "of", "hours", "images"))
-    if not found:
-        note(f"No training run in {directory}: a run is a directory that flowzoo train --out wrote.")

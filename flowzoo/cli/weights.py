@@ -174,16 +174,11 @@ def verify(
 
 
 def _verify(name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    from flowzoo.manifest.schema import Fingerprint
-    from flowzoo.manifest.typed_json import read
-    from flowzoo.weights.external import Unlisted
-    from flowzoo.weights.fingerprint import compare
+    from flowzoo.weights.fingerprint import compare, stated_fingerprint
     from flowzoo.weights.load import load
 
     flow = load(name, **hub)
-    expected = getattr(flow.card, "fingerprint", None)
-    if isinstance(flow.card, Unlisted) and flow.card.details.get("fingerprint"):
-        expected = read(Fingerprint, flow.card.details["fingerprint"], name, "$.fingerprint")
+    expected = stated_fingerprint(flow.card, name)
     if expected is None:
         raise InputError(
             f"{name} comes without a fingerprint, so there is nothing to compare with; "
@@ -195,7 +190,7 @@ def _verify(name: str, hub: dict[str, Any]) -> dict[str, Any]:
         "result": "verified" if result.verified else "NOT VERIFIED",
         "difference": f"{result.difference:.2e}",
         "tolerance": f"{result.tolerance:.0e}",
-        "detail": "bpd " + ", ".join(f"{value:.6f}" for value in result.found),
+        "detail": f"{result.unit} " + ", ".join(f"{value:.6f}" for value in result.found),
         "code": 0 if result.verified else 1,
     }
 

@@ -12,6 +12,7 @@ from flowzoo.data.api import SPLITS, Dataset, Split, data_root
 from flowzoo.data.registry import discover_datasets, get_dataset, list_datasets, reset_datasets
 
 if TYPE_CHECKING:
+    from flowzoo.data.epochs import Batches, batches
     from flowzoo.data.images import ImageSet, ImageSource
     from flowzoo.data.pipeline import Batch, EvalBatch, TrainBatches, eval_batches
     from flowzoo.data.vectors import VectorSet
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SPLITS",
     "Batch",
+    "Batches",
     "Dataset",
     "EvalBatch",
     "ImageSet",
@@ -26,6 +28,7 @@ __all__ = [
     "Split",
     "TrainBatches",
     "VectorSet",
+    "batches",
     "data_root",
     "discover_datasets",
     "eval_batches",
@@ -38,9 +41,11 @@ _WITH_TORCH = {
     "ImageSet": "flowzoo.data.images",
     "ImageSource": "flowzoo.data.images",
     "Batch": "flowzoo.data.pipeline",
+    "Batches": "flowzoo.data.epochs",
     "EvalBatch": "flowzoo.data.pipeline",
     "TrainBatches": "flowzoo.data.pipeline",
     "VectorSet": "flowzoo.data.vectors",
+    "batches": "flowzoo.data.epochs",
     "eval_batches": "flowzoo.data.pipeline",
 }
 

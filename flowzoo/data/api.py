@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from flowzoo.data.paths import is_folder, is_regular
 from flowzoo.errors import DataUnavailable, InputError, IntegrityError, PluginError
 from flowzoo.registry.surroundings import output_to_stderr
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ACCEPTED_VERSIONS",
     "API_VERSION",
+    "ROOT_PLACEHOLDER",
     "ROOT_VARIABLE",
     "SPLITS",
     "Dataset",
@@ -39,6 +42,9 @@ ACCEPTED_VERSIONS = (1, 2)
 
 ROOT_VARIABLE = "FLOWZOO_DATA"
 """The environment variable that names the folder under which every data set is looked for."""
+
+ROOT_PLACEHOLDER = "{data_root}"
+"""Stands in :attr:`Dataset.how_to_get` for the data root, which :meth:`Dataset.hint` puts there, quoted for a shell."""
 
 SPLITS = ("train", "valid", "test")
 
@@ -96,12 +102,12 @@ class Dataset:
         label_names: Names of the classes, label k the k-th; empty where there are none, or only the files say.
         splits: ``train``, ``valid`` and ``test``.
         reader: ``"module:function"``; called with (this data set, split, paths) it returns the images, as a
-            uint8 tensor (N, C, H, W) or an :class:`flowzoo.data.images.ImageSource`, or the vectors, as a float32
-            tensor (N, D). Where there are labels it returns (images, labels), whole numbers (N,); or (images,
+            uint8 tensor (N, C, H, W) or an :class:`flowzoo.data.images.ImageSource`, or the vectors, float32
+            (N, D). Where there are labels it returns (images, labels), whole numbers (N,); or (images,
             labels, names) where the files name the classes.
         terms: License or terms of use, one line.
         attribution: Whom to credit, and the paper.
-        how_to_get: What to do when it is missing, in words.
+        how_to_get: What to do when it is missing, in words; ``{data_root}`` stands for the data root.
         md5: Official md5 of the files, by relative path, of the content once gunzipped.
         options: Whatever the reader wants to know.
         api_version: The contract it was written for.
@@ -132,7 +138,7 @@ class Dataset:
         shapes = {"images": self.image_shape is not None, "vectors": self.dims is not None}
         if not shapes.get(self.kind) or sum(shapes.values()) != 1:
             raise InputError(
-                f"The data set {self.id!r} has kind {self.kind!r}, image_shape {self.image_shape} and dims {self.dims}; "
+                f"The data set {self.id!r} has kind {self.kind!r}, image_shape {self.image_shape}, dims {self.dims}; "
                 "expected kind 'images' with image_shape, or kind 'vectors' with dims."
             )
 
@@ -163,9 +169,14 @@ class Dataset:
     def is_present(self, split: str, root: str | os.PathLike[str] | None = None) -> bool:
         """Whether the files of a split exist; their contents are not looked at."""
         alternatives = self.looked_for(split, root)
-        if not alternatives or prepared_path(self, split, root).is_file():
+        if not alternatives or is_regular(prepared_path(self, split, root)):
             return True
-        return any(all(path.exists() for path in paths) for paths in alternatives)
+        pairs = zip(self.split(split).alternatives, alternatives, strict=True)
+        return any(self._is_complete(names, paths) for names, paths in pairs)
+
+    def hint(self, root: str | os.PathLike[str] | None = None) -> str:
+        """How to get it, with commands that can be pasted: the data root stands where they need it."""
+        return self.how_to_get.replace(ROOT_PLACEHOLDER, shlex.quote(str(data_root(root))))
 
     def find(self, split: str, root: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
         """Returns the files of a split: the first complete alternative.
@@ -178,7 +189,7 @@ class Dataset:
         if not alternatives:
             return ()
         for names, paths in zip(self.split(split).alternatives, alternatives, strict=True):
-            if all(path.exists() for path in paths):
+            if self._is_complete(names, paths):
                 self._check_files(names, paths)
                 return paths
         raise DataUnavailable(self._missing(split, root, alternatives))
@@ -238,13 +249,20 @@ class Dataset:
     def _read(self, split: str, root: str | os.PathLike[str] | None, prepared: bool) -> ImageSource | Any:
         """Reads the pixels, and labels if there are any: from the prepared copy if it is there, else the release."""
         copy = prepared_path(self, split, root)
-        if prepared and self.split(split).alternatives and copy.is_file():
+        if prepared and self.split(split).alternatives and is_regular(copy):
             from flowzoo.data.prepared import read_prepared
 
             return read_prepared(copy)
         with output_to_stderr():  # a reader may be a plugin's, and print
             reader = _resolve(self.reader, self.id)
             return reader(self, split, self.find(split, root))
+
+    def _is_complete(self, names: tuple[str, ...], paths: tuple[Path, ...]) -> bool:
+        """Whether regular files are there, or folders where no md5 is known; opening a pipe might never end."""
+        return all(
+            is_regular(path) or (name not in self.md5 and is_folder(path))
+            for name, path in zip(names, paths, strict=True)
+        )
 
     def _check_files(self, names: tuple[str, ...], paths: tuple[Path, ...]) -> None:
         from flowzoo.data.digests import check_md5
@@ -256,19 +274,25 @@ class Dataset:
     def _missing(
         self, split: str, root: str | os.PathLike[str] | None, alternatives: tuple[tuple[Path, ...], ...]
     ) -> str:
-        places = "\n".join("  " + ", ".join(map(str, paths)) for paths in alternatives)
+        places = "\n".join("  " + ", ".join(map(_described, paths)) for paths in alternatives)
         source = "the given root" if root is not None else f"${ROOT_VARIABLE}"
         if root is None and not os.environ.get(ROOT_VARIABLE):
             source = f"the default, as ${ROOT_VARIABLE} is not set"
         several = "any of these would do" if len(alternatives) > 1 else "all of these are needed"
         return (
             f"The {split} split of the data set {self.id!r} is not there. It was looked for under "
-            f"{data_root(root)} ({source}); {several}:\n{places}\nHow to get it: {self.how_to_get}"
+            f"{data_root(root)} ({source}); {several}:\n{places}\nHow to get it: {self.hint(root)}"
         )
 
 
+def _described(path: Path) -> str:
+    """A path, and what stands there if it is nothing that can be read."""
+    unusable = os.path.lexists(path) and not is_regular(path) and not is_folder(path)
+    return f"{path} (there, but not a regular file)" if unusable else str(path)
+
+
 def prepared_path(dataset: Dataset, split: str, root: str | os.PathLike[str] | None = None) -> Path:
-    """Where ``flowzoo data prepare`` puts a split's pixels, in the form that can be memory-mapped."""
+    """Where ``flowzoo data prepare`` puts a split's pixels, in the form from which rows can be read."""
     return (
         data_root(root) / "prepared" / dataset.preprocessing / f"{dataset.id.replace(':', '-')}-{split}.npy"
     )

@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowzoo.data.keyed import keyed_bits, keyed_integers
-from flowzoo.errors import ConfigError, did_you_mean
+from flowzoo.errors import PluginError
+from flowzoo.registry.extensions import Extension, find_extension
+from flowzoo.registry.isolation import describe
 
-__all__ = ["AUGMENTATIONS", "augment", "flip", "parse_augmentations", "translate"]
+__all__ = ["AUGMENTATIONS", "augment", "find_augmentation", "flip", "parse_augmentations", "translate"]
+
+GROUP = "flowzoo.augmentations"
+"""The entry points; a value is a function of (images, seed, step, places), and of nothing else: a run resumes by it.
+
+``images`` are uint8 (B, C, H, W) on any device, ``places`` int64 (B,) their places in the joint batch of all processes.
+It returns images of the same type and shape."""
 
 _FLIP_STREAM, _ROW_STREAM, _COLUMN_STREAM = 101, 102, 103
 
@@ -97,16 +105,25 @@ def parse_augmentations(spec: str | tuple[str, ...] | list[str]) -> tuple[str, .
 
     Raises:
         ConfigError: if a name is unknown.
+        PluginError: if the distribution that provides it is broken.
     """
     names = spec.split(",") if isinstance(spec, str) else spec
     kept = tuple(name.strip() for name in names if name.strip() not in ("", "none"))
     for name in kept:
-        if name not in AUGMENTATIONS:
-            raise ConfigError(
-                f"Unknown augmentation {name!r}. Known: none, {', '.join(AUGMENTATIONS)}."
-                f"{did_you_mean(name, AUGMENTATIONS)}"
-            )
+        find_augmentation(name)
     return kept
+
+
+def find_augmentation(name: str) -> Extension | None:
+    """The entry point of an augmentation; None for one of :data:`AUGMENTATIONS`.
+
+    Raises:
+        ConfigError: if there is none of this name.
+        PluginError: if the distribution that provides it is broken.
+    """
+    if name in AUGMENTATIONS:
+        return None
+    return find_extension(GROUP, name, ("none", *AUGMENTATIONS), "data.augment")
 
 
 def augment(images: Tensor, names: tuple[str, ...], *, seed: int, step: int, first: int = 0) -> Tensor:
@@ -124,5 +141,25 @@ def augment(images: Tensor, names: tuple[str, ...], *, seed: int, step: int, fir
     """
     places = np.arange(first, first + len(images), dtype=np.uint64)
     for name in names:
-        images = AUGMENTATIONS[name](images, (seed, step), places)
+        if (found := find_augmentation(name)) is None:
+            images = AUGMENTATIONS[name](images, (seed, step), places)
+        else:
+            images = _by_extension(found, images, (seed, step), places)
     return images
+
+
+def _by_extension(
+    found: Extension, images: Tensor, key: tuple[int, int], places: NDArray[np.uint64]
+) -> Tensor:
+    owner = f"The augmentation {found.name!r} of {found.distribution} {found.version}"
+    own = torch.from_numpy(places.astype(np.int64)).to(images.device)
+    try:
+        result = found.value(images, *key, own)
+    except Exception as error:
+        raise PluginError(f"{owner} fails on {tuple(images.shape)}: {describe(error)}") from error
+    if not isinstance(result, Tensor) or (result.shape, result.dtype) != (images.shape, images.dtype):
+        got = f"{result.dtype} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+        raise PluginError(
+            f"{owner} gives {got}; expected {images.dtype} {tuple(images.shape)}, as it was given."
+        )
+    return result

@@ -39,7 +39,7 @@ _RECORD = {
         "7248ee6e2a4352ae88cc29ab9fe078b871e24b8aaf20643c1bb84b87635efc7e",
     ),
     "pinwheel": (
-        2.320588485099,
+        2.320588485098,
         "d17d577a0dc306149cddae26226e166e765476ad699ed03f3544e8c5500271e0",
         "2a2357235d72bae82a831905262f49bbb58ae5d3f91e0cda0918a911dc1d0764",
         "12e6ce695feb02d5ef879ac40e44d86a5f5c1d378bacce398f2aa1730e4289e5",
@@ -77,7 +77,9 @@ _RECORD = {
 }
 
 
-def _points(name: str, title: str, note: str, source: str, *, dims: int = 2, labels: tuple[str, ...] = ()) -> Dataset:
+def _points(
+    name: str, title: str, note: str, source: str, *, dims: int = 2, labels: tuple[str, ...] = ()
+) -> Dataset:
     entropy, *digests = _RECORD[name]
     return Dataset(
         id=f"points:{name}",

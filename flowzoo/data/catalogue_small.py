@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowzoo.data.api import Dataset, Split
+from flowzoo.data.api import ROOT_PLACEHOLDER, Dataset, Split
 
 __all__ = ["SMALL"]
 
@@ -28,8 +28,9 @@ def _test_first(folder: str) -> tuple[str, ...]:
 
 
 def _torchvision(name: str) -> str:
-    """The line of Python that downloads a set; DATA is the data root that the message names."""
-    return f"python -c \"import torchvision; torchvision.datasets.{name}('DATA', download=True)\""
+    """The command that downloads a set below the data root."""
+    program = f"import sys, torchvision; torchvision.datasets.{name}(sys.argv[1], download=True)"
+    return f'python -c "{program}" {ROOT_PLACEHOLDER}'
 
 
 _MNIST_TRAIN = (_train_first("MNIST/raw"),)
@@ -68,8 +69,8 @@ MNIST = Dataset(
         "to document recognition, 1998"
     ),
     how_to_get=(
-        f"{_torchvision('MNIST')}, "
-        "or put the four uncompressed idx files of the MNIST database into MNIST/raw yourself."
+        f"{_torchvision('MNIST')}\n"
+        "Or put the four uncompressed idx files of the MNIST database into MNIST/raw below the data root."
     ),
     md5={
         "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -140,7 +141,8 @@ FASHION_MNIST = Dataset(
     terms="MIT",
     attribution="Zalando SE; Xiao, Rasul and Vollgraf, Fashion-MNIST, arXiv 1708.07747",
     how_to_get=(
-        f"apt-get install dataset-fashion-mnist on Debian and Ubuntu, or {_torchvision('FashionMNIST')}."
+        f"{_torchvision('FashionMNIST')}\n"
+        "Or, on Debian and Ubuntu, install the package dataset-fashion-mnist."
     ),
     md5={
         **{f"FashionMNIST/raw/{name}": md5 for name, md5 in _FASHION_MD5.items()},
@@ -210,9 +212,9 @@ CIFAR10 = Dataset(
     terms="no stated license; research use is customary",
     attribution="Alex Krizhevsky, Learning multiple layers of features from tiny images, 2009",
     how_to_get=(
-        f"{_torchvision('CIFAR10')}, "
-        "or unpack cifar-10-python.tar.gz or cifar-10-binary.tar.gz from the CIFAR page "
-        "of the University of Toronto."
+        f"{_torchvision('CIFAR10')}\n"
+        "Or unpack cifar-10-python.tar.gz or cifar-10-binary.tar.gz from the CIFAR page "
+        "of the University of Toronto below the data root."
     ),
     md5={f"cifar-10-batches-py/{name}": md5 for name, md5 in _CIFAR_MD5.items()},
     options={"valid": 5_000},

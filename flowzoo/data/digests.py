@@ -13,6 +13,9 @@ from flowzoo.errors import IntegrityError
 __all__ = ["check_md5", "open_content", "read_content"]
 
 
+_MAX_BYTES = 1 << 28  # MNIST's largest file has 47 MB; a small archive may claim any number
+
+
 def open_content(path: Path) -> BinaryIO:
     """Opens a file for reading; a file ending in ``.gz`` is gunzipped on the way."""
     return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
@@ -26,11 +29,14 @@ def read_content(path: Path) -> bytes:
     """
     try:
         with open_content(path) as file:
-            return file.read()
+            content = file.read(_MAX_BYTES + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise IntegrityError(
             f"{path} cannot be decompressed: {error}. Expected a complete gzip file: get it again."
         ) from error
+    if len(content) > _MAX_BYTES:
+        raise IntegrityError(f"{path} holds more than {_MAX_BYTES} bytes, expected images of MNIST's size.")
+    return content
 
 
 def check_md5(path: Path, expected: str) -> None:

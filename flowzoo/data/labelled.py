@@ -1,4 +1,4 @@
-"""The user's own images and vectors with labels: ``folder:DIR?size=N&labels=folders`` and ``numpy:FILE.npz``. Torch-free."""
+"""The user's own data with labels: ``folder:DIR?size=N&labels=folders`` and ``numpy:FILE.npz``. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from flowzoo.data.api import SPLITS, Dataset, Split
 from flowzoo.data.layout import array_layout
 from flowzoo.data.own import parse_own
-from flowzoo.errors import DataUnavailable, InputError, IntegrityError
+from flowzoo.data.paths import is_folder, is_regular
+from flowzoo.data.readers.npz import npz_names, open_npz_array
+from flowzoo.data.splitting import DESCRIPTIONS
+from flowzoo.errors import DataUnavailable, InputError
 
 __all__ = ["ITEMS", "LABELS", "NAMES", "load_npz", "parse_labelled"]
 
@@ -25,8 +28,6 @@ LABELS = ("labels", "y", "arr_1")
 
 NAMES = "label_names"
 """Name under which it may hold the names of the classes."""
-
-_SHARE = {"train": "0 to 7 (about 80 %)", "valid": "8 (about 10 %)", "test": "9 (about 10 %)"}
 
 
 def parse_labelled(name: str) -> Dataset | None:
@@ -51,10 +52,12 @@ def parse_labelled(name: str) -> Dataset | None:
 
 def _folder(name: str, place: str, path: Path, options: dict[str, str]) -> Dataset:
     if options.pop("labels") != "folders":
-        raise InputError(f"{name!r}: the only value of labels is 'folders' (the folders' names are the classes).")
+        raise InputError(
+            f"{name!r}: the only value of labels is 'folders' (the folders' names are the classes)."
+        )
     plain = parse_own(f"folder:{place}?{urlencode(options)}")
-    top = path / "train" if (path / "train").is_dir() else path
-    if not top.is_dir():
+    top = path / "train" if is_folder(path / "train") else path
+    if not is_folder(top):
         raise DataUnavailable(f"There is no folder {top}. Put a folder of images for each class there.")
     classes = sorted(item.name for item in top.iterdir() if item.is_dir() and not item.name.startswith("."))
     if not classes:
@@ -76,25 +79,21 @@ def load_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, tuple[str, 
 
     Raises:
         DataUnavailable: if there is no such file.
-        InputError: if no array has one of the names :data:`ITEMS`.
-        IntegrityError: if it is not a complete archive of numbers.
+        IntegrityError: if it is not a complete archive of numbers, or holds several arrays and none is named as one of
+            :data:`ITEMS`.
     """
-    if not path.is_file():
+    if not is_regular(path):
         raise DataUnavailable(f"There is no file {path}. Save it with numpy.savez(path, x=..., labels=...).")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            item = next((key for key in ITEMS if key in archive.files), None)
-            label = next((key for key in LABELS if key in archive.files), None)
-            if item is None:
-                raise InputError(
-                    f"{path} holds the arrays {', '.join(archive.files)}; expected one named {', '.join(ITEMS)}."
-                )
-            names = tuple(str(found) for found in archive[NAMES]) if NAMES in archive.files else ()
-            return archive[item], None if label is None else archive[label], names
-    except (ValueError, EOFError, OSError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise IntegrityError(f"{path} is not a complete npz archive of numbers: {error}.") from error
+    held = npz_names(path)
+    labels = _whole(path, LABELS) if any(name in held for name in LABELS) else None
+    names = tuple(map(str, _whole(path, (NAMES,)))) if NAMES in held else ()
+    return _whole(path, ITEMS), labels, names
+
+
+def _whole(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
+    array = open_npz_array(path, names)
+    found: NDArray[Any] = array[np.arange(len(array))]
+    return found
 
 
 def _npz(name: str, path: Path, options: dict[str, str]) -> Dataset:
@@ -108,7 +107,9 @@ def _npz(name: str, path: Path, options: dict[str, str]) -> Dataset:
         raise InputError(
             f"{path} holds {items.dtype} of shape {items.shape}; expected uint8 images, or vectors of floats (N, D)."
         )
-    layout, image_shape = (None, None) if vectors else array_layout(items.shape, str(path), options.get("layout"))
+    layout, image_shape = (
+        (None, None) if vectors else array_layout(items.shape, str(path), options.get("layout"))
+    )
     whole = "split" in options
     return Dataset(
         id=name,
@@ -125,7 +126,7 @@ def _npz(name: str, path: Path, options: dict[str, str]) -> Dataset:
         label_names=names,
         splits={
             split: Split(
-                description="all items" if whole else f"items of which the SHA-256, modulo 10, is {_SHARE[split]}",
+                description="all items" if whole else DESCRIPTIONS[split].replace("images", "items"),
                 alternatives=((str(path),),),
             )
             for split in SPLITS

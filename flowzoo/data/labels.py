@@ -34,7 +34,9 @@ def checked_labels(labels: Any, count: int, names: tuple[str, ...], where: str) 
             f"The labels of {where} are {array.dtype} of shape {array.shape}; expected whole numbers, one an item."
         )
     if len(array) != count:
-        raise InputError(f"There are {len(array)} labels for the {count} items of {where}; expected one an item.")
+        raise InputError(
+            f"There are {len(array)} labels for the {count} items of {where}; expected one an item."
+        )
     last = len(names) - 1 if names else np.iinfo(np.int64).max
     wrong = np.flatnonzero((array < 0) | (array > last))
     if len(wrong):

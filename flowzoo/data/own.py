@@ -8,17 +8,13 @@ from urllib.parse import parse_qsl
 
 from flowzoo.data.api import SPLITS, Dataset, Split
 from flowzoo.data.layout import CHANNELS_FIRST, CHANNELS_LAST, npy_layout
+from flowzoo.data.splitting import DESCRIPTIONS
 from flowzoo.errors import InputError
 
 __all__ = ["PREFIXES", "parse_own"]
 
 PREFIXES = ("folder:", "numpy:", "csv:")
 
-_TENTHS = {
-    "train": "images whose position modulo 10 is 0 to 7",
-    "valid": "images whose position modulo 10 is 8",
-    "test": "images whose position modulo 10 is 9",
-}
 _TERMS = "the user's own images: whatever terms they are under"
 
 
@@ -57,11 +53,13 @@ def _folder(name: str, path: Path, options: Mapping[str, str]) -> Dataset:
         id=name,
         title=f"The images under {path}",
         release="as found",
-        preprocessing=f"folder-square-bilinear{size}-{'grey' if channels == 1 else 'rgb'}-v1",
+        preprocessing=f"folder-square-bilinear{size}-{'grey' if channels == 1 else 'rgb'}-v2",
         preprocessing_note=(
             "All images below the folder, sorted by relative path; each converted to "
             f"{'L' if channels == 1 else 'RGB'}, cropped to the central square, resized to {size}x{size} by "
-            "PIL's antialiased bilinear filter, which rounds to uint8. EXIF rotation is not applied."
+            "PIL's antialiased bilinear filter, which rounds to uint8. EXIF rotation is not applied. Without "
+            "subfolders train, valid and test, each image is in the split that the SHA-256 of its file says (v1: "
+            "its position)."
         ),
         image_shape=(channels, size, size),
         splits=_splits(whole, ((str(path),),) if whole else None, path),
@@ -84,8 +82,11 @@ def _numpy(name: str, path: Path, options: Mapping[str, str]) -> Dataset:
         id=name,
         title=f"The array {path}",
         release="as found",
-        preprocessing="numpy-as-is-v1",
-        preprocessing_note="The array's uint8 values as they are.",
+        preprocessing="numpy-as-is-v2",
+        preprocessing_note=(
+            "The array's uint8 values as they are. Each image is in the split that the SHA-256 of its pixels, "
+            "(C, H, W), says (v1: its position)."
+        ),
         image_shape=image_shape,
         splits=_splits(whole, ((str(path),),), path),
         reader="flowzoo.data.readers.npy:read_own",
@@ -99,7 +100,7 @@ def _numpy(name: str, path: Path, options: Mapping[str, str]) -> Dataset:
 def _splits(whole: bool, alternatives: tuple[tuple[str, ...], ...] | None, path: Path) -> dict[str, Split]:
     return {
         split: Split(
-            description="all images" if whole else _TENTHS[split],
+            description="all images" if whole else DESCRIPTIONS[split],
             alternatives=alternatives or ((str(path / split),), (str(path),)),
         )
         for split in SPLITS

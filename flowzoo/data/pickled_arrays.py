@@ -27,9 +27,19 @@ _NUMERIC = re.compile(r"[uif][1248]|b1")
 _MARK = object()
 _NDARRAY = object()
 
+_MAX_OPCODES = 500_000  # the largest official batch has 128,116 labels, an opcode each
+_MAX_ENTRIES = 100
+_MAX_AXES = 8
+_MAX_LENGTH = 1 << 40
+
 
 class _Refused(Exception):
     """The file holds something that this reader does not know."""
+
+
+def _shown(value: Any) -> str:
+    """A value for an error; tuples that hold each other would take for ever to write out."""
+    return repr(value[:60]) if isinstance(value, str | bytes) else f"of type {type(value).__name__}"
 
 
 class _Dtype:
@@ -37,14 +47,16 @@ class _Dtype:
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or not _NUMERIC.fullmatch(code):
-            raise _Refused(f"an array of type {code!r}, which is not a plain number")
+            raise _Refused(f"an array of type {_shown(code)}, which is not a plain number")
         self.dtype = np.dtype(code)
 
-    def build(self, state: Any) -> None:
+    def build(self, state: Any) -> int:
+        """Sets the byte order; returns 0, as it keeps no bytes."""
         order = state[1]
         if order not in ("|", "<", ">", "="):
-            raise _Refused(f"the byte order {order!r}")
+            raise _Refused(f"a byte order {_shown(order)}")
         self.dtype = self.dtype.newbyteorder(order)
+        return 0
 
 
 class _Array:
@@ -53,14 +65,20 @@ class _Array:
     def __init__(self, *_: Any) -> None:
         self.values: NDArray[Any] | None = None
 
-    def build(self, state: Any) -> None:
+    def build(self, state: Any) -> int:
+        """Fills the array in; returns its size in bytes."""
         _, shape, kind, fortran, data = state
         if not isinstance(kind, _Dtype) or fortran not in (0, False):
             raise _Refused("an array that is not in C order")
+        # Multiplying anything but small whole numbers could take for ever, or all memory.
+        sound = isinstance(shape, tuple) and len(shape) <= _MAX_AXES
+        if not sound or any(type(size) is not int or not 0 <= size <= _MAX_LENGTH for size in shape):
+            raise _Refused("an array of a shape that is not a few whole numbers")
+        if not isinstance(data, str | bytes) or len(data) != math.prod(shape) * kind.dtype.itemsize:
+            raise _Refused(f"an array of shape {shape} without as many bytes")
         content = data.encode("latin-1") if isinstance(data, str) else data
-        if len(content) != math.prod(shape) * kind.dtype.itemsize:
-            raise _Refused(f"an array of shape {shape} with {len(content)} bytes")
         self.values = np.frombuffer(content, dtype=kind.dtype).reshape(shape)
+        return len(content)
 
 
 class _Function:
@@ -70,10 +88,11 @@ class _Function:
         self.replacement = replacement
 
 
-def _encoded(text: Any, encoding: Any) -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"text encoded as {encoding!r}")
-    return text.encode("latin-1")
+def _encoded(text: Any, encoding: Any) -> str:
+    """The text itself: it is encoded where it fills an array, so that no file can ask for many copies."""
+    if not isinstance(text, str) or not isinstance(encoding, str) or encoding not in ("latin1", "latin-1"):
+        raise _Refused(f"text encoded as {_shown(encoding)}")
+    return text
 
 
 _NAMES: dict[str, Any] = {
@@ -100,9 +119,13 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.bytes_left = 0
 
     def run(self, content: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(content):
+        self.bytes_left = len(content)  # each array's bytes stand in the file once
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+            if number >= _MAX_OPCODES:
+                raise _Refused(f"more than {_MAX_OPCODES:,} opcodes")
             self.step(opcode.name, argument)
         if len(self.stack) != 1:
             raise _Refused("an unfinished value")
@@ -136,11 +159,13 @@ class _Machine:
 
     def look_up(self, name: str) -> None:
         if name not in _NAMES:
-            raise _Refused(f"the name {name.replace(' ', '.')!r}")
+            raise _Refused(f"the name {_shown(name.replace(' ', '.'))}")
         self.stack.append(_NAMES[name])
 
     def stack_global(self, _: Any) -> None:
         attribute, module = self.stack.pop(), self.stack.pop()
+        if not isinstance(attribute, str) or not isinstance(module, str):
+            raise _Refused("a name that is no text")
         self.look_up(f"{module} {attribute}")
 
     def reduce(self, _: Any) -> None:
@@ -151,9 +176,11 @@ class _Machine:
 
     def build(self, _: Any) -> None:
         state, value = self.stack.pop(), self.stack[-1]
-        if not isinstance(value, _Dtype | _Array):
+        if not isinstance(value, _Dtype | _Array) or not isinstance(state, tuple):
             raise _Refused("state for something that is no array")
-        value.build(state)
+        self.bytes_left -= value.build(state)
+        if self.bytes_left < 0:
+            raise _Refused("arrays that share their bytes")
 
     def append_items(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
@@ -163,6 +190,11 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict):
             raise _Refused("entries for something that is no dictionary")
+        # The hash of nested tuples takes for ever, and so do many numbers of one hash.
+        if any(type(key) not in (str, bytes, int) for key in items[::2]):
+            raise _Refused("a dictionary with a key that is neither text nor a whole number")
+        if len(self.stack[-1]) + len(items) // 2 > _MAX_ENTRIES:
+            raise _Refused(f"a dictionary of more than {_MAX_ENTRIES} entries")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def set_item(self, _: Any) -> None:
@@ -227,6 +259,10 @@ def _array(item: Any) -> NDArray[Any] | None:
     """A value as an array; None if it is neither one nor a list of whole numbers that int64 holds."""
     if isinstance(item, _Array):
         return item.values
-    if isinstance(item, list) and item and all(type(number) is int and abs(number) < 1 << 63 for number in item):
+    if (
+        isinstance(item, list)
+        and item
+        and all(type(number) is int and abs(number) < 1 << 63 for number in item)
+    ):
         return np.array(item, dtype=np.int64)
     return None

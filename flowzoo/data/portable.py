@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import parse_qsl
 
+from flowzoo.data.api import SPLITS
 from flowzoo.data.own import PREFIXES
+from flowzoo.data.paths import is_folder
 
-__all__ = ["holds_all_in_every_split", "is_own", "portable_id"]
+__all__ = ["holds_all_in_every_split", "is_own", "is_split_by_content", "portable_id"]
 
 
 def is_own(dataset: str) -> bool:
-    """Whether a data set's id names files of the user: ``folder:`` or ``numpy:``."""
+    """Whether a data set's id names files of the user: ``folder:``, ``numpy:`` or ``csv:``."""
     return dataset.startswith(PREFIXES)
 
 
@@ -24,6 +27,15 @@ def portable_id(dataset: str) -> str:
     kind, _, rest = dataset.partition(":")
     place, question, options = rest.partition("?")
     return f"{kind}:{place.rstrip('/').rpartition('/')[2]}{question}{options}"
+
+
+def is_split_by_content(dataset: str) -> bool:
+    """Whether flowzoo chose the splits of one's own images: no subfolders do, and not all images are in each."""
+    if not is_own(dataset) or holds_all_in_every_split(dataset):
+        return False
+    kind, _, rest = dataset.partition(":")
+    folder = Path(rest.partition("?")[0]).expanduser()
+    return kind != "folder" or not any(is_folder(folder / split) for split in SPLITS)
 
 
 def holds_all_in_every_split(dataset: str) -> bool:

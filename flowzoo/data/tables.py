@@ -1,7 +1,7 @@
 """The user's own vectors as data sets: ``csv:FILE.csv`` and ``numpy:FILE.npy`` of floats. Torch-free.
 
-A table has one vector a row. Without ``split=all`` each row is in the split that the SHA-256 of its numbers says, so that
-equal rows are never on both sides.
+A table has one vector a row. Without ``split=all`` each row is in the split that the SHA-256 of its numbers says, so
+that equal rows are never on both sides.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-import numpy as np
-
 from flowzoo.data.api import SPLITS, Dataset, Split
+from flowzoo.data.paths import is_regular
+from flowzoo.data.splitting import DESCRIPTIONS
+from flowzoo.data.stored import parse_npy_header
 from flowzoo.errors import DataUnavailable, InputError
 
 __all__ = ["TableForm", "is_number", "parse_table", "sniff_csv"]
@@ -23,11 +24,6 @@ _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space":
 _SNIFFED_BYTES = 1 << 16
 _SNIFFED_ROWS = 20
 _TERMS = "the user's own table: whatever terms it is under"
-_SHARES = {
-    "train": "rows of which the SHA-256, modulo 10, is 0 to 7 (about 80 %)",
-    "valid": "rows of which the SHA-256, modulo 10, is 8 (about 10 %)",
-    "test": "rows of which the SHA-256, modulo 10, is 9 (about 10 %)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,7 @@ def parse_table(name: str) -> Dataset | None:
     path = Path(place).expanduser().absolute()
     if kind == "csv":
         return _csv(name, path if place else None, options)
-    if kind != "numpy" or path.suffix != ".npy" or not path.is_file():
+    if kind != "numpy" or path.suffix != ".npy" or not is_regular(path):
         return None
     shape = _float_shape(path)
     if shape is None:
@@ -76,11 +72,11 @@ def parse_table(name: str) -> Dataset | None:
 def _float_shape(path: Path) -> tuple[int, ...] | None:
     """Shape of an array of floats (N, D) or (N,) in an ``.npy`` file; None if it holds anything else."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError):
+        with path.open("rb") as file:
+            header = parse_npy_header(file)
+    except (ValueError, OSError):
         return None  # whoever reads images from such files says what is wrong
-    floats = isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.ndim in (1, 2)
-    return tuple(array.shape) if floats else None
+    return header.shape if header.dtype.kind == "f" and len(header.shape) in (1, 2) else None
 
 
 def _csv(name: str, path: Path | None, options: Mapping[str, str]) -> Dataset:
@@ -92,7 +88,7 @@ def _csv(name: str, path: Path | None, options: Mapping[str, str]) -> Dataset:
         raise InputError(f"{name!r}: delimiter must be one of {', '.join(_DELIMITERS)}, found {delimiter!r}.")
     if header not in (None, "yes", "no"):
         raise InputError(f"{name!r}: header must be yes or no, found {header!r}.")
-    if not path.is_file():
+    if not is_regular(path):
         raise DataUnavailable(f"There is no file {path}. Expected a table with one vector a line.")
     form = sniff_csv(
         path,
@@ -100,7 +96,9 @@ def _csv(name: str, path: Path | None, options: Mapping[str, str]) -> Dataset:
         header=None if header is None else header == "yes",
     )
     label = options.get("label")
-    wanted = options["columns"].split(",") if "columns" in options else [c for c in form.columns if c != label]
+    wanted = (
+        options["columns"].split(",") if "columns" in options else [c for c in form.columns if c != label]
+    )
     for column in [*wanted, *([] if label is None else [label])]:
         if column not in form.columns:
             raise InputError(f"{path} has no column {column!r}; it has {', '.join(form.columns[:20])}.")
@@ -129,13 +127,17 @@ def sniff_csv(path: Path, *, delimiter: str | None = None, header: bool | None =
     if len(head) == _SNIFFED_BYTES and len(lines) > 1:
         lines.pop()  # it may be cut off
     if not lines or "\0" in text:
-        raise InputError(f"{path} is {'not a text file' if lines else 'empty'}; expected a table, one vector a line.")
+        raise InputError(
+            f"{path} is {'not a text file' if lines else 'empty'}; expected a table, one vector a line."
+        )
     lines = lines[:_SNIFFED_ROWS]
     delimiter = delimiter or _likeliest_delimiter(lines)
     first = next(csv.reader(lines[:1], delimiter=delimiter, skipinitialspace=True))
     if header is None:
         header = not any(is_number(cell) for cell in first)
-    columns = tuple(cell.strip() for cell in first) if header else tuple(str(place) for place in range(len(first)))
+    columns = (
+        tuple(cell.strip() for cell in first) if header else tuple(str(place) for place in range(len(first)))
+    )
     twice = next((column for column in columns if columns.count(column) > 1), None)
     if twice is not None:
         raise InputError(f"{path} has two columns {twice!r}: give each its own name in the first line.")
@@ -163,7 +165,9 @@ def is_number(cell: str) -> bool:
 
 def _check_options(name: str, options: Mapping[str, str], known: set[str]) -> None:
     if unknown := sorted(set(options) - known):
-        raise InputError(f"{name!r} has the unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}.")
+        raise InputError(
+            f"{name!r} has the unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}."
+        )
     if options.get("split", "all") != "all":
         raise InputError(f"{name!r}: the only value of split is 'all' (every split holds all rows).")
 
@@ -184,7 +188,10 @@ def _dataset(
         kind="vectors",
         dims=dims,
         splits={
-            split: Split(description="all rows" if whole else _SHARES[split], alternatives=((str(path),),))
+            split: Split(
+                description="all rows" if whole else DESCRIPTIONS[split].replace("images", "rows"),
+                alternatives=((str(path),),),
+            )
             for split in SPLITS
         },
         reader="flowzoo.data.readers.table:read",

@@ -83,7 +83,9 @@ class VectorSet(ImageSet):
         Raises:
             InputError: always.
         """
-        raise InputError(f"{self.id!r} holds vectors of {self.dims} numbers, expected images; see data_shape.")
+        raise InputError(
+            f"{self.id!r} holds vectors of {self.dims} numbers, expected images; see data_shape."
+        )
 
     @property
     def num_bytes(self) -> int:

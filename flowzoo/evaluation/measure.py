@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
+from flowzoo.arguments import require_count
 from flowzoo.data import get_dataset
 from flowzoo.data.portable import is_own
 from flowzoo.distributed import World, world
@@ -20,7 +21,7 @@ from flowzoo.evaluation.metrics import Mean, mean_and_stderr, nats_to_bpd
 from flowzoo.evaluation.progress import Bar
 from flowzoo.evaluation.trained_model import Target, find_target
 from flowzoo.evaluation.verdict import Verdict, judge
-from flowzoo.manifest.schema import MAX_SEED
+from flowzoo.nets.keyed import check_seed
 
 if TYPE_CHECKING:
     import os
@@ -162,6 +163,8 @@ def evaluate(
         target = find_target(name)
         images, total = _images(target, dataset, split, data_root, limit)
         protocol = protocol_of(target, samples, seed, dtype, probes=probes)
+        if conditional is None and target.entry is not None and target.entry.labels is not None:
+            conditional = target.entry.labels.figure == "x|y"
         protocol = replace(protocol, conditional=_is_conditional(target.flow, images, conditional))
         return measure(
             target,
@@ -233,7 +236,7 @@ def protocol_of(
     if defaults is not None:
         base = Protocol(
             samples=defaults.samples,
-            probes=getattr(defaults, "probes", 1),
+            probes=defaults.probes,
             seed=defaults.seed,
             dtype=defaults.dtype,
         )
@@ -243,11 +246,12 @@ def protocol_of(
         seed=base.seed if seed is None else seed,
         dtype=base.dtype if dtype is None else dtype,
     )
-    if found.samples < 1 or found.probes < 1 or not 0 <= found.seed <= MAX_SEED:
-        raise InputError(
-            f"samples is {found.samples}, probes {found.probes} and seed {found.seed}; expected at least 1, at "
-            "least 1, and 0 to 2^64 - 1."
-        )
+    require_count("samples", found.samples)
+    require_count("probes", found.probes)
+    require_count("seed", found.seed, least=0)
+    if found.dtype not in get_args(Dtype):
+        raise InputError(f"dtype is {found.dtype!r}; choose one of {', '.join(get_args(Dtype))}.")
+    check_seed(found.seed)
     if found.probes > 1 and target.flow.log_det_kind == "exact":
         raise InputError(
             f"probes is {found.probes}, and the log-determinant of {target.name} is exact: there is nothing to "
@@ -311,7 +315,7 @@ def measure(
         accuracy = _accuracy(flow, images, where, protocol, batch_size) if classify else math.nan
     finally:
         bar.close()
-    mean = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims))
+    mean = mean_and_stderr(nats_to_bpd(found.log_prob, flow.dims) if flow.valid_bpd else -found.log_prob)
     partial = total is not None and len(images) < total
     return Evaluation(
         name=target.name,

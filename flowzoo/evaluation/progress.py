@@ -26,9 +26,12 @@ class Bar:
         done: Units done before.
         unit: Name of a unit.
         shown: Whether anything may be shown at all.
+        delay: Seconds before the bar appears; short work shows none.
     """
 
-    def __init__(self, total: int, done: int = 0, unit: str = "step", *, shown: bool = True) -> None:
+    def __init__(
+        self, total: int, done: int = 0, unit: str = "step", *, shown: bool = True, delay: float = 0.0
+    ) -> None:
         from tqdm import tqdm
 
         terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -42,6 +45,7 @@ class Bar:
             file=sys.stderr,
             disable=not (shown and terminal),
             dynamic_ncols=True,
+            delay=delay,
         )
 
     def advance(self, count: int = 1, **facts: Any) -> None:

@@ -10,7 +10,7 @@ from flowzoo.data.portable import is_own, portable_id
 from flowzoo.errors import ManifestError
 from flowzoo.evaluation.verdict import TOLERANCE
 from flowzoo.manifest.read import Manifest, core_manifest_path
-from flowzoo.manifest.schema import Entry, Fingerprint, Measured
+from flowzoo.manifest.schema import Entry, FigureKind, Fingerprint, Measured
 from flowzoo.manifest.write import update_manifest, with_entry
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ def measured_of(evaluation: Evaluation, entry: Entry) -> Measured:
     where = f" --data {shlex.quote(portable_id(entry.data.id))}" if is_own(entry.data.id) else ""
     command = f"flowzoo eval {entry.name}@{entry.version}{where}"
     audit = evaluation.reconstruction
+    bits = evaluation.unit == "bits/dim"
     return Measured(
-        bpd=evaluation.bpd,
-        stderr=evaluation.stderr,
+        bpd=evaluation.bpd if bits else None,
+        nats=None if bits else evaluation.nats,
+        stderr=evaluation.stderr if bits else evaluation.nats_stderr,
         dequantization=evaluation.dequantization,
         samples=protocol.samples,
+        probes=protocol.probes,
         seed=protocol.seed,
         dtype=protocol.dtype,
         num_images=evaluation.num_images,
@@ -41,6 +44,13 @@ def measured_of(evaluation: Evaluation, entry: Entry) -> Measured:
         seconds=round(evaluation.seconds, 1),
         hardware=evaluation.hardware,
     )
+
+
+def figure_kind(evaluation: Evaluation) -> FigureKind:
+    """The kind of a measured figure: that of the log-determinant, and a bound where learned noise makes it one."""
+    if evaluation.kind != "exact":
+        return "unbiased" if evaluation.kind == "unbiased" else "biased"
+    return "bound" if evaluation.is_lower_bound else "exact"
 
 
 def record(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from flowzoo.errors import IntegrityError
+from flowzoo.errors import IntegrityError, NotConverged
 from flowzoo.evaluation.precision import full_precision
 from flowzoo.manifest.schema import Sampling
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["SHIPPING_COUNT", "check_shippable", "count_finite"]
 
 SHIPPING_COUNT = 10_000
-"""Latents that a model that ships has to map to finite images, all of them, at temperature 1."""
+"""Latents that a model that ships has to map to finite data, all of them, at temperature 1."""
 
 _BATCH = 50
 """Latents drawn and mapped at a time; a constant, since it decides which numbers each latent gets."""
@@ -35,7 +35,7 @@ def count_finite(
         seed: Seed of the generator, which is on the CPU: every device is given the same latents.
 
     Returns:
-        How many were drawn, and how many of them gave an image whose every value is finite.
+        How many were drawn, and how many of them gave data whose every value is finite.
     """
     generator = torch.Generator().manual_seed(seed)
     place = next(flow.parameters(), torch.empty(0))
@@ -46,13 +46,32 @@ def count_finite(
             for start in range(0, count, _BATCH):
                 drawn = min(_BATCH, count - start)
                 z = flow.base.sample(
-                    drawn, flow.dims, generator=generator, device=place.device, dtype=torch.float32
+                    drawn, flow.latent_dims, generator=generator, device=place.device, dtype=torch.float32
                 )
-                y, _ = flow.engine.run(flow.bijector, (z * temperature).to(place.dtype), inverse=True)
-                finite += int(y.isfinite().flatten(1).all(dim=1).sum())
+                z = flow.base.at_temperature(z, temperature).to(place.dtype)
+                finite += _finite(flow, z, flow.context_of(_labels(flow, drawn), drawn))
     finally:
         flow.train(training)
     return Sampling(drawn=count, finite=finite, temperature=temperature, seed=seed)
+
+
+def _finite(flow: Flow, z: torch.Tensor, context: torch.Tensor | None) -> int:
+    """The number of latents whose inverse is finite, and of a numeric one converged."""
+    try:
+        v, _ = flow.engine.run(flow.bijector, z, context, inverse=True)
+    except NotConverged as error:
+        if not error.rows:
+            raise
+        kept = torch.ones(len(z), dtype=torch.bool, device=z.device)
+        kept[torch.tensor(error.rows, device=z.device)] = False
+        left = None if context is None else context[kept]
+        return _finite(flow, z[kept], left) if bool(kept.any()) else 0
+    return int(v.isfinite().flatten(1).all(dim=1).sum())
+
+
+def _labels(flow: Flow, n: int) -> torch.Tensor | None:
+    """Labels by which each class of a conditional flow has its share of n samples."""
+    return None if flow.labels is None else torch.arange(n) % flow.labels.classes
 
 
 def check_shippable(name: str, sampling: Sampling | None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowzoo.data.portable import is_split_by_content
 from flowzoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,8 +42,14 @@ def find_target(name: str) -> Target:
             exported directory with ``flowzoo.json``, or ``"path:DIR"`` or ``"hf:..."``.
 
     Raises:
+        InputError: It is no text.
         FlowzooError: It is nowhere, or not sound.
     """
+    if not isinstance(name, str):
+        raise InputError(
+            f"The model is a {type(name).__name__}; expected its name as in `flowzoo list`, or the directory of a run "
+            "or an export, as a text. flow.bits_per_dim(images) measures a flow that is in memory."
+        )
     path = Path(name.removeprefix("path:"))
     check_unambiguous(name, path)
     if (path / "run.json").is_file():
@@ -98,7 +106,16 @@ def _run_target(name: str, path: Path) -> Target:
     from flowzoo.training.export import load_run
     from flowzoo.training.run_dir import RunDir
 
-    recipe = RunDir(path).recipe()
+    run = RunDir(path)
+    recipe = run.recipe()
     if not recipe.data.dataset:
         raise InputError(f"{path}: its recipe names no data set; give --data.")
+    recorded = (run.header().get("data") or {}).get("training") or {}
+    if is_split_by_content(recipe.data.dataset) and "preprocessing" not in recorded:
+        warnings.warn(
+            f"{path} was trained when one's own images were split by position; they are now split by content, so test "
+            "images here may have been among its training images.",
+            UserWarning,
+            stacklevel=2,
+        )
     return Target(name=name, flow=load_run(path), entry=None, dataset=recipe.data.dataset)

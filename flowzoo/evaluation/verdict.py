@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flowzoo.evaluation.metrics import Mean
     from flowzoo.manifest.schema import Entry
 
+_UNITS = {"bits per dimension": "bits/dim", "nats": "nats"}
 State = Literal[
     "verified", "not verified", "not finite", "partial", "other protocol", "not recorded", "no entry"
 ]
@@ -119,6 +120,8 @@ def _state(
             ("data set", portable_id(images.id), portable_id(entry.data.id)),
             ("split", images.split, entry.data.split),
             ("samples", protocol.samples, measured.samples),
+            ("probes", protocol.probes, measured.probes),
+            ("density", *_density(entry, protocol)),
             ("seed", protocol.seed, measured.seed),
             ("dtype", protocol.dtype, measured.dtype),
             ("dequantization", dequantization, measured.dequantization),
@@ -132,8 +135,14 @@ def _state(
     if partial:
         return "partial", f"{mean.count} images of {measured.num_images} prove nothing about the figure"
     difference = mean.value - measured.value
-    words = f"differs from the manifest by {difference:+.2e} bits/dim, tolerance {measured.tolerance:g}"
+    words = f"differs from the manifest by {difference:+.2e} {_UNITS[measured.unit]}, tolerance {measured.tolerance:g}"
     return ("verified" if abs(difference) <= measured.tolerance else "not verified"), words
+
+
+def _density(entry: Entry, protocol: Protocol) -> tuple[str, str]:
+    """The density that was measured, and the one that the entry's figure is of."""
+    found = "p(x|y)" if protocol.conditional else "p(x)"
+    return found, "p(x)" if entry.labels is None else f"p({entry.labels.figure})"
 
 
 def _whole_split(entry: Entry, images: ImageSet, partial: bool) -> list[tuple[str, object, object]]:
@@ -157,4 +166,5 @@ def _published_note(entry: Entry, mean: Mean) -> str:
     return (
         f"{difference:+.4f}{error} from {published.bpd:g} ({published.source}), on {published.dataset}; "
         f"its protocol: {published.protocol}"
+        + (f"; not comparable: {published.comparable}" if published.comparable else "")
     )

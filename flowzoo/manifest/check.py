@@ -10,6 +10,7 @@ from flowzoo.config import config_hash, config_to_dict, parse_config
 from flowzoo.errors import FlowzooError, IntegrityError, ManifestError
 from flowzoo.manifest.schema import Entry
 from flowzoo.registry import config_class, get_architecture
+from flowzoo.weights.plain_files import shown
 
 if TYPE_CHECKING:
     from flowzoo.weights.hub import HubSettings
@@ -134,30 +135,24 @@ def _parsed(entry: Entry) -> Any:
 
 
 def _ask_hub(entry: Entry, hub: HubSettings) -> str:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    from flowzoo.weights.hub.client import explain
+    from flowzoo.weights.hub.client import announced
     from flowzoo.weights.resolve import remote_file
 
     weights = entry.weights
     remote = remote_file(weights) if weights else None
     assert weights is not None
     assert remote is not None
-    url = hf_hub_url(remote.repo_id, remote.filename, revision=remote.revision, endpoint=hub.endpoint)
-    try:
-        found = get_hf_file_metadata(url, token=hub.download_token, endpoint=hub.endpoint)
-    except Exception as error:
-        raise explain(error, remote, hub) from error
-    if found.commit_hash != weights.revision:
+    found = announced(remote, hub)
+    if found.revision != weights.revision:
         raise IntegrityError(
-            f"asked for revision {weights.revision}; {hub.address} answers for {found.commit_hash}."
+            f"asked for revision {weights.revision}; {hub.address} names {shown(found.revision)}."
         )
     if found.size != weights.size:
         raise IntegrityError(f"expected {weights.size} bytes; {hub.address} has {found.size}.")
-    digest = found.etag or ""
+    digest = found.digest
     if digest != weights.sha256:
         kind = "another SHA-256" if len(digest) == 64 else "no SHA-256 (the file is not stored as LFS)"
         raise IntegrityError(
-            f"expected SHA-256 {weights.sha256}; {hub.address} has {kind}: {digest or 'nothing'}."
+            f"expected SHA-256 {weights.sha256}; {hub.address} has {kind}: {shown(digest) if digest else 'nothing'}."
         )
     return f"{found.size:,} bytes, SHA-256 {digest[:12]}, at {remote.repo_id}@{remote.revision[:12]}"

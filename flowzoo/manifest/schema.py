@@ -114,7 +114,8 @@ class Measured:
         reconstruction_exact: Images for which ``decode(encode(x)) == x`` held exactly, if it was tried.
         seconds: Wall-clock time of the measurement.
         hardware: What it was measured on.
-        nats: Of vectors: minus the log-density in nats, the mean over the vectors, with both signs possible.
+        nats: Of a density: minus its logarithm in nats, the mean over the items, with both signs possible.
+        probes: Probes of an estimated log-determinant, over which the figure is averaged.
     """
 
     bpd: NotNegative | None = None
@@ -131,6 +132,7 @@ class Measured:
     seconds: NotNegative | None = None
     hardware: Text | None = None
     nats: float | None = field(default=None, metadata=EXTENSION)
+    probes: Count = field(default=1, metadata=EXTENSION)
 
     @property
     def value(self) -> float:
@@ -294,7 +296,7 @@ class Entry:
         """What the measured figure is; of an older entry as its dequantization tells. None without a figure."""
         if self.kind is not None or self.measured is None:
             return self.kind
-        return "exact" if self.measured.dequantization == "uniform" else "bound"
+        return "bound" if self.measured.dequantization == "variational" else "exact"
 
     @property
     def key(self) -> str:

@@ -53,7 +53,7 @@ def mixture_inverse(z: Tensor, parameters: Tensor, count: int, order: AffineOrde
     weights, rates = _weights_and_rates(raw[2:], count)
     means = raw[2 + count : 2 + 2 * count]
     x = roots(weights.flatten(1), means.flatten(1), rates.flatten(1), y.flatten()).view_as(y)
-    sums = _sums(x, raw[2:], count)
+    sums = _sums(x, raw[2:], count, weights, rates)
     log_derivative = (sums.log_cdf - sums.log_pdf).add_(sums.log_sf).sub_(log_scale)
     return x.transpose(0, 1), log_derivative.transpose(0, 1).flatten(1).sum(1)
 
@@ -106,7 +106,7 @@ def _blocks(x: Tensor, groups: int, dtype: torch.dtype | None = None) -> Tensor:
 def _map(x: Tensor, raw: Tensor, count: int, order: AffineOrder) -> tuple[Tensor, Tensor, Tensor, _Sums]:
     """The mapped x, the log-determinant, y = logit F(x), and its sums."""
     log_scale, shift = torch.tanh(raw[0]), raw[1]
-    sums = _sums(x, raw[2:], count)
+    sums = _sums(x, raw[2:], count, *_weights_and_rates(raw[2:], count))
     y = sums.log_cdf - sums.log_sf
     log_derivative = (sums.log_pdf - sums.log_cdf).sub_(sums.log_sf).add_(log_scale)
     scale = log_scale.exp_()
@@ -114,12 +114,11 @@ def _map(x: Tensor, raw: Tensor, count: int, order: AffineOrder) -> tuple[Tensor
     return z.transpose(0, 1), log_derivative.transpose(0, 1).flatten(1).sum(1), y, sums
 
 
-def _sums(x: Tensor, raw: Tensor, count: int) -> _Sums:
+def _sums(x: Tensor, raw: Tensor, count: int, weights: Tensor, rates: Tensor) -> _Sums:
     """Sums of sigmoids keep as many digits as those of their logarithms unless something underflows, and cost less.
 
     Whether something does is known only once it is computed, which a GPU had better not be asked for.
     """
-    weights, rates = _weights_and_rates(raw, count)
     u = (x - raw[count : 2 * count]).mul_(rates)
     if x.device.type == "cpu":
         left, right = torch.sigmoid(u).mul_(weights), torch.sigmoid(-u)

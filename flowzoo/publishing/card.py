@@ -12,7 +12,7 @@ from flowzoo.errors import InputError
 from flowzoo.manifest.schema import Entry, Measured
 from flowzoo.registry import get_architecture, get_plugin
 
-__all__ = ["SAMPLES_FILENAME", "check_model_card", "model_card"]
+__all__ = ["SAMPLES_FILENAME", "check_model_card", "model_card", "repository"]
 
 SAMPLES_FILENAME = "samples.png"
 _TASK = "unconditional-image-generation"
@@ -28,13 +28,14 @@ _KINDS = {
 }
 
 
-def model_card(entry: Entry, dataset_title: str, revision: str | None = None) -> str:
+def model_card(entry: Entry, dataset_title: str, revision: str | None = None, *, listed: bool = True) -> str:
     """Writes the model card of an entry.
 
     Args:
         entry: The entry, with weights and measured figure.
         dataset_title: The data set's name in words.
         revision: Commit to name in the example; None for a placeholder, since a commit cannot name itself.
+        listed: Whether a manifest lists the model; otherwise it is loaded from its repository.
 
     Returns:
         Markdown with a YAML front matter.
@@ -50,7 +51,7 @@ def model_card(entry: Entry, dataset_title: str, revision: str | None = None) ->
         f"---\n{_front_matter(entry, entry.measured, dataset_title)}\n---",
         _opening(entry, dataset_title),
         entry.note or "",
-        _usage(entry, revision),
+        _usage(entry, revision, listed),
         _figures(entry, entry.measured, dataset_title),
         _sampling(entry),
         _training(entry),
@@ -86,7 +87,7 @@ def check_model_card(text: str, entry: Entry) -> None:
 def _front_matter(entry: Entry, measured: Measured, dataset_title: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    images = "image_shape" in entry.config
+    images = _of_images(entry)
     metric, metric_name = _METRICS[measured.unit]
     result = EvalResult(
         task_type=_TASK if images else "other",
@@ -138,9 +139,21 @@ def _size(entry: Entry) -> str:
     return f"{entry.weights.size / 1e6:.1f} MB in {entry.weights.dtype}"
 
 
-def _usage(entry: Entry, revision: str | None) -> str:
-    assert entry.weights is not None
-    pinned = f"hf:{entry.weights.repo_id or 'ORG/NAME'}@{revision or '<40 hex digits of a commit>'}"
+def repository(entry: Entry, revision: str | None = None) -> str:
+    """The name by which the model loads from its repository at a commit; placeholders for what is not known."""
+    place = entry.weights.repo_id if entry.weights else None
+    return f"hf:{place or 'ORG/NAME'}@{revision or '<40 hex digits of a commit>'}"
+
+
+def _usage(entry: Entry, revision: str | None, listed: bool) -> str:
+    name, pinned = entry.key, repository(entry, revision)
+    quoted = f"`flowzoo verify {name if listed else repr(pinned)}` proves code and weights in seconds, without data."
+    last = (
+        f"{quoted} A flowzoo that does not list the model\nyet loads it from this repository at a commit: "
+        f'`flowzoo.load("{pinned}")`.'
+        if listed
+        else f"{quoted} The commit\nis that of this repository: its newest is shown beside the files."
+    )
     return f"""## Usage
 
 ```bash
@@ -150,12 +163,19 @@ pip install flowzoo {get_plugin(entry.architecture).distribution}
 ```python
 import flowzoo
 
-flow = flowzoo.load("{entry.key}")
+flow = flowzoo.load("{name if listed else pinned}")
 {_example(entry)}
 ```
 
-`flowzoo verify {entry.key}` proves code and weights in seconds, without data. A flowzoo that does not list the model
-yet loads it from this repository at a commit: `flowzoo.load("{pinned}")`."""
+{last}"""
+
+
+def _of_images(entry: Entry) -> bool:
+    return entry.config.get("image_shape") is not None
+
+
+def _items(entry: Entry) -> str:
+    return "images" if _of_images(entry) else "vectors"
 
 
 def _example(entry: Entry) -> str:
@@ -163,7 +183,7 @@ def _example(entry: Entry) -> str:
     shape, temperature = ", ".join(map(str, data_shape(entry.config))), entry.recommended_temperature or 1.0
     labels = ", y=torch.arange(16) % " + str(entry.labels.classes) if entry.labels else ""
     given = ["import torch", ""] if labels else []
-    if "image_shape" not in entry.config:
+    if not _of_images(entry):
         return "\n".join(
             [
                 *given,
@@ -193,7 +213,7 @@ def _figures(entry: Entry, measured: Measured, dataset_title: str) -> str:
     if measured.reconstruction_exact is not None:
         rows[-1] += (
             f" `decode(encode(x))` gave x back exactly for {measured.reconstruction_exact:,} of "
-            f"{measured.num_images:,} images."
+            f"{measured.num_images:,} {_items(entry)}."
         )
     if passes := _passes(entry):
         rows += ["", passes]
@@ -213,7 +233,7 @@ def _rows(entry: Entry, measured: Measured, dataset_title: str) -> Iterator[tupl
         f"measured{of}".replace("|", "\\|"),
         f"**{measured.value:.4f}** ± {measured.stderr:.4f}",
         f"{dataset_title}, {entry.data.split} split, {measured.num_images:,} "
-        f"{'vectors' if measured.bpd is None else 'images'};{noise} seed {measured.seed}, {measured.dtype}",
+        f"{_items(entry)};{noise} seed {measured.seed}, {measured.dtype}",
     )
     if entry.one_sample_bpd is not None:
         yield "measured, one sample", f"{entry.one_sample_bpd:.4f}", "the same with one noise sample an image"
@@ -258,21 +278,24 @@ def _training(entry: Entry) -> str:
     if entry.training is None:
         return ""
     cost = entry.training
-    seen = f" ({cost.images:,} images)" if cost.images else ""
+    seen = f" ({cost.images:,} {_items(entry)})" if cost.images else ""
     which = f"; {cost.weights}" if cost.weights else ""
-    versions = ", ".join(f"{name} {version}" for name, version in cost.versions.items())
+    versions = (
+        ", ".join(f"{name} {version}" for name, version in cost.versions.items()) or "versions not recorded"
+    )
     return (
         f"## Training\n\n{cost.steps:,} steps{seen} in {cost.hours:.2g} hours on {cost.hardware}, seed {cost.seed}"
-        f"{which}.{f' With {versions}.' if versions else ''} What was done, with the recipes beside the weights "
+        f"{which}; {versions}. What was done, with the recipes beside the weights "
         f"({cost.recipe}):\n\n```bash\n{cost.command}\n```\n\nThe full config:\n\n"
         f"```json\n{json.dumps(entry.config, indent=2)}\n```"
     )
 
 
 def _data(entry: Entry, dataset_title: str) -> str:
+    digest = f" The {entry.data.split} split has SHA-256 `{entry.data.digest}`." if entry.data.digest else ""
     return f"""## Data and intended use
 
-Trained on {dataset_title} (`{entry.data.id}`, preprocessing `{entry.data.preprocessing}`). Terms of the data:
+Trained on {dataset_title} (`{entry.data.id}`, preprocessing `{entry.data.preprocessing}`).{digest} Terms of the data:
 {entry.data.terms.rstrip(".")}.
 
 For research on likelihood-based models: density estimation, sampling, representation. Samples and

@@ -32,12 +32,12 @@ class Check:
     problem: str | None = None
 
 
-def check_before_upload(staged: Staged, manifest: Path) -> list[Check]:
+def check_before_upload(staged: Staged, manifest: Path | None) -> list[Check]:
     """Checks a staged model: its files, its weights, its figures, its card, its entry, its discretion.
 
     Args:
         staged: The model.
-        manifest: The manifest file that the entry will go into.
+        manifest: The manifest file that the entry will go into; None if it goes into none.
     """
     checks: dict[str, Callable[[], None]] = {
         "files": lambda: _check_files(staged),
@@ -112,8 +112,11 @@ def _check_samples(staged: Staged) -> None:
         picture.verify()
 
 
-def _check_entry(staged: Staged, manifest: Path) -> None:
-    plan_entry(manifest, staged.entry)
+def _check_entry(staged: Staged, manifest: Path | None) -> None:
+    if manifest is not None:
+        plan_entry(manifest, staged.entry)
+    for fault in staged.entry.faults():
+        raise InputError(f"{staged.entry.key}: {fault}.")
 
 
 def _check_private(staged: Staged) -> None:

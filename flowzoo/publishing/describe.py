@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowzoo.api import Architecture, Preset
 from flowzoo.config import config_to_dict, parse_config
-from flowzoo.data.portable import holds_all_in_every_split, portable_id
+from flowzoo.data.portable import holds_all_in_every_split, is_own, is_split_by_content, portable_id
 from flowzoo.errors import InputError
 from flowzoo.manifest.schema import Data, Entry, Training, Weights
 from flowzoo.registry import config_class, get_architecture
@@ -127,6 +127,7 @@ def measured_images(card: Unlisted, dataset: str | None, data_root: Path | None)
             "give --data ID (`flowzoo data list`, folder:DIR?size=N or numpy:FILE.npy)."
         )
     found = get_dataset(identifier)
+    _check_splitting(card, identifier)
     size, digest = found.split("test").size, found.split("test").sha256
     if size is None:
         images = found.load("test", data_root)
@@ -140,6 +141,19 @@ def measured_images(card: Unlisted, dataset: str | None, data_root: Path | None)
         release=found.release,
         digest=digest,
     )
+
+
+def _check_splitting(card: Unlisted, dataset: str) -> None:
+    """Checks that one's own images were not split by position in training, when they are split by content here."""
+    if not is_split_by_content(dataset):
+        return
+    for stage in training_stages(card):
+        trained = str(((stage.get("recipe") or {}).get("data") or {}).get("dataset", ""))
+        if is_own(trained) and not holds_all_in_every_split(trained) and "preprocessing" not in stage:
+            raise InputError(
+                f"{card.name} was trained when flowzoo split one's own images by position; it now splits them by "
+                "content, so that test images here may be among its training images. Train it again, and publish that."
+            )
 
 
 def training_stages(card: Unlisted) -> list[dict[str, Any]]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowzoo.data.portable import is_own
 from flowzoo.evaluation.sampling import check_shippable, count_finite
-from flowzoo.manifest.schema import Data, Entry, Fingerprint, Sampling
+from flowzoo.manifest.schema import Data, Entry, Fingerprint, Labels, Sampling
 
 if TYPE_CHECKING:
     from flowzoo.evaluation.measure import Evaluation
     from flowzoo.flow import Flow
 
 __all__ = ["Figures", "measure_model", "run_dataset"]
+
+_PROBES = 8
+"""Probes of an estimated log-determinant that a published figure is averaged over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +31,14 @@ class Figures:
         fingerprint: Proof of code and weights.
         evaluation: Bits per dimension on the whole test split.
         one_sample_bpd: The same of one noise sample an image, if ``evaluation`` is of several.
+        stated: What the flow says of itself: the entry's fields on kinds, passes and labels.
     """
 
     sampling: Sampling
     fingerprint: Fingerprint
     evaluation: Evaluation
     one_sample_bpd: float | None = None
+    stated: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, entry: Entry) -> Entry:
         """The entry with these figures."""
@@ -44,6 +50,7 @@ class Figures:
             one_sample_bpd=self.one_sample_bpd,
             fingerprint=self.fingerprint,
             sampling=self.sampling,
+            **self.stated,
         )
 
 
@@ -75,26 +82,60 @@ def measure_model(
     from flowzoo.weights.fingerprint import take_fingerprint
 
     identifier = dataset or data.id
-    get_dataset(identifier).load(data.split, data_root)  # Missing images are said now, not after the samples.
+    items = get_dataset(identifier).load(
+        data.split, data_root
+    )  # Missing ones are said now, not after the samples.
     sampling = count_finite(flow)
     check_shippable(directory.name if flow.card is None else flow.card.name, sampling)
-    found = [
-        evaluate(
+    labelled = flow.labels is not None and items.labels is not None
+
+    def measured(count: int, *, first: bool, conditional: bool) -> Evaluation:
+        return evaluate(
             f"path:{directory}",
             samples=count,
-            audit=count == samples,
+            probes=None if flow.log_det_kind == "exact" else _PROBES,
+            conditional=conditional,
+            classify=first and labelled,
+            audit=first,
             dataset=identifier,
             split=data.split,
             data_root=data_root,
         )
+
+    found = [
+        measured(count, first=count == samples, conditional=labelled)
         for count in sorted({1, samples}, reverse=True)
     ]
+    other = measured(samples, first=False, conditional=False) if labelled else None
     return Figures(
         sampling=sampling,
         fingerprint=take_fingerprint(flow),
         evaluation=found[0],
         one_sample_bpd=found[-1].bpd if samples > 1 else None,
+        stated=_stated(flow, found[0], other),
     )
+
+
+def _stated(flow: Flow, found: Evaluation, other: Evaluation | None) -> dict[str, Any]:
+    """The entry's fields on what kind of model it is; ``other`` is the figure without the labels."""
+    from flowzoo.evaluation.record import figure_kind
+
+    labels = None
+    if flow.labels is not None:
+        labels = Labels(
+            classes=flow.labels.classes,
+            figure="x" if other is None else "x|y",
+            other=None if other is None else other.bpd if flow.valid_bpd else other.nats,
+            accuracy=None if other is None else found.accuracy,
+        )
+    return {
+        "kind": figure_kind(found),
+        "inverse_kind": flow.inverse_kind,
+        "density_passes": max(1, flow.density_passes),
+        "sampling_passes": max(1, flow.sampling_passes),
+        "valid_bpd": flow.valid_bpd,
+        "labels": labels,
+    }
 
 
 def run_dataset(run: Path) -> str | None:

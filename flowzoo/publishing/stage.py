@@ -9,19 +9,21 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from flowzoo.atomic import TEMPORARY, write_text
+from flowzoo.config import config_to_dict
 from flowzoo.data.portable import is_own
 from flowzoo.directories import replaced_directory
 from flowzoo.errors import InputError, ManifestError
 from flowzoo.evaluation.sampling import check_shippable, count_finite
-from flowzoo.manifest.schema import Entry, Fingerprint, Measured, Sampling
+from flowzoo.manifest.schema import Entry
 from flowzoo.manifest.typed_json import read
 from flowzoo.manifest.write import read_manifest
-from flowzoo.publishing.card import SAMPLES_FILENAME, model_card
+from flowzoo.publishing.card import SAMPLES_FILENAME, model_card, repository
 from flowzoo.publishing.describe import check_held_out, describe, measured_images, training_stages
 from flowzoo.publishing.figures import measure_model, run_dataset
+from flowzoo.publishing.points_picture import save_points
 from flowzoo.training.provenance import recipe_files
 from flowzoo.weights.external import CARD_FILENAME, WEIGHTS_FILENAME, Unlisted, read_card
 from flowzoo.weights.hub import HubSettings
@@ -31,7 +33,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Staged", "stage_entry", "stage_run"]
 
-_SAMPLES = 36
+_FIGURES = (
+    "measured", "one_sample_bpd", "fingerprint", "sampling", "kind", "inverse_kind", "density_passes",
+    "sampling_passes", "valid_bpd", "labels",
+)  # fmt: skip
+"""The fields of an entry that are measured, or that the flow says of itself when it is."""
+
+_SAMPLES, _POINTS = 36, 8192
 _SEED = 0
 
 
@@ -64,7 +72,7 @@ class Staged:
 def stage_run(
     run: Path,
     directory: Path,
-    manifest: Path,
+    manifest: Path | None,
     *,
     repo_id: str | None,
     name: str | None = None,
@@ -84,7 +92,8 @@ def stage_run(
     Args:
         run: A training run's directory, or an exported one with ``flowzoo.json``.
         directory: Where to write: missing, empty, or an earlier stage of this model.
-        manifest: The manifest file that the entry will go into.
+        manifest: The manifest file that the entry will go into; None for a model that no manifest lists, and that is
+            loaded by its repository and commit.
         repo_id: ``"organization/name"`` on the Hub; None if it is not decided.
         name: The model's name; None for the one in ``flowzoo.json``.
         license_id: SPDX identifier of the weights' license.
@@ -103,7 +112,7 @@ def stage_run(
     from flowzoo.training.export import check_name
     from flowzoo.weights.load import load
 
-    known = read_manifest(manifest).entries
+    known = () if manifest is None else read_manifest(manifest).entries
     source = check_name(name or _name_of(run))
     if directory.resolve() == run.resolve():
         raise InputError(f"--stage {directory} is what is published; name another directory.")
@@ -129,6 +138,8 @@ def stage_run(
             entry = measure_model(
                 new, flow, entry.data, samples=samples or 1, dataset=here, data_root=data_root
             ).of(entry)
+        if manifest is None:
+            entry = _unlisted(entry)
         assert entry.weights is not None
         (new / card.weights.filename).rename(new / entry.weights.filename)
         stem = entry.weights.filename.removesuffix(".safetensors")
@@ -136,7 +147,7 @@ def stage_run(
             recipe.unlink()
         for file, text in recipe_files(training_stages(card), stem).items():
             write_text(new / file, text)
-        return _finish(entry, new, directory, flow, card.details)
+        return _finish(entry, new, directory, flow, card.details, listed=manifest is not None)
 
 
 def stage_entry(entry: Entry, directory: Path, hub: HubSettings, *, repo_id: str) -> Staged:
@@ -171,6 +182,13 @@ def stage_entry(entry: Entry, directory: Path, hub: HubSettings, *, repo_id: str
         entry = dataclasses.replace(entry, sampling=entry.sampling or count_finite(flow))
         check_shippable(entry.key, entry.sampling)
         return _finish(entry, new, directory, flow, {})
+
+
+def _unlisted(entry: Entry) -> Entry:
+    """The entry with a command that measures it again without a manifest."""
+    assert entry.measured is not None
+    command = entry.measured.command.replace(entry.key, repository(entry), 1)
+    return dataclasses.replace(entry, measured=dataclasses.replace(entry.measured, command=command))
 
 
 def _name_of(run: Path) -> str:
@@ -241,35 +259,30 @@ def _with_kept_figures(
     """The entry with figures of the same bytes: those of the manifest, else those of an earlier stage."""
     same = next((old for old in known if old.key == entry.key and old.weights), None)
     if same is not None and same.measured is not None:
-        return dataclasses.replace(
-            entry,
-            measured=same.measured,
-            one_sample_bpd=same.one_sample_bpd,
-            fingerprint=same.fingerprint,
-            sampling=same.sampling,
-            recommended_temperature=entry.recommended_temperature or same.recommended_temperature,
-        )
+        temperature = entry.recommended_temperature or same.recommended_temperature
+        kept_fields = {name: getattr(same, name) for name in _FIGURES}
+        return dataclasses.replace(entry, **kept_fields, recommended_temperature=temperature)
     assert entry.weights is not None
     if before is None or before.weights.sha256 != entry.weights.sha256:
         return entry
-    details = before.details
+    details, hints = before.details, get_type_hints(Entry, include_extras=True)
     try:
-        kept = dataclasses.replace(
-            entry,
-            measured=read(Measured, details.get("measured"), CARD_FILENAME, "$.measured"),
-            one_sample_bpd=read(
-                float | None, details.get("one_sample_bpd"), CARD_FILENAME, "$.one_sample_bpd"
-            ),
-            fingerprint=read(Fingerprint, details.get("fingerprint"), CARD_FILENAME, "$.fingerprint"),
-            sampling=read(Sampling, details.get("sampling"), CARD_FILENAME, "$.sampling"),
-        )
+        found = {
+            name: read(hints[name], details[name], CARD_FILENAME, f"$.{name}")
+            for name in _FIGURES
+            if details.get(name) is not None
+        }
     except ManifestError:
         return entry
-    assert kept.measured is not None
+    kept: Entry = dataclasses.replace(entry, **found)
+    if kept.measured is None or kept.fingerprint is None:
+        return entry
     return kept if samples in (None, kept.measured.samples) else entry
 
 
-def _finish(entry: Entry, new: Path, directory: Path, flow: Flow, details: Mapping[str, Any]) -> Staged:
+def _finish(
+    entry: Entry, new: Path, directory: Path, flow: Flow, details: Mapping[str, Any], *, listed: bool = True
+) -> Staged:
     """Writes what needs the figures: ``flowzoo.json``, samples and model card."""
     import torch
 
@@ -278,22 +291,37 @@ def _finish(entry: Entry, new: Path, directory: Path, flow: Flow, details: Mappi
 
     generator = torch.Generator().manual_seed(_SEED)
     temperature = entry.recommended_temperature or 1.0
-    images = flow.sample(_SAMPLES, temperature=temperature, generator=generator)
-    save_grid(images, new / SAMPLES_FILENAME, temperature=temperature)
+    if flow.data_kind == "images":
+        images = flow.sample(_SAMPLES, temperature=temperature, generator=generator)
+        save_grid(images, new / SAMPLES_FILENAME, temperature=temperature)
+    else:
+        points = flow.sample(_POINTS, temperature=temperature, generator=generator, batch_size=1024)
+        save_points(points, new / SAMPLES_FILENAME, temperature=temperature)
     _write_card_file(new, entry, details)
-    title = entry.data.id if is_own(entry.data.id) else get_dataset(entry.data.id).title.rstrip(".")
-    write_text(new / "README.md", model_card(entry, title))
+    title = _own_title(entry) if is_own(entry.data.id) else get_dataset(entry.data.id).title.rstrip(".")
+    write_text(new / "README.md", model_card(entry, title, listed=listed))
     return Staged(entry, directory)
+
+
+def _own_title(entry: Entry) -> str:
+    """The name of one's own data in words: what they are, without the directory that they lie in."""
+    kind, _, rest = entry.data.id.partition(":")
+    what = {"folder": "the author's own images", "numpy": "the author's own array"}.get(
+        kind, "the author's own data"
+    )
+    return f"{what} ({rest.partition('?')[0]})"
 
 
 def _write_card_file(directory: Path, entry: Entry, details: Mapping[str, Any]) -> None:
     """Writes ``flowzoo.json``: the entry, and whatever else the export said."""
-    described = dataclasses.asdict(entry)
+    described = config_to_dict(entry)
     described["weights"] |= {"repo_id": None, "revision": None}
     described |= {"schema": 1, "dataset": entry.data.id}
     # The entry's account of the training is shorter; the stages stay.
     training = details.get("training")
     if isinstance(training, dict) and isinstance(described.get("training"), dict):
         described["training"] = training | described["training"]
-    text = json.dumps({**details, **described}, indent=2, ensure_ascii=False, allow_nan=False)
+    # A field of the entry that is at its default is left out, and nothing of its name may stand in for it.
+    kept = {key: value for key, value in details.items() if not hasattr(entry, key)}
+    text = json.dumps({**kept, **described}, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(directory / CARD_FILENAME, text + "\n")

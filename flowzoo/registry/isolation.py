@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -11,11 +12,14 @@ from typing import Any, TypeVar
 from flowzoo.registry.surroundings import kept_surroundings, mute, output_to_stderr
 
 __all__ = [
+    "BUILD_SECONDS",
     "SECONDS",
     "ForeignFailure",
     "bounded",
     "describe",
+    "ends_in",
     "foreign_code",
+    "gave_up",
     "import_reference",
     "shortened",
 ]
@@ -24,6 +28,9 @@ T = TypeVar("T")
 
 SECONDS = 20.0
 """The time that importing and judging a plugin may take: a thousand times what it needs."""
+
+BUILD_SECONDS = 300.0
+"""The time that building a model may take; the largest preset needs a fiftieth of it."""
 
 
 class ForeignFailure(Exception):
@@ -94,6 +101,51 @@ def bounded(work: Callable[[], T]) -> T:
         cause = shortened(f"importing it {' and '.join(damage)}", 500)
         raise ForeignFailure(RuntimeError(cause), cause)
     return outcome[0]
+
+
+@contextlib.contextmanager
+def ends_in(seconds: float) -> Iterator[None]:
+    """Ends code that does not end by itself, as Ctrl-C would, in the thread that it has to run in.
+
+    Only the main thread can be interrupted, and only while Ctrl-C means what it usually does; elsewhere the code may
+    take as long as it likes.
+
+    Raises:
+        ForeignFailure: The time was over.
+    """
+    main, kill = threading.main_thread(), getattr(signal, "pthread_kill", None)  # Windows has none
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if threading.current_thread() is not main or not usual or kill is None or main.ident is None:
+        yield
+        return
+    number, lock, over, done = main.ident, threading.Lock(), threading.Event(), threading.Event()
+
+    def end() -> None:
+        with lock:
+            if not done.is_set():
+                over.set()
+                kill(number, signal.SIGINT)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+        with lock:  # An interrupt that is on its way arrives in here.
+            done.set()
+    except KeyboardInterrupt as error:
+        if not over.is_set():
+            raise
+        cause = f"it does not end, and was given up after {seconds:g} seconds"
+        raise ForeignFailure(TimeoutError(cause), cause) from error
+    finally:
+        done.set()
+        timer.cancel()
+
+
+def gave_up(error: BaseException) -> bool:
+    """Whether an error says that code did not end, so that running it again is no use."""
+    return isinstance(error.__cause__, TimeoutError)
 
 
 def import_reference(reference: str) -> Any:

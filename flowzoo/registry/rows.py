@@ -86,9 +86,7 @@ def _declared(declaration: Declaration, kind: Kind) -> list[Plugin]:
 
     fault = declaration.fault and f"its entry_points.txt cannot be read: {declaration.fault}"
     if len(declaration.entries) > _MAX_ENTRIES:
-        fault = (
-            f"it declares {len(declaration.entries):,} {kind}s; expected at most {_MAX_ENTRIES}"
-        )
+        fault = f"it declares {len(declaration.entries):,} {kind}s; expected at most {_MAX_ENTRIES}"
     if fault:
         # No architecture has such a name, so that a distribution called glow does not contest glow's.
         plugin = row(f"({_normalized(declaration.distribution)})", "?")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from flowzoo.api import API_VERSION
-from flowzoo.config import config_hash, config_to_dict, parse_config
+from flowzoo.config import config_hash, config_to_dict, data_shape, parse_config
 from flowzoo.errors import ConfigError
 from flowzoo.factory import build_flow, resolve
 from flowzoo.nets.keyed import Keys
@@ -76,11 +76,19 @@ def config_round_trip(subject: Subject) -> str:
 
 
 def meta_build(subject: Subject) -> str:
-    """Every preset builds on the meta device, with the tiny one's names and shapes as on the CPU."""
+    """Every preset builds on the meta device, with the tiny one's names and shapes as on the CPU.
+
+    Its flow is of the data that its config names, and takes the labels that the preset says.
+    """
     name = subject.architecture.name
-    for preset in subject.architecture.presets:
+    for preset, described in subject.architecture.presets.items():
         _, _, config = resolve(f"{name}-{preset}", {})
         flow = build_flow(name, config, device="meta")
+        shape, classes = data_shape(config), flow.labels.classes if flow.labels else None
+        assert flow.data_shape == shape, f"{name}-{preset} is for {flow.data_shape}, its config says {shape}"
+        assert classes == described.labels, (
+            f"{name}-{preset} takes labels of {classes} classes, its preset says {described.labels}"
+        )
         assert all(t.is_meta for t in flow.state_dict().values()), f"{name}-{preset} allocates memory on meta"
         if preset == "tiny":
             real = {key: value.shape for key, value in subject.build(seed=1).state_dict().items()}

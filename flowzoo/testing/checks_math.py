@@ -79,7 +79,9 @@ def probabilities_sum(subject: Subject) -> str:
     count = 2 ** (flow.n_bits * flow.dims)
     assert count <= 2**16, f"the toy model has {count} possible images; keep it to 65,536"
     learned, learned_error = _mass_of_all_images(flow)
-    assert learned <= 1 + 5 * learned_error + 1e-9, f"probabilities of all {count} images sum to {learned:.4f} > 1"
+    assert learned <= 1 + 5 * learned_error + 1e-9, (
+        f"probabilities of all {count} images sum to {learned:.4f} > 1"
+    )
     flow.dequantization = UniformDequantization()
     total, total_error = _mass_of_all_images(flow)
     y = flow.density.sample((LATENT_DRAWS,), generator=_generator(4))

@@ -108,8 +108,8 @@ def _first_bad_layer(step: GradientStep, batch: Batch) -> str | None:
     step.seed(batch)
     with _hooks(step.flow):
         try:
-            for images, noise in step.parts(batch):
-                step.flow(images, noise)
+            for images, noise, labels in step.parts(batch):
+                step.flow(images, noise, labels)
         except _Found as found:
             before = ", ".join(statistics(t) for t in _tensors(found.inputs)) or "no tensors"
             after = ", ".join(statistics(t) for t in _tensors(found.output))

@@ -11,10 +11,12 @@ from flowzoo.data.pipeline import TrainBatches
 from flowzoo.devices import find_device
 from flowzoo.distributed import World
 from flowzoo.evaluation.noise import training_noise
+from flowzoo.training.fitting import check_fit
 from flowzoo.training.opening import decide_precision
 from flowzoo.training.optim import build_optimizer
-from flowzoo.training.step import GradientStep
+from flowzoo.training.step import gradient_step
 from flowzoo.training.train import build_model, load_data
+from flowzoo.training.used import used_by
 
 if TYPE_CHECKING:
     import os
@@ -53,27 +55,30 @@ def dry_run(
 
     Returns:
         The resolved recipe, its precision decided; parameters; bytes of weights with optimizer and average, and of
-        activations for one part of a batch; loss of the first batch in bits per dimension; seconds an
+        activations for one part of a batch; loss of the first batch; seconds an
         update; hours of the whole training on this machine, validations left out.
     """
     target = find_device(device, computing=True)
     where, asked = World(0, 1, target), recipe.train.precision
     recipe = decide_precision(recipe, target)
+    used = used_by(recipe)
     train_set, valid_set = load_data(recipe, data_root)
     flow = build_model(recipe).to(target)
+    check_fit(flow, recipe, (train_set, valid_set))
     settings = recipe.train
     with torch.random.fork_rng():
         count = min(settings.init_images, len(train_set))
         images = train_set.batch(torch.arange(count)).to(target)
+        y = train_set.needed_labels()[:count].to(target) if recipe.data.labels else None
         noise = training_noise(flow.noise_kind, tuple(images.shape), settings.seed, -1, target)
-        flow.initialize(images, noise=noise)
+        flow.initialize(images, y, noise=noise)
         flow.set_network_dtype(torch.bfloat16 if settings.precision == "bfloat16" else None)
         flow.set_memory(settings.memory)
         flow.train()
         activations = _activation_bytes(flow, images[: max(1, settings.batch_size // settings.accumulate)])
         batches = TrainBatches(train_set, settings.batch_size, settings.seed, device=target)
-        optimizer = build_optimizer(recipe.optimizer, flow)
-        step, losses = GradientStep(flow, settings, where), []
+        optimizer = build_optimizer(recipe.optimizer, flow, settings.groups)
+        step, losses = gradient_step(flow, recipe, where), []
         for _ in range(TIMED_STEPS):
             began = time.monotonic()
             losses.append(step(next(batches)).loss)
@@ -83,15 +88,18 @@ def dry_run(
     total = settings.total_steps(len(train_set))
     return {
         "recipe": recipe.to_dict(),
+        "used": ", ".join(
+            f"{one['kind']} {one['name']} ({one['distribution']} {one['version']})" for one in used
+        ),
         "device": str(target),
         "precision of networks": f"{settings.precision} (auto)" if asked == "auto" else settings.precision,
-        "training images": len(train_set),
-        "held-out images": len(valid_set),
+        f"training {flow.data_kind}": len(train_set),
+        f"held-out {flow.data_kind}": len(valid_set),
         "parameters": parameters,
         # weights, gradients, two moments, average
         "bytes of weights and optimizer": 5 * sum(p.numel() * p.element_size() for p in flow.parameters()),
         "bytes of activations": activations,
-        "first loss (bits/dim)": round(losses[0], 4),
+        f"first loss ({flow.unit})": round(losses[0], 4),
         "updates": total,
         "seconds an update": round(seconds, 4),
         "estimated hours": round(total * seconds / 3600, 2),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,8 +16,8 @@ from flowzoo.errors import CheckpointError, InputError, ManifestError
 from flowzoo.manifest.schema import Name
 from flowzoo.manifest.typed_json import read
 from flowzoo.training.provenance import commands, recipe_files, run_stages
-from flowzoo.training.run_dir import RunDir
-from flowzoo.weights.checkpoint import load_weights, read_metadata, save_weights
+from flowzoo.training.run_dir import RunDir, figure_of
+from flowzoo.weights.checkpoint import load_weights, read_metadata, read_tensors, save_weights
 from flowzoo.weights.safetensors_header import read_header
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def export_weights(
     if target.resolve() == Path(run).resolve():
         raise InputError(f"{target} is the run itself; name another directory for the export.")
     with replaced_directory(
-        target, lambda path: _is_export(path, name), f"an earlier export of {name}"
+        target, lambda path: is_export(path, name), f"an earlier export of {name}"
     ) as new:
         write_export(run, new, source, metadata, which=which, dtype=dtype, name=name)
     return target / WEIGHTS
@@ -142,7 +141,7 @@ def check_name(name: str) -> str:
         raise InputError(f"{name!r} cannot be a model's name: {error}") from error
 
 
-def _is_export(path: Path, name: str) -> bool:
+def is_export(path: Path, name: str) -> bool:
     """Whether a directory holds an export of the model and nothing else."""
     allowed = {CARD, WEIGHTS}
     names = {file.name for file in path.iterdir() if not file.name.startswith(TEMPORARY)}
@@ -169,15 +168,13 @@ def write_export(
 
     Raises:
         CheckpointError: The run is damaged, or the disk refuses.
-        IntegrityError: A weight is not finite in ``dtype``, or the fingerprint is not.
+        IntegrityError: The weights file is damaged; or a weight is not finite in ``dtype``, or the fingerprint is not.
     """
-    from safetensors.torch import load_file
-
     from flowzoo.weights.fingerprint import take_fingerprint
 
     weights, stages = directory / WEIGHTS, run_stages(RunDir(run))
     described = {**metadata, "name": name, "dataset": portable_id(str(metadata.get("dataset", "")))}
-    digest, size = save_weights(load_file(source), weights, described, dtype=dtype)
+    digest, size = save_weights(read_tensors(source), weights, described, dtype=dtype)
     header = read_header(weights)
     card = described | {
         "weights": {
@@ -186,7 +183,7 @@ def write_export(
             "size": size,
             "dtype": stored_dtype({info.dtype for info in header.tensors.values()}),
         },
-        "fingerprint": asdict(take_fingerprint(built_from(weights).eval())),
+        "fingerprint": config_to_dict(take_fingerprint(built_from(weights).eval())),
         "training": run_summary(run)
         | {"recipe": stages[-1]["recipe"], "stages": stages, "which": which, "command": commands(stages)},
     }
@@ -208,9 +205,9 @@ def run_summary(run: str | Path) -> dict[str, Any]:
     """
     directory = RunDir(run)
     rows = directory.rows()
-    valid = [row for row in rows if row.get("kind") == "valid" and row["bpd"] is not None]
+    valid = [row for row in rows if row.get("kind") == "valid" and figure_of(row) is not None]
     last = rows[-1] if rows else {}
-    best = min(valid, key=lambda row: row["bpd"], default=None)
+    best = min(valid, key=lambda row: figure_of(row) or 0.0, default=None)
     header, cost = directory.header(), directory.cost()
     earlier = int((header.get("before") or {}).get("step", 0))
     return {
@@ -218,7 +215,8 @@ def run_summary(run: str | Path) -> dict[str, Any]:
         "steps": header.get("total_steps"),
         "hours": round(cost["seconds"] / 3600, 4),
         "images": cost["images"],
-        "best_bpd": best["bpd"] if best else None,
+        "best_bpd": best.get("bpd") if best else None,
+        **({"best_nats_per_dim": best["nats_per_dim"]} if best and "nats_per_dim" in best else {}),
         "best_step": best["step"] + earlier if best else None,
         "state": last.get("state", "interrupted") if last.get("kind") == "end" else "running or interrupted",
         "recipe": header.get("recipe"),

@@ -12,12 +12,14 @@ import torch
 from flowzoo.atomic import write_chunks
 from flowzoo.data.pipeline import TrainBatches
 from flowzoo.distributed import World, barrier, broadcast_state, largest
-from flowzoo.errors import CheckpointError, TrainingDiverged
+from flowzoo.errors import CheckpointError
 from flowzoo.evaluation.noise import training_noise
 from flowzoo.evaluation.progress import Bar
-from flowzoo.training.diagnose import diagnose
+from flowzoo.training.bad_updates import handle_bad
+from flowzoo.training.callbacks import Callbacks
 from flowzoo.training.ema import Ema
-from flowzoo.training.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_lr
+from flowzoo.training.optim import build_optimizer, set_lr
+from flowzoo.training.optimizer_state import load_optimizer_tensors, optimizer_tensors
 from flowzoo.training.schedules import lr_factor
 from flowzoo.training.state import (
     Progress,
@@ -28,8 +30,8 @@ from flowzoo.training.state import (
     save_checkpoint,
     unprefixed,
 )
-from flowzoo.training.step import Gradients, GradientStep
-from flowzoo.training.validation import validate, write_pictures, write_weights
+from flowzoo.training.step import Gradients, gradient_step
+from flowzoo.training.validation import figure_column, validate, write_pictures, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +39,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flowzoo.data.images import ImageSet
-    from flowzoo.data.pipeline import Batch
     from flowzoo.flow import Flow
     from flowzoo.training.interrupt import StopRequest
+    from flowzoo.training.objectives import Objective
     from flowzoo.training.opening import Opened
     from flowzoo.training.recipe import Recipe
     from flowzoo.training.run_dir import RunDir
@@ -54,18 +56,26 @@ class Outcome:
     """The end of a session of training.
 
     Attributes:
-        state: ``finished``, ``stopped early`` (no new best), ``out of time`` or ``interrupted``.
+        state: ``finished``, ``stopped early`` (no new best), ``stopped`` (a callback asked), ``out of time`` or
+            ``interrupted``.
         step: Updates done.
-        best_bpd: Best validation, bits per dimension; None before the first.
+        best: Best validation, in ``unit``; None before the first.
+        unit: ``bits/dim``, or ``nats/dim`` of a density.
         best_step: When that was.
         hours: Compute hours over all sessions.
     """
 
     state: str
     step: int
-    best_bpd: float | None
+    best: float | None
+    unit: str
     best_step: int | None
     hours: float
+
+    @property
+    def best_bpd(self) -> float | None:
+        """Best validation in bits per dimension; None before the first, and of a density."""
+        return self.best if self.unit == "bits/dim" else None
 
 
 class Loop:
@@ -80,6 +90,8 @@ class Loop:
         say: Told, in process 0, what a person should know.
         show_bar: Whether a terminal gets a progress bar.
         resident: Whether the images stay on the device; None decides by their size.
+        callbacks: Code of the user; called in process 0.
+        objective: The loss of an item, if it is no name that the recipe has.
     """
 
     def __init__(
@@ -93,6 +105,8 @@ class Loop:
         say: Callable[[str], None],
         show_bar: bool = True,
         resident: bool | None = None,
+        callbacks: Callbacks | None = None,
+        objective: Objective | None = None,
     ) -> None:
         self.flow, self.recipe, self.run, self.where = flow, recipe, run, where
         self.train_set, self.valid_set = images
@@ -111,8 +125,14 @@ class Loop:
             augment=recipe.data.augment,
             resident=resident,
         )
-        self.listeners: list[Callable[[dict[str, Any]], None]] = []
+        self.callbacks = callbacks if callbacks is not None and where.main else Callbacks(())
+        self.objective = objective
         self.speed = "-"
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the labels of the data are conditioned on."""
+        return self.recipe.data.labels
 
     def prepare(self, opened: Opened) -> None:
         """Resumes from the newest sound checkpoint, or initialises from data.
@@ -127,11 +147,11 @@ class Loop:
         found = load_newest(self.run.checkpoints, self.say)
         if found is None:
             self._initialize()
-        self.optimizer = build_optimizer(self.recipe.optimizer, self.flow)
+        self.optimizer = build_optimizer(self.recipe.optimizer, self.flow, self.settings.groups)
         self.ema = Ema(self.flow, self.settings.ema)
         if found is not None:
             self.progress, tensors = found
-            self._load_tensors(tensors)
+            self.load_tensors(tensors)
             self.batches.restore(self.progress.position)
             if self.where.main:
                 spent = self.run.rewind(self.progress.step)
@@ -141,19 +161,21 @@ class Loop:
         self.flow.set_network_dtype(dtype)
         self.flow.set_memory(self.settings.memory)
         self.flow.train()
-        self.gradients = GradientStep(self.flow, self.settings, self.where)
+        self.gradients = gradient_step(self.flow, self.recipe, self.where, self.objective)
 
     def _initialize(self) -> None:
         """Data-dependent initialisation on one full batch, the same in all processes."""
         settings = self.settings
         count = min(settings.init_images, len(self.train_set))
         stride = max(1, len(self.train_set) // count)
-        images = self.train_set.batch(torch.arange(count) * stride).to(self.where.device)
+        chosen = torch.arange(count) * stride
+        images = self.train_set.batch(chosen).to(self.where.device)
+        y = self.train_set.needed_labels()[chosen].to(self.where.device) if self.conditional else None
         noise = training_noise(
             self.flow.noise_kind, tuple(images.shape), settings.seed, -1, self.where.device
         )
         torch.manual_seed(settings.seed)
-        self.flow.initialize(images, noise=noise)
+        self.flow.initialize(images, y, noise=noise)
         broadcast_state(self.flow, self.where)
 
     def execute(self, request: StopRequest, max_seconds: float | None) -> Outcome:
@@ -170,6 +192,7 @@ class Loop:
         self.bar = Bar(self.total, progress.step, shown=self.show_bar)
         state = "finished"
         try:
+            self.callbacks.start(self)
             while progress.step < self.total:
                 if settings.patience is not None and progress.stale >= settings.patience:
                     state = "stopped early"
@@ -182,43 +205,50 @@ class Loop:
                     self.log()
                 if progress.step % settings.validate_every == 0 or progress.step == self.total:
                     self.validate()
+                self.callbacks.call("on_step")
+                self.callbacks.deliver_rows()
                 if self._checkpoint_due():
                     self.save()
             return self._finish(state)
         finally:
+            self.callbacks.close()
             self.bar.close()
             self.batches.close()
 
     def _asked_to_stop(self, request: StopRequest, began: float, max_seconds: float | None) -> str:
         late = max_seconds is not None and time.monotonic() - began >= max_seconds
-        state = 2 if request.signal is not None else 1 if late else 0
+        stopped = self.callbacks.stop_reason is not None
+        state = 3 if request.signal is not None else 2 if stopped else 1 if late else 0
         # Clocks and signals differ between processes; the decision must not. Asking waits for all of them.
         if self.where.size > 1 and self.progress.step % SHARED_STOP_STEPS:
             return ""
-        return ("", "out of time", "interrupted")[largest(state, self.where)]
+        return ("", "out of time", "stopped", "interrupted")[largest(state, self.where)]
 
     def _finish(self, state: str) -> Outcome:
         progress = self.progress
-        done = state in ("finished", "stopped early")
-        if done and self.where.main:
-            bpd = progress.best_bpd if progress.best_bpd is not None else 0.0
-            write_weights(self.ema.ready(), self.recipe, self.run.last, step=progress.step, bpd=bpd)
+        if state in ("finished", "stopped early", "stopped") and self.where.main:
+            best = progress.best_bpd if progress.best_bpd is not None else 0.0
+            write_weights(self.ema.ready(), self.recipe, self.run.last, step=progress.step, best=best)
         self._tick()
         self.save()
-        best = progress.best_bpd, progress.best_step
-        if state == "out of time" and progress.step % self.settings.validate_every:
-            best = self._validate_pause()
+        found = progress.best_bpd, progress.best_step
+        if state in ("out of time", "stopped") and progress.step % self.settings.validate_every:
+            found = self._validate_pause()
         row = {"kind": "end", "step": progress.step, "state": state, "seconds": progress.seconds}
-        self._record(row | {"images": progress.images})
-        if not done:
+        reason = self.callbacks.stop_reason if state == "stopped" else None
+        self.record(row | {"images": progress.images} | ({"reason": reason} if reason else {}))
+        if state not in ("finished", "stopped early"):
+            why = f" ({reason})" if reason else ""
             self.say(
-                f"Stopped at step {progress.step} with a checkpoint; the same command goes on from there."
+                f"Stopped at step {progress.step}{why} with a checkpoint; the same command goes on from there."
             )
+        self.callbacks.finish(state)
         return Outcome(
             state=state,
             step=progress.step,
-            best_bpd=best[0],
-            best_step=best[1],
+            best=found[0],
+            unit=self.flow.unit,
+            best_step=found[1],
             hours=progress.seconds / 3600,
         )
 
@@ -227,21 +257,22 @@ class Loop:
         progress = self.progress
         batch = next(self.batches)
         total = next((steps for until, steps in self.stages if progress.step < until), self.total)
-        lr = self.recipe.optimizer.lr * lr_factor(self.recipe.schedule, progress.step, total)
-        set_lr(self.optimizer, lr)
+        set_lr(self.optimizer, lr_factor(self.recipe.schedule, progress.step, total))
         began = time.monotonic()
         gradients = self.gradients(batch)
+        self.callbacks.seen(gradients)
         if gradients.finite:
             self.optimizer.step()
             self.ema.update(progress.step)
             progress.bad = 0
             self._count(gradients)
         else:
-            self._handle_bad(gradients, batch)
+            handle_bad(self, gradients, batch)
         progress.step += 1
         progress.images += self.settings.batch_size
         progress.window.seconds += time.monotonic() - began
-        self.bar.advance(1, bpd=f"{gradients.loss:.4f}", lr=f"{lr:.2e}", img_s=self._speed())
+        lr = self.optimizer.param_groups[0]["lr"]
+        self.bar.advance(1, loss=f"{gradients.loss:.4f}", lr=f"{lr:.2e}", per_s=self._speed())
         self._tick()
 
     def _count(self, gradients: Gradients) -> None:
@@ -250,43 +281,6 @@ class Loop:
         window.loss += gradients.loss
         window.norm += gradients.norm
         window.clipped += gradients.clipped
-
-    def _handle_bad(self, gradients: Gradients, batch: Batch) -> None:
-        progress, policy = self.progress, self.settings.on_nan
-        progress.bad += 1
-        progress.skipped += 1
-        cause = diagnose(self.gradients, batch)
-        what = f"Step {progress.step + 1}: loss {gradients.loss}, gradient norm {gradients.norm}: {cause}."
-        self._record({"kind": "bad", "step": progress.step + 1, "cause": what})
-        if policy == "stop" or progress.bad > self.settings.max_bad_steps:
-            raise TrainingDiverged(
-                f"{what} The last good checkpoint is in {self.run.checkpoints}. Lower optimizer.lr or "
-                "train.clip_norm in a new run, or go on with --on-nan skip or --on-nan rollback."
-            )
-        self.say(f"{what} {'Skipping it' if policy == 'skip' else 'Rolling back'}.")
-        if policy == "rollback":
-            self._roll_back()
-        else:
-            self._mend_buffers()
-
-    def _roll_back(self) -> None:
-        """Takes weights, optimizer and averages from a checkpoint; the data goes on from here.
-
-        From the newest one first; from the one before it if that leads to another bad update at once, since
-        its weights may have been spoilt already.
-        """
-        found = load_newest(self.run.checkpoints, self.say, back=self.progress.bad - 1)
-        if found is None:
-            raise CheckpointError("There is no checkpoint to roll back to; start the training again.")
-        self._load_tensors(found[1])
-
-    @torch.no_grad()
-    def _mend_buffers(self) -> None:
-        """Running statistics that the bad batch spoilt are taken from the averaged copy."""
-        sound = dict(self.ema.flow.named_buffers())
-        for name, buffer in self.flow.named_buffers():
-            if buffer.is_floating_point() and not bool(buffer.isfinite().all()):
-                buffer.copy_(sound[name])
 
     def log(self) -> None:
         """Writes the sums since the last row, and starts new ones."""
@@ -304,14 +298,14 @@ class Loop:
             "skipped": progress.skipped,
             "seconds": round(progress.seconds, 3),
         }
-        self._record(row)
+        self.record(row)
         progress.window = Window()
 
     def _validate_pause(self) -> tuple[float | None, int | None]:
         """Validates after the checkpoint, which does not know: resuming goes on as if there had been no pause.
 
         Returns:
-            Best bits per dimension and its step, this validation included.
+            Best figure and its step, this validation included.
         """
         if self.where.main and self.run.best.is_file() and self.progress.best_bpd is not None:
             write_chunks(self.run.regular, [self.run.best.read_bytes()])
@@ -321,29 +315,31 @@ class Loop:
     def validate(self, *, pause: bool = False) -> None:
         """Measures the averaged weights on held-out images; keeps the best; draws."""
         progress, flow = self.progress, self.ema.ready()
-        mean = validate(flow, self.valid_set, self.where)
+        mean = validate(flow, self.valid_set, self.where, labels=self.conditional)
         better = math.isfinite(mean.value) and (progress.best_bpd is None or mean.value < progress.best_bpd)
         if better:
             progress.best_bpd, progress.best_step, progress.stale = mean.value, progress.step, 0
         else:
             progress.stale += 1
         self._tick()
-        row = {"kind": "valid", "step": progress.step, "bpd": mean.value, "stderr": mean.stderr}
+        column = figure_column(flow)
+        row = {"kind": "valid", "step": progress.step, column: mean.value, "stderr": mean.stderr}
         row |= {"pause": True} if pause else {}
         seconds = round(progress.seconds, 3)
-        self._record(row | {"best": better, "images": progress.images, "seconds": seconds})
+        self.record(row | {"best": better, "images": progress.images, "seconds": seconds})
         hours = progress.seconds / 3600
         self.say(
-            f"step {progress.step}/{self.total}: validation {mean.value:.4f} +- {mean.stderr:.4f} bits/dim"
-            f"{' (best)' if better else ''}, {hours:.2f} h, {self._speed()} images/s"
+            f"step {progress.step}/{self.total}: validation {mean.value:.4f} +- {mean.stderr:.4f} {flow.unit}"
+            f"{' (best)' if better else ''}, {hours:.2f} h, {self._speed()} {flow.data_kind}/s"
         )
         if self.where.main:
             if better:
-                write_weights(flow, self.recipe, self.run.best, step=progress.step, bpd=mean.value)
-            trouble = write_pictures(flow, self.recipe, self.run, progress.step)
+                write_weights(flow, self.recipe, self.run.best, step=progress.step, best=mean.value)
+            trouble = write_pictures(flow, self.recipe, self.run, progress.step, self.valid_set)
             if trouble:
-                self._record({"kind": "pictures", "step": progress.step, "cause": trouble})
+                self.record({"kind": "pictures", "step": progress.step, "cause": trouble})
         barrier(self.where)
+        self.callbacks.validated(mean, pause=pause)
 
     def save(self) -> None:
         """Writes a checkpoint of everything that decides the future."""
@@ -357,7 +353,12 @@ class Loop:
             save_checkpoint(self.run.checkpoints, progress, tensors, keep)
         self.saved_at = time.monotonic()
 
-    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Puts back weights, averages and the optimizer's state from a checkpoint's tensors.
+
+        Raises:
+            CheckpointError: They are those of another model.
+        """
         try:
             self.flow.load_state_dict(unprefixed("model", tensors))
             self.ema.flow.load_state_dict(unprefixed("ema", tensors))
@@ -384,11 +385,11 @@ class Loop:
             self.speed = f"{window.updates * self.settings.batch_size / window.seconds:.0f}"
         return self.speed
 
-    def _record(self, row: dict[str, Any]) -> None:
+    def record(self, row: dict[str, Any]) -> None:
+        """Writes a row of metrics, which callbacks get once the step is done."""
         if self.where.main:
             self.run.append(row)
-            for listener in self.listeners:
-                listener(row)
+            self.callbacks.add_row(row)
 
 
 def _silent(text: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowzoo.config import config_to_dict
 from flowzoo.data.own import PREFIXES
+from flowzoo.data.portable import is_split_by_content
 from flowzoo.devices import has_bfloat16_units
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.evaluation.environment import environment, versions
@@ -17,7 +19,7 @@ from flowzoo.training.run_dir import SCHEMA
 from flowzoo.training.state import list_checkpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
 
@@ -90,6 +92,7 @@ def open_run(
     *,
     before: RunDir | None,
     say: Callable[[str], None],
+    used: Sequence[dict[str, str]] = (),
 ) -> Opened:
     """Starts a run's directory, or checks that what is there is this run and mends what a kill left.
 
@@ -101,6 +104,7 @@ def open_run(
         where: This process.
         before: The run that the weights come from.
         say: Told what a person should know.
+        used: What the recipe names, as :func:`flowzoo.training.used.used_by` has it.
 
     Raises:
         ConfigError: The run has another recipe or model; the message lists the keys.
@@ -108,6 +112,7 @@ def open_run(
         CheckpointError: The run is damaged, or the disk refuses.
     """
     run.clean()
+    surroundings = _surroundings(flow, where, used)
     total = recipe.train.total_steps(len(images[0]))
     if run.exists:
         if run.header().get("before") and before is None and not list_checkpoints(run.checkpoints):
@@ -115,7 +120,7 @@ def open_run(
                 f"{run.path} starts from another run and was ended before its first checkpoint; "
                 "give --init-from again."
             )
-        return _reopen(run, recipe, flow, images, where, total, say)
+        return _reopen(run, recipe, flow, images, where, total, surroundings, say)
     decided = decide_precision(recipe, where.device)
     if recipe is not decided:
         say(f"precision = auto: the networks run in {decided.train.precision} on this {where.device.type}.")
@@ -127,7 +132,8 @@ def open_run(
         "parameters": sum(p.numel() for p in flow.parameters()),
         "total_steps": total,
         "data": _describe_images(images),
-        **_surroundings(flow, where),
+        **surroundings,
+        "used": list(used),
         "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "before": before.cost() if before is not None else None,
     }
@@ -145,6 +151,7 @@ def _reopen(
     images: tuple[ImageSet, ImageSet],
     where: World,
     total: int,
+    surroundings: dict[str, Any],
     say: Callable[[str], None],
 ) -> Opened:
     header, recorded = run.header(), run.recipe()
@@ -155,10 +162,10 @@ def _reopen(
     longer = total > int(header.get("total_steps") or total)
     _check_recipe(run, recorded, recipe, longer=longer)
     _check_model(run, header, flow)
-    _check_images(run, header, images)
+    _check_images(run, header, images, labels=recipe.data.labels)
     if dropped := run.repair():
         say(f"{run.metrics}: {dropped} damaged line(s) are left out.")
-    if changed := _changes(header, _surroundings(flow, where)):
+    if changed := _changes(header, surroundings):
         say(
             f"This run goes on in other surroundings: {'; '.join(changed)}. It will not end with the same bytes as "
             "one that never changed them."
@@ -211,13 +218,27 @@ def _check_model(run: RunDir, header: dict[str, Any], flow: Flow) -> None:
         )
 
 
-def _check_images(run: RunDir, header: dict[str, Any], images: tuple[ImageSet, ImageSet]) -> None:
+_OTHER_SPLITTING = (
+    "was started by an older flowzoo, which split one's own images by their position; they are now split by their "
+    "content, so its held-out images are among the training images here. Start a new run with another --out, or go on "
+    "with the flowzoo that it was started with."
+)
+
+
+def _check_images(
+    run: RunDir, header: dict[str, Any], images: tuple[ImageSet, ImageSet], *, labels: bool
+) -> None:
+    keys = ("number", "shape", "sha256", *(("labels",) if labels else ()))
     recorded, found = header.get("data") or {}, _describe_images(images)
     for role, now in found.items():
         then = recorded.get(role)
         if not isinstance(then, dict):  # a run of a flowzoo that did not write them down
+            if is_split_by_content(now["id"]):
+                raise InputError(f"{run.path} {_OTHER_SPLITTING}")
             continue
-        differ = [key for key in ("number", "shape", "sha256") if then.get(key) != now[key]]
+        differ = [key for key in keys if then.get(key) != now[key]]
+        if differ and is_split_by_content(now["id"]) and then.get("preprocessing") != now["preprocessing"]:
+            raise InputError(f"{run.path} {_OTHER_SPLITTING}")
         if differ:
             what = "; ".join(f"{key} was {then.get(key)}, is {now[key]}" for key in differ)
             places = f"It was started with those of {then.get('path') or then.get('id')}"
@@ -233,13 +254,22 @@ def _describe_images(images: tuple[ImageSet, ImageSet]) -> dict[str, dict[str, A
         role: {
             "id": found.id,
             "split": found.split,
+            "preprocessing": found.preprocessing,
             "number": len(found),
-            "shape": list(found.image_shape),
+            "shape": list(found.data_shape),
             "sha256": found.digest,
+            "labels": _labels_digest(found),
             "path": _own_path(found.id),
         }
         for role, found in zip(("training", "held-out"), images, strict=True)
     }
+
+
+def _labels_digest(found: ImageSet) -> str | None:
+    """SHA-256 of the labels as little-endian int64; None where there are none."""
+    if found.labels is None:
+        return None
+    return hashlib.sha256(found.labels.numpy().astype("<i8").tobytes()).hexdigest()
 
 
 def _own_path(dataset: str) -> str | None:
@@ -255,10 +285,10 @@ def _model(flow: Flow) -> dict[str, Any]:
     return {"architecture": flow.architecture, "config": config}
 
 
-def _surroundings(flow: Flow, where: World) -> dict[str, Any]:
+def _surroundings(flow: Flow, where: World, used: Sequence[dict[str, str]]) -> dict[str, Any]:
     """Everything besides recipe and images that can move a bit."""
     return {
-        "versions": versions(flow.architecture),
+        "versions": versions(flow.architecture) | {one["distribution"]: one["version"] for one in used},
         "environment": environment(where.device) | {"processes": where.size},
         "engine": _engine_is_enabled(),
     }

@@ -1,40 +1,156 @@
-"""Optimizers, their state as named tensors, and gradient clipping."""
+"""Optimizers by name, with checked arguments, over groups of parameters; gradient clipping."""
 
 from __future__ import annotations
 
+import inspect
 import re
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from flowzoo.errors import CheckpointError, ConfigError
+from flowzoo.errors import ConfigError, did_you_mean
+from flowzoo.registry.extensions import Extension, find_extension
+from flowzoo.registry.isolation import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from flowzoo.training.recipe import Optimizer as OptimizerRecipe
+    from flowzoo.training.updates import Optimizer as OptimizerRecipe
+
+GROUP = "flowzoo.optimizers"
+"""The entry points; a value is a class of optimizers, or a function of (parameters or groups, **arguments)."""
+
+UNFIT = {
+    "lbfgs": "it evaluates the loss several times an update, and the loop does so once",
+    "sparseadam": "it is for sparse gradients, and those of a flow are dense",
+}
+"""Classes of ``torch.optim`` that the loop cannot use, and why."""
+
+_FAMILY = {"adam": "Adam", "adamw": "AdamW", "adamax": "Adamax"}
+Named = list[tuple[str, nn.Parameter]]
 
 
-def build_optimizer(recipe: OptimizerRecipe, model: nn.Module) -> torch.optim.Optimizer:
-    """Makes the optimizer that a recipe describes, over the trainable parameters in their named order.
+def torch_optimizers() -> dict[str, Any]:
+    """The optimizers of torch that the loop can use, by their names in small letters."""
+    return {
+        name.lower(): cls
+        for name, cls in vars(torch.optim).items()
+        if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
+        and name.lower() not in UNFIT
+    }  # fmt: skip
+
+
+def find_optimizer(name: str) -> Extension:
+    """The class that a recipe's ``optimizer.name`` stands for: of torch, or of an entry point.
 
     Raises:
-        ConfigError: ``decay_names`` is not a regular expression, or matches no parameter.
+        ConfigError: There is none, or the loop cannot use it.
+        PluginError: Its distribution is broken.
     """
+    lower, known = name.lower(), torch_optimizers()
+    if lower in UNFIT:
+        raise ConfigError(f"recipe: optimizer.name is {name!r}, which cannot train here: {UNFIT[lower]}.")
+    if lower in known:
+        cls = known[lower]
+        return Extension(
+            group=GROUP, name=cls.__name__, value=cls, distribution="torch", version=torch.__version__
+        )
+    built_in = tuple(cls.__name__ for cls in known.values())
+    return find_extension(GROUP, name, built_in, "recipe: optimizer.name")
+
+
+def check_optimizer(recipe: OptimizerRecipe, groups: tuple[Any, ...] = ()) -> Extension:
+    """Finds a recipe's optimizer and checks the names of its arguments.
+
+    Raises:
+        ConfigError: The optimizer, or one of its arguments, is unknown.
+        PluginError: Its distribution is broken.
+    """
+    found = find_optimizer(recipe.name)
+    known = _arguments_of(found.value)
+    given = {f"optimizer.{key}": key for key in recipe.others}
+    if recipe.weight_decay:
+        given["optimizer.weight_decay"] = "weight_decay"
+    for number, group in enumerate(groups):
+        given |= {f"train.groups.{number}.{key}": key for key in group if key not in ("match", "lr")}
+    for place, key in given.items():
+        if known is not None and key not in known:
+            raise ConfigError(
+                f"recipe: {place} is no argument of {found.name}, which knows {', '.join(known)}."
+                f"{did_you_mean(key, known)}"
+            )
+    return found
+
+
+def _arguments_of(factory: Any) -> list[str] | None:
+    """Names of an optimizer's arguments besides the parameters; None if it takes any."""
+    parameters = list(inspect.signature(factory).parameters.values())[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def build_optimizer(
+    recipe: OptimizerRecipe, model: nn.Module, groups: tuple[Any, ...] = ()
+) -> torch.optim.Optimizer:
+    """Makes the optimizer that a recipe describes, over the trainable parameters in their named order.
+
+    Args:
+        recipe: Name and arguments.
+        model: Whose parameters.
+        groups: ``[[train.groups]]``: patterns of names, and the arguments that differ for them.
+
+    Raises:
+        ConfigError: An argument is unknown or refused, or a pattern is none, or matches no parameter.
+        PluginError: The optimizer's distribution is broken.
+    """
+    found = check_optimizer(recipe, groups)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    common: dict[str, Any] = {"lr": recipe.lr, "betas": recipe.betas, "eps": recipe.eps}
-    groups = _groups(recipe, named)
+    known = _arguments_of(found.value)
+    common: dict[str, Any] = {"lr": recipe.lr} if known is None or "lr" in known else {}
+    if recipe.own:
+        common |= {"betas": recipe.betas, "eps": recipe.eps} | _kernels(recipe, named)
+    common |= {key: _as_argument(value) for key, value in recipe.others.items()}
+    parts = _groups(recipe, named, groups)
+    if known is not None and "weight_decay" not in known:
+        parts = [{key: value for key, value in part.items() if key != "weight_decay"} for part in parts]
+    try:
+        optimizer = found.value(parts, **common)
+    except Exception as error:
+        raise ConfigError(
+            f"recipe: {found.name} of {found.distribution} {found.version} refuses its arguments: {describe(error)}"
+        ) from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f"recipe: optimizer.name {recipe.name!r} makes a {type(optimizer).__name__}; expected a "
+            "torch.optim.Optimizer."
+        )
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", recipe.lr)
+    return optimizer
+
+
+def _kernels(recipe: OptimizerRecipe, named: Named) -> dict[str, bool]:
+    """The kind of kernel for the Adam family, unless the recipe says it."""
+    if {"fused", "foreach", "capturable", "differentiable"} & set(recipe.others):
+        return {}
     if recipe.name == "adamax":
-        return torch.optim.Adamax(groups, foreach=True, **common)
-    cls = torch.optim.AdamW if recipe.name == "adamw" else torch.optim.Adam
+        return {"foreach": True}
     # One fused kernel a step: on a CPU with many small tensors the update is several times faster.
-    fused = all(p.device.type in ("cpu", "cuda") for _, p in named)
-    return cls(groups, fused=fused, **common)
+    return {"fused": all(p.device.type in ("cpu", "cuda") for _, p in named)}
 
 
-def _groups(recipe: OptimizerRecipe, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
+def _as_argument(value: Any) -> Any:
+    """A value as Python has it: TOML's lists stand for tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _groups(recipe: OptimizerRecipe, named: Named, groups: tuple[Any, ...]) -> list[dict[str, Any]]:
     decay = recipe.weight_decay
+    if groups:
+        return _by_patterns(recipe, named, groups)
     if not decay or not recipe.decay_names:
         return [{"params": [p for _, p in named], "weight_decay": decay}]
     try:
@@ -51,44 +167,36 @@ def _groups(recipe: OptimizerRecipe, named: list[tuple[str, nn.Parameter]]) -> l
     return [{"params": chosen, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as ``"parameter name/state name"`` to tensor."""
-    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
-    return {
-        f"{names[p]}/{key}": value for p, state in optimizer.state.items() for key, value in state.items()
-    }
-
-
-def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]
-) -> None:
-    """Puts back what :func:`optimizer_tensors` returned.
-
-    Raises:
-        CheckpointError: A tensor belongs to no parameter of the model.
-    """
-    parameters = dict(model.named_parameters())
-    optimizer.state.clear()
-    for name, tensor in tensors.items():
-        parameter_name, _, key = name.rpartition("/")
-        parameter = parameters.get(parameter_name)
-        if parameter is None:
-            raise CheckpointError(
-                f"The checkpoint has optimizer state for {parameter_name!r}, which the model does not have."
+def _by_patterns(
+    recipe: OptimizerRecipe, named: Named, groups: tuple[Mapping[str, Any], ...]
+) -> list[dict[str, Any]]:
+    """The parameters that no pattern matches first, so that their rate is the one that is logged."""
+    taken: list[Named] = [[] for _ in groups]
+    rest: Named = []
+    for name, parameter in named:
+        matching = (i for i, group in enumerate(groups) if fnmatchcase(name, group["match"]))
+        number = next(matching, None)
+        (rest if number is None else taken[number]).append((name, parameter))
+    found: list[dict[str, Any]] = []
+    if rest:
+        found.append({"params": [p for _, p in rest], "weight_decay": recipe.weight_decay})
+    for number, (group, chosen) in enumerate(zip(groups, taken, strict=True)):
+        if not chosen:
+            raise ConfigError(
+                f"recipe: train.groups.{number}.match {group['match']!r} matches no parameter that an earlier group "
+                f"leaves; names look like {named[0][0]!r}."
             )
-        if key == "step":
-            # Step counts stay where torch keeps them: on the CPU unless the kernel is fused.
-            fused = bool(optimizer.defaults.get("fused"))
-            optimizer.state[parameter][key] = tensor.to(parameter.device if fused else "cpu")
-        else:
-            # Moments must lie in memory as the parameter does (channels_last): fused kernels rely on it.
-            optimizer.state[parameter][key] = torch.empty_like(parameter.detach()).copy_(tensor)
+        other = {key: _as_argument(value) for key, value in group.items() if key != "match"}
+        if "lr" in other:
+            other["initial_lr"] = other["lr"]
+        found.append({"params": [p for _, p in chosen], "weight_decay": recipe.weight_decay} | other)
+    return found
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets the learning rate of every group to a factor times its own."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:

@@ -37,8 +37,9 @@ def run_stages(run: RunDir) -> list[dict[str, Any]]:
     """The stages of the training that led to a run's weights, oldest first.
 
     A stage has the resolved ``recipe`` (every field of the model's config, names of one's own images without their
-    directories), ``steps``, ``images``, ``hours``, ``versions`` and ``environment``. One of which only the weights are
-    known has ``weights`` with file name and SHA-256, and no recipe.
+    directories), ``steps``, ``images``, ``hours``, ``versions``, ``environment``, the training images'
+    ``preprocessing``, and ``used``: optimizer, schedules, augmentations and objective with the distributions that they
+    are of. One of which only the weights are known has ``weights`` with file name and SHA-256, and no recipe.
 
     Raises:
         CheckpointError: The run is damaged.
@@ -54,6 +55,11 @@ def run_stages(run: RunDir) -> list[dict[str, Any]]:
         "versions": header.get("versions") or {},
         "environment": header.get("environment") or {},
     }
+    if header.get("used"):
+        mine["used"] = header["used"]
+    seen = (header.get("data") or {}).get("training")
+    if isinstance(seen, dict) and seen.get("preprocessing"):
+        mine["preprocessing"] = seen["preprocessing"]
     if header.get("extended"):
         mine["extended"] = header["extended"]
     return [*_earlier(run, header), mine]

@@ -30,21 +30,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowzoo.config import config_to_dict, parse_config
+from flowzoo.config import config_to_dict, extension, parse_config
 from flowzoo.errors import ConfigError
 from flowzoo.training.plain_values import apply_override, check_values, copy_values, read_small_file
+from flowzoo.training.updates import (
+    MAX_STEPS,
+    Optimizer,
+    Segment,
+    check_groups,
+    gather_arguments,
+    require,
+    spread_arguments,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+__all__ = [
+    "SCHEMA",
+    "Data",
+    "Optimizer",
+    "Recipe",
+    "Segment",
+    "Train",
+    "flatten",
+    "parse_recipe",
+    "read_recipe",
+    "with_defaults",
+]
+
 SCHEMA = 1
 """The version of the recipe format."""
-
-MAX_STEPS = 999_999_999
-"""Updates of the longest training: checkpoints are numbered with nine digits."""
-
-MAX_RATE = 1000.0
-"""The largest rate or factor: beyond, float32 weights overflow within a few updates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +71,10 @@ class Data:
         dataset: Data set id, such as ``"mnist"``; empty means the preset's.
         split: Split that gradients see; never ``"test"``.
         valid_split: Split, held out of training data, that checkpoints are selected on; never ``"test"``.
-        augment: Augmentations by name, in order: ``"flip"``, ``"translate-10"``, ``"shift-1"``.
+        augment: Augmentations by name, in order: ``"flip"``, ``"translate-10"``, ``"shift-1"``, or entry points of
+            ``flowzoo.augmentations``.
         limit: Use only this many training images; None for all.
+        labels: Whether the model is trained and validated on log p(x | y), with the data set's labels.
     """
 
     dataset: str = ""
@@ -64,9 +82,10 @@ class Data:
     valid_split: str = "valid"
     augment: tuple[str, ...] = ()
     limit: int | None = None
+    labels: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.limit is None or self.limit > 0, "data.limit", self.limit, "a positive number")
+        require(self.limit is None or self.limit > 0, "data.limit", self.limit, "a positive number")
         for key in ("split", "valid_split"):
             if getattr(self, key) == "test":
                 raise ConfigError(
@@ -78,70 +97,6 @@ class Data:
                 f"recipe: data.split and data.valid_split are both {self.split!r}; validation needs images that "
                 "gradients have not seen."
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Optimizer:
-    """The update rule.
-
-    Attributes:
-        name: ``adam`` (weight decay as L2 penalty), ``adamw`` (decoupled) or ``adamax``.
-        lr: Learning rate; the schedule multiplies it.
-        betas: Decay rates of the first and second moment.
-        eps: Added to the denominator.
-        weight_decay: Strength of the weight decay.
-        decay_names: Regular expression; only parameters whose name it matches decay. Empty for all.
-    """
-
-    name: Literal["adam", "adamw", "adamax"] = "adam"
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    decay_names: str = ""
-
-    def __post_init__(self) -> None:
-        _require(0 < self.lr <= MAX_RATE, "optimizer.lr", self.lr, f"a positive number, at most {MAX_RATE:g}")
-        _require(0 < self.eps <= 1, "optimizer.eps", self.eps, "a positive number, at most 1")
-        decay = self.weight_decay
-        _require(0 <= decay <= MAX_RATE, "optimizer.weight_decay", decay, f"a number from 0 to {MAX_RATE:g}")
-        for beta in self.betas:
-            _require(0 <= beta < 1, "optimizer.betas", self.betas, "two numbers from 0 up to 1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """A stretch of the learning-rate schedule, in factors of the optimizer's rate.
-
-    Attributes:
-        kind: ``constant`` (start), ``linear`` (start to end, reached at the last step), ``cosine``
-            (half a wave from start to end) or ``exponential`` (start, times rate for every ``every``
-            steps, not below ``floor``).
-        steps: Length; None, in the last segment only, means to the end of training.
-        start: Factor at the beginning: 1, or 0 for ``linear``.
-        end: Factor at the end: 1 for ``linear``, 0 for ``cosine``.
-        rate: Decay of an exponential.
-        every: Steps in which an exponential decays by ``rate`` once.
-        floor: Smallest factor of an exponential.
-    """
-
-    kind: Literal["constant", "linear", "cosine", "exponential"]
-    steps: int | None = None
-    start: float | None = None
-    end: float | None = None
-    rate: float = 1.0
-    every: int = 1
-    floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        steps = self.steps
-        _require(steps is None or 0 < steps <= MAX_STEPS, "schedule.steps", steps, f"1 to {MAX_STEPS}")
-        for key in ("start", "end", "floor"):
-            factor = getattr(self, key)
-            good = factor is None or 0 <= factor <= MAX_RATE
-            _require(good, f"schedule.{key}", factor, f"a factor from 0 to {MAX_RATE:g}")
-        _require(0 < self.rate <= 1, "schedule.rate", self.rate, "a positive number, at most 1")
-        _require(self.every > 0, "schedule.every", self.every, "a positive number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +130,11 @@ class Train:
         max_bad_steps: Bad updates in a row after which ``skip`` and ``rollback`` stop as well.
         samples: Images in the sample grid at each validation; 0 for none.
         temperature: Temperature of those samples.
+        label_dropout: Probability that an item's label is left out of an update, so that the model learns p(x) too.
+        objective: What is minimised: empty for the negative log-likelihood, or an entry point of
+            ``flowzoo.objectives``.
+        groups: Parameters that are updated otherwise than the rest: tables with ``match``, a pattern of their names
+            such as ``"*.bias"``, and arguments of the optimizer. The first group that matches counts.
     """
 
     steps: int | None = None
@@ -200,19 +160,26 @@ class Train:
     max_bad_steps: int = 20
     samples: int = 64
     temperature: float = 0.7
+    label_dropout: float = 0.0
+    objective: str = ""
+    # Not in a recipe that has none: TOML does not take an empty list and [[train.groups]] in one file.
+    groups: tuple[Any, ...] = extension(())
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ConfigError("recipe: give exactly one of train.steps and train.epochs.")
         for name in _POSITIVE:
             value = getattr(self, name)
-            _require(value is None or value > 0, f"train.{name}", value, "a positive number")
-        _require(
+            require(value is None or value > 0, f"train.{name}", value, "a positive number")
+        require(
             self.steps is None or self.steps <= MAX_STEPS, "train.steps", self.steps, f"at most {MAX_STEPS}"
         )
-        _require(0 <= self.seed < 1 << 64, "train.seed", self.seed, "0 to 2^64 - 1")
-        _require(0 <= self.ema < 1, "train.ema", self.ema, "a decay from 0 up to 1")
-        _require(self.samples >= 0, "train.samples", self.samples, "0 or a positive number")
+        require(0 <= self.seed < 1 << 64, "train.seed", self.seed, "0 to 2^64 - 1")
+        require(0 <= self.ema < 1, "train.ema", self.ema, "a decay from 0 up to 1")
+        require(
+            0 <= self.label_dropout < 1, "train.label_dropout", self.label_dropout, "a share from 0 up to 1"
+        )
+        require(self.samples >= 0, "train.samples", self.samples, "0 or a positive number")
         if self.batch_size % self.accumulate:
             raise ConfigError(
                 f"recipe: train.batch_size {self.batch_size} does not divide into "
@@ -228,7 +195,7 @@ class Train:
         if self.steps is not None:
             return self.steps
         total = (self.epochs or 0.0) * (num_images // self.batch_size)
-        _require(
+        require(
             total <= MAX_STEPS, "train.epochs", self.epochs, f"at most {MAX_STEPS} updates, here {total:.3g}"
         )
         return max(1, math.ceil(total))
@@ -283,14 +250,19 @@ class Recipe:
             raise ConfigError(f"recipe: model is {self.model!r}; expected a table of config values.")
         if any(segment.steps is None for segment in self.schedule[:-1]):
             raise ConfigError("recipe: only the last schedule segment may leave out steps; give the others.")
+        check_groups(self.train.groups, self.optimizer.decay_names)
+        if self.train.label_dropout and not self.data.labels:
+            raise ConfigError(
+                "recipe: train.label_dropout needs labels; add data.labels = true, or leave it out."
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole recipe as JSON values."""
-        return config_to_dict(self)
+        """The whole recipe as JSON values, as a file would have them."""
+        return spread_arguments(config_to_dict(self))
 
     def differences(self, other: Recipe) -> list[str]:
         """Keys, such as ``"train.steps"``, in which two recipes differ."""
-        mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
+        mine, theirs = flatten(self.to_dict()), flatten(other.to_dict())
         missing = object()
         keys = sorted(set(mine) | set(theirs))
         return [key for key in keys if mine.get(key, missing) != theirs.get(key, missing)]
@@ -313,6 +285,7 @@ def parse_recipe(data: Mapping[str, Any], where: str, sets: Iterable[str] = ()) 
         apply_override(tree, text)
     check_values(tree, where)
     _check_schema(tree.get("schema", SCHEMA), where)  # first: another version has other keys
+    gather_arguments(tree)
     return parse_config(Recipe, tree, where)
 
 
@@ -336,16 +309,14 @@ def read_recipe(path: str | Path, sets: Iterable[str] = ()) -> Recipe:
     return parse_recipe(data, f"recipe {path}", sets)
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Tables within tables as one, with keys such as ``"train.steps"`` and ``"schedule.0.kind"``."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        value = {str(number): item for number, item in enumerate(value)}
     if isinstance(value, dict) and value:
         items = value.items()
-        return {k: v for name, item in items for k, v in _flatten(item, f"{prefix}{name}.").items()}
+        return {k: v for name, item in items for k, v in flatten(item, f"{prefix}{name}.").items()}
     return {prefix[:-1]: value}
-
-
-def _require(good: bool, key: str, value: Any, expected: str) -> None:
-    if not good:
-        raise ConfigError(f"recipe: {key} is {value!r}; expected {expected}.")
 
 
 def with_defaults(recipe: Recipe, *, dataset: str | None) -> Recipe:

@@ -32,7 +32,7 @@ COUNTED = ("seconds", "images", "step")
 SCHEMA = 1
 """The version of ``run.json``."""
 
-FIGURES = ("loss", "lr", "grad_norm", "clipped", "images_per_s", "bpd", "stderr")
+FIGURES = ("loss", "lr", "grad_norm", "clipped", "images_per_s", "bpd", "nats_per_dim", "stderr")
 """Columns that are measured; null where the figure was not finite."""
 
 MAX_HEADER_BYTES = 1 << 22
@@ -62,7 +62,16 @@ class RunDir:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was started here."""
+        """Whether a run was started here.
+
+        Raises:
+            CheckpointError: Something is in the place of its files that is no regular file.
+        """
+        for path in (self._header, self.metrics, self.before):
+            if path.exists() and not path.is_file():
+                raise CheckpointError(
+                    f"{path} is no regular file, so {self.path} holds no run; choose another --out."
+                )
         return self._header.is_file()
 
     def clean(self) -> None:
@@ -207,6 +216,12 @@ class RunDir:
         return max((float(row.get("seconds", 0.0)) for row in rows), default=0.0)
 
 
+def figure_of(row: dict[str, Any]) -> float | None:
+    """The figure of a validation's row: bits, or of a density nats, per dimension; None if it was not finite."""
+    found: float | None = row.get("bpd", row.get("nats_per_dim"))
+    return found
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines; none if there is no file.
 
@@ -250,7 +265,7 @@ def _parse_row(line: str) -> dict[str, Any] | None:
     good = all(_is_count(row[key]) for key in COUNTED if key in row)
     good &= all(row.get(key) is None or _is_number(row[key]) for key in FIGURES)
     if row["kind"] in ("train", "valid"):
-        good &= "step" in row and ("bpd" in row or row["kind"] == "train")
+        good &= "step" in row and (row["kind"] == "train" or "bpd" in row or "nats_per_dim" in row)
     return row if good else None
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from flowzoo.atomic import new_directory, sha256_file, write_text
 from flowzoo.config import parse_config
-from flowzoo.errors import CheckpointError, ConfigError
+from flowzoo.errors import CheckpointError, ConfigError, IntegrityError
 from flowzoo.training.plain_values import read_small_file
-from flowzoo.weights.checkpoint import write_tensors
+from flowzoo.weights.checkpoint import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ class Progress:
         step: Updates done (skipped ones included).
         images: Training images seen.
         seconds: Compute seconds over all sessions, validation and lost work included.
-        best_bpd: Best validation so far, bits per dimension.
+        best_bpd: Best validation so far, bits per dimension; of a density, nats per dimension.
         best_step: When that was.
         stale: Validations since.
         bad: Updates in a row that were not finite.
@@ -151,9 +151,6 @@ def load_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
     Raises:
         CheckpointError: It is damaged, or of another format.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         facts = _read_facts(path)
         if facts["schema"] != SCHEMA:
@@ -163,13 +160,13 @@ def load_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
         progress = parse_config(Progress, facts["progress"], str(path))
         if progress.step != int(path.name):
             raise ConfigError(f"it is of step {progress.step}")
-        return progress, load_file(path / TENSORS)
-    except (*DAMAGE, SafetensorError) as error:
+        return progress, read_tensors(path / TENSORS)
+    except DAMAGE as error:
         raise CheckpointError(f"Checkpoint {path} is damaged: {error!r}.") from error
 
 
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError)
-"""Errors that reading a damaged ``state.json`` can end in."""
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, IntegrityError)
+"""Errors that reading a damaged checkpoint can end in."""
 
 
 def _read_facts(path: Path) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from torch import nn
 
 from flowzoo.distributed import World, all_mean
 from flowzoo.errors import ConfigError
-from flowzoo.evaluation.noise import derive_seed, training_noise
+from flowzoo.evaluation.noise import derive_seed, keyed_generator, training_noise
+from flowzoo.labels import NO_LABEL
+from flowzoo.training.objectives import find_objective, negative_log_likelihood, require_losses
 from flowzoo.training.optim import clip_gradients
 
 if TYPE_CHECKING:
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
     from flowzoo.data.pipeline import Batch
     from flowzoo.flow import Flow
-    from flowzoo.training.recipe import Train
+    from flowzoo.training.objectives import Objective
+    from flowzoo.training.recipe import Recipe, Train
+
+    Part = tuple[Tensor, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ class Gradients:
     """Figures of a joint batch's backward pass.
 
     Attributes:
-        loss: Mean bits per dimension of the joint batch.
+        loss: Mean loss of the joint batch, in the flow's unit unless an objective of one's own is minimised.
         norm: Norm of the gradient before clipping.
         clipped: Whether it was scaled down.
     """
@@ -43,20 +48,47 @@ class Gradients:
         return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
-class GradientStep:
-    """Computes the gradient of the mean bits per dimension of a joint batch.
+def gradient_step(
+    flow: Flow, recipe: Recipe, where: World, objective: Objective | None = None
+) -> GradientStep:
+    """The gradients of a whole recipe: its objective, and labels if it has them.
 
-    Noise is drawn for the joint batch and cut into shares, so that any number of processes and parts
-    sees the same noise for the same image.
+    Args:
+        flow: The flow.
+        recipe: The recipe.
+        where: This process.
+        objective: The function that the recipe's objective stands for, if a program gave it.
+    """
+    found = find_objective(recipe.train.objective, objective)
+    loss = None if found is None else found.value
+    return GradientStep(flow, recipe.train, where, objective=loss, labels=recipe.data.labels)
+
+
+class GradientStep:
+    """Computes the gradient of the mean loss of a joint batch.
+
+    Noise, and which labels are left out, is drawn for the joint batch and cut into shares, so that any number of
+    processes and parts sees the same for the same item.
 
     Args:
         flow: The flow.
         recipe: The loop's settings.
         where: This process.
+        objective: The loss of each item; None for bits (or nats) per dimension.
+        labels: Whether the labels of the batches are conditioned on.
     """
 
-    def __init__(self, flow: Flow, recipe: Train, where: World) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        recipe: Train,
+        where: World,
+        *,
+        objective: Objective | None = None,
+        labels: bool = False,
+    ) -> None:
         self.flow, self.recipe, self.where = flow, recipe, where
+        self.objective, self.labels = objective or negative_log_likelihood, labels
         callee: nn.Module = torch.compile(flow) if recipe.compile else flow  # type: ignore[assignment]
         self.parallel: nn.parallel.DistributedDataParallel | None = None
         if where.size > 1:
@@ -78,10 +110,10 @@ class GradientStep:
         parts = self.parts(batch)
         self.model.zero_grad(set_to_none=True)
         losses = []
-        for i, (images, part_noise) in enumerate(parts):
+        for i, part in enumerate(parts):
             waits = self.parallel is not None and i + 1 < len(parts)
             with self.parallel.no_sync() if waits and self.parallel else contextlib.nullcontext():
-                losses.append(self._part(self.flow if plain else self.model, images, part_noise, len(parts)))
+                losses.append(self._part(self.flow if plain else self.model, part, len(parts)))
         norm = clip_gradients(flow.parameters(), recipe.clip_norm if clip else None)
         total = all_mean(torch.stack(losses).sum(), self.where)
         loss_value, norm_value = torch.stack([total.double(), norm.double()]).tolist()
@@ -92,18 +124,36 @@ class GradientStep:
         """Seeds dropout and whatever else draws from torch's own generators."""
         torch.manual_seed(derive_seed(self.recipe.seed, batch.step, "layers", self.where.rank))
 
-    def parts(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """The parts that a batch is computed in: images and their noise, each ``(B, C, H, W)``."""
+    def parts(self, batch: Batch) -> list[Part]:
+        """The parts that a batch is computed in: items ``(B, ...)``, their noise, and labels ``(B,)`` or None."""
         recipe, flow = self.recipe, self.flow
-        shape = (recipe.batch_size, *flow.image_shape)
-        noise = training_noise(flow.noise_kind, shape, recipe.seed, batch.step, self.where.device)
-        noise = noise[batch.first : batch.first + batch.images.shape[0]]
-        return list(zip(batch.images.chunk(recipe.accumulate), noise.chunk(recipe.accumulate), strict=True))
+        count = len(batch.images)
+        share = slice(batch.first, batch.first + count)
+        shape = (recipe.batch_size, *flow.data_shape)
+        noise = training_noise(flow.noise_kind, shape, recipe.seed, batch.step, self.where.device)[share]
+        labels: list[Tensor | None] = [None] * recipe.accumulate
+        if self.labels:
+            labels = list(self._labels(batch, share).chunk(recipe.accumulate))
+        images = batch.images.chunk(recipe.accumulate)
+        return list(zip(images, noise.chunk(recipe.accumulate), labels, strict=True))
 
-    def _part(self, model: nn.Module, images: Tensor, noise: Tensor, parts: int) -> Tensor:
-        """Adds the gradients of one of ``parts``; returns its share of the mean bits per dimension, a scalar."""
+    def _labels(self, batch: Batch, share: slice) -> Tensor:
+        """Labels of a batch, some of them left out: which ones is a function of (seed, step, place)."""
+        assert batch.labels is not None
+        if not self.recipe.label_dropout:
+            return batch.labels
+        # On the CPU, so that every device leaves out the same.
+        generator = keyed_generator("cpu", self.recipe.seed, batch.step, "labels")
+        left_out = torch.rand(self.recipe.batch_size, generator=generator)[share] < self.recipe.label_dropout
+        return batch.labels.masked_fill(left_out.to(batch.labels.device), NO_LABEL)
+
+    def _part(self, model: nn.Module, part: Part, parts: int) -> Tensor:
+        """Adds the gradients of one of ``parts``; returns its share of the mean loss, a scalar."""
+        images, noise, labels = part
         try:
-            loss = self.flow.nats_to_bits(model(images, noise)).mean() / parts
+            losses = self.objective(self.flow, model, images, noise, labels)
+            name = getattr(self.objective, "__name__", type(self.objective).__name__)
+            loss = require_losses(losses, len(images), name).mean() / parts
             # Backward passes are compiled when they first run.
             loss.backward()
         except RuntimeError as error:

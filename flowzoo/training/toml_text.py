@@ -13,17 +13,21 @@ def toml_lines(values: Mapping[str, Any]) -> Iterator[str]:
     TOML has no null: what is None becomes a comment, and empty tables are left out.
 
     Args:
-        values: JSON values; the only mappings are at the top, or in lists there.
+        values: JSON values.
     """
+    yield from _table(values, "")
+
+
+def _table(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
     tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
     arrays = {key: value for key, value in values.items() if _is_tables(value)}
     yield from _pairs({key: value for key, value in values.items() if key not in tables | arrays})
     for key, table in tables.items():
         if table:
-            yield from ("", f"[{key}]", *_pairs(table))
+            yield from ("", f"[{prefix}{key}]", *_table(table, f"{prefix}{key}."))
     for key, array in arrays.items():
         for table in array:
-            yield from ("", f"[[{key}]]", *_pairs(table))
+            yield from ("", f"[[{prefix}{key}]]", *_table(table, f"{prefix}{key}."))
 
 
 def _is_tables(value: object) -> bool:

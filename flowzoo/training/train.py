@@ -16,22 +16,28 @@ from flowzoo.distributed import World, share, world
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.evaluation.noise import derive_seed
 from flowzoo.evaluation.progress import write_line
+from flowzoo.training.callbacks import Callbacks
 from flowzoo.training.export import run_weights
+from flowzoo.training.fitting import check_fit
 from flowzoo.training.interrupt import stop_requests
 from flowzoo.training.lock import only_training
+from flowzoo.training.loggers import make_loggers
 from flowzoo.training.loop import Loop, Outcome
+from flowzoo.training.objectives import with_objective
 from flowzoo.training.opening import open_run
 from flowzoo.training.provenance import write_origin
 from flowzoo.training.recipe import Recipe, parse_recipe, read_recipe, with_defaults
 from flowzoo.training.run_dir import RunDir
 from flowzoo.training.state import list_checkpoints
+from flowzoo.training.used import used_by
 from flowzoo.training.warm_start import start_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from flowzoo.data.images import ImageSet
     from flowzoo.flow import Flow
+    from flowzoo.training.objectives import Objective
 
 
 def find_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
@@ -58,6 +64,32 @@ def find_recipe(name: str, sets: Iterable[str] = ()) -> Recipe:
     text = importlib.resources.files(package).joinpath(inside).read_text(encoding="utf-8")
     recipe = parse_recipe(tomllib.loads(text), f"recipe {preset.recipe}", sets)
     return with_defaults(recipe, dataset=preset.dataset)
+
+
+def longer_recipe(out: str | os.PathLike[str], steps: int) -> Recipe:
+    """The recipe of a run that has ended, for more updates.
+
+    Args:
+        out: The run's directory.
+        steps: How many more.
+
+    Raises:
+        InputError: ``steps`` is not positive, or the run has updates to go: asked twice, it would grow twice.
+        CheckpointError: There is no run.
+    """
+    run = RunDir(Path(out))
+    header = run.header()
+    total = int(header.get("total_steps") or 0)
+    newest = next(iter(list_checkpoints(run.checkpoints)), None)
+    done = int(newest.name) if newest else 0
+    if steps < 1:
+        raise InputError(f"extend is {steps}; expected a positive number of updates.")
+    if done < total:
+        raise InputError(
+            f"{out} has done {done} of {total} updates, so that there is nothing to extend yet: go on with "
+            f"flowzoo train --out {out}, or set another length with --set train.steps=N."
+        )
+    return parse_recipe(run.recipe().to_dict(), str(out), [f"train.steps={total + steps}"])
 
 
 def build_model(recipe: Recipe) -> Flow:
@@ -101,6 +133,9 @@ def train(
     init_from: str | os.PathLike[str] | None = None,
     progress: bool = True,
     tensorboard: bool = False,
+    callbacks: Sequence[Any] = (),
+    loggers: Iterable[str] = (),
+    objective: Objective | None = None,
 ) -> Outcome:
     """Trains a model, or goes on with a run, bit for bit where it was interrupted.
 
@@ -116,15 +151,22 @@ def train(
             a narrower model; see :mod:`flowzoo.training.warm_start`.
         progress: Whether progress is shown: a bar on a terminal, a line every half minute elsewhere.
         tensorboard: Whether to write TensorBoard events too.
+        callbacks: Objects whose methods ``on_start``, ``on_step``, ``on_validation``, ``on_row`` and ``on_end`` are
+            called, those that they have; see :class:`flowzoo.training.callbacks.Callback`.
+        loggers: Names of loggers: ``"tensorboard"``, or entry points of ``flowzoo.loggers``.
+        objective: A function that gives the loss of each item, in place of the likelihood; see
+            :mod:`flowzoo.training.objectives`.
 
     Returns:
         How it ended.
 
     Raises:
         FlowzooError: Anything that keeps it from training; see :mod:`flowzoo.errors`.
+        CallbackError: A callback failed, after a checkpoint.
         KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP, once the checkpoint is written.
     """
     recipe = name if isinstance(name, Recipe) else find_recipe(name, sets)
+    used_by(with_objective(recipe, objective), objective)  # before anything that takes time
     with world(device) as where:
         images = load_data(recipe, data_root)
         flow = build_model(recipe)
@@ -144,6 +186,9 @@ def train(
             progress=progress,
             tensorboard=tensorboard,
             before=before,
+            callbacks=callbacks,
+            loggers=loggers,
+            objective=objective,
         )
 
 
@@ -160,6 +205,9 @@ def train_flow(
     say: Callable[[str], None] | None = None,
     resident: bool | None = None,
     before: RunDir | None = None,
+    callbacks: Sequence[Any] = (),
+    loggers: Iterable[str] = (),
+    objective: Objective | None = None,
 ) -> Outcome:
     """Trains a flow that was built elsewhere; see :func:`train`.
 
@@ -169,17 +217,19 @@ def train_flow(
         InputError: Model and images do not fit.
         KeyboardInterrupt: After Ctrl-C, once the checkpoint is written.
     """
-    train_set = images[0]
-    if tuple(train_set.image_shape) != tuple(flow.image_shape):
-        raise InputError(
-            f"{recipe.name} is for images {tuple(flow.image_shape)}; {train_set.id} has "
-            f"{tuple(train_set.image_shape)}. Choose another preset, or --set model.image_shape=[C,H,W]."
-        )
+    recipe = with_objective(recipe, objective)
+    used = used_by(recipe, objective)
+    check_fit(flow, recipe, images)
     if max_seconds is not None and not max_seconds >= 0:
         raise InputError(f"max_seconds is {max_seconds}; expected a number of seconds, 0 or more.")
     run, tell = RunDir(Path(out)), say or write_line
     flow.to(where.device)
-    loop = Loop(flow, recipe, run, images, where, say=tell, show_bar=progress, resident=resident)
+    names = [*loggers, *(["tensorboard"] if tensorboard else [])]
+    hooks = Callbacks([*callbacks, *make_loggers(names)] if where.main else ())
+    loop = Loop(
+        flow, recipe, run, images, where, say=tell, show_bar=progress, resident=resident, callbacks=hooks,
+        objective=objective,
+    )  # fmt: skip
     with (
         only_training(run.path) if where.main else contextlib.nullcontext(),
         _deterministic(recipe.train.deterministic),
@@ -188,13 +238,9 @@ def train_flow(
     ):
         opened = None
         if where.main:
-            opened = open_run(run, recipe, flow, images, where, before=before, say=tell)
+            opened = open_run(run, recipe, flow, images, where, before=before, say=tell, used=used)
         loop.prepare(share(opened, where))
-        first = loop.progress.step + 1
-        with _tensorboard(run, first, enabled=tensorboard and where.main) as listener:
-            if listener is not None:
-                loop.listeners.append(listener)
-            outcome = loop.execute(request, max_seconds)
+        outcome = loop.execute(request, max_seconds)
     # Of several processes only one may have been asked; all of them stop.
     if request.signal is not None or outcome.state == "interrupted":
         raise KeyboardInterrupt
@@ -217,29 +263,3 @@ def _deterministic(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def _tensorboard(
-    run: RunDir, first: int, *, enabled: bool
-) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """Yields a listener that writes numbers as TensorBoard scalars, from step ``first`` on."""
-    if not enabled:
-        yield None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigError("--tensorboard needs an extra: pip install 'flowzoo[tensorboard]'.") from error
-    # Steps that an interrupted session wrote, and that are now repeated, are hidden.
-    writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=first if first > 1 else None)
-
-    def write(row: dict[str, Any]) -> None:
-        for key, value in row.items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and key != "step":
-                writer.add_scalar(f"{row['kind']}/{key}", value, row["step"])
-
-    try:
-        yield write
-    finally:
-        writer.close()

@@ -56,10 +56,10 @@ def start_from(flow: Flow, path: Path, images: ImageSet) -> None:
     if same or not _contains(drawn, trained):
         load_weights(flow, path)  # Where they do not fit, it says what differs.
         return
-    if (narrow.image_shape, narrow.n_bits) != (flow.image_shape, flow.n_bits):
+    if (narrow.data_shape, narrow.n_bits) != (flow.data_shape, flow.n_bits):
         raise InputError(
-            f"{path} is of a narrower model, of images {narrow.image_shape} with {narrow.n_bits} bits; only one of "
-            f"the same images, {flow.image_shape} with {flow.n_bits} bits, can be widened."
+            f"{path} is of a narrower model, of images {narrow.data_shape} with {narrow.n_bits} bits; only one of "
+            f"the same images, {flow.data_shape} with {flow.n_bits} bits, can be widened."
         )
     flow.load_state_dict({name: _widened(drawn[name], trained[name]) for name in drawn})
     difference = _difference(narrow, flow, images.take(CHECKED_IMAGES))
@@ -93,6 +93,6 @@ def _difference(narrow: Flow, wide: Flow, images: ImageSet) -> float:
     """The largest difference of an image's bits/dim."""
     training = wide.training
     where = World(0, 1, torch.device("cpu"))
-    bits = [flow.nats_to_bits(likelihoods(flow.eval(), images, where).log_prob) for flow in (narrow, wide)]
+    bits = [flow.per_dim(likelihoods(flow.eval(), images, where).log_prob) for flow in (narrow, wide)]
     wide.train(training)
     return float((bits[0] - bits[1]).abs().max())

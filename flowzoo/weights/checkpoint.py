@@ -27,6 +27,7 @@ __all__ = [
     "load_weights",
     "read_header",
     "read_metadata",
+    "read_tensors",
     "save_weights",
     "write_tensors",
 ]
@@ -171,7 +172,7 @@ def load_weights(
     header = _header(path)
     wanted = flow.state_dict()
     check_header(header, wanted, path, stored_dtype=stored_dtype)
-    loaded = _read_tensors(header, path)
+    loaded = _tensors_of(header, path)
     for name, tensor in loaded.items():
         _check_finite(name, tensor, f"{path} is not usable")
         if name.rpartition(".")[2] == "initialized" and not bool(tensor.all()):
@@ -185,8 +186,17 @@ def load_weights(
     return _metadata(header, path)
 
 
-def _read_tensors(header: Header, path: Path) -> dict[str, torch.Tensor]:
-    """Reads the tensors of a checked header into memory of their own.
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """Reads the tensors of a safetensors file, whatever model they are of, on the CPU and in memory of their own.
+
+    Raises:
+        IntegrityError: The file is missing, damaged, or has a type that torch lacks.
+    """
+    return _tensors_of(_header(Path(path)), Path(path))
+
+
+def _tensors_of(header: Header, path: Path) -> dict[str, torch.Tensor]:
+    """Reads the tensors of a checked header.
 
     Mapping the file would be shorter, and end the whole process if the file is cut while it is read.
     """
@@ -196,6 +206,8 @@ def _read_tensors(header: Header, path: Path) -> dict[str, torch.Tensor]:
     try:
         with open_regular(path) as file:
             for name, info in header.tensors.items():
+                if info.dtype not in NAMES:
+                    raise _bad(path, f"{shown(name)} has the type {info.dtype}, which is not read here")
                 flat = torch.empty(info.end - info.begin, dtype=torch.uint8)
                 file.seek(info.begin)
                 if flat.numel() and file.readinto(flat.numpy().data) != flat.numel():

@@ -1,6 +1,6 @@
-"""Proof of code and weights in seconds and without data: bits per dimension of four generated images.
+"""Proof of code and weights in seconds and without data: the figures of four generated images or vectors.
 
-The images come from integer arithmetic and the dequantization noise from a counter-based generator, so
+The items come from integer arithmetic and the dequantization noise from a counter-based generator, so
 both are the same bits everywhere. The flow is evaluated in float64, where different machines agree to far
 more digits than the tolerance asks for; what remains is whether code and weights are the right ones.
 """
@@ -15,15 +15,28 @@ import torch
 
 from flowzoo.errors import InputError, IntegrityError
 from flowzoo.evaluation.noise import keyed_noise
-from flowzoo.manifest.schema import Fingerprint
+from flowzoo.manifest.schema import MAX_TOLERANCE, Fingerprint
+from flowzoo.manifest.typed_json import read
+from flowzoo.nets.keyed import Keys
 
 if TYPE_CHECKING:
     from flowzoo.flow import Flow
+    from flowzoo.manifest.schema import Entry
+    from flowzoo.weights.external import Unlisted
 
-__all__ = ["TOLERANCE", "Comparison", "compare", "fingerprint_bpd", "fingerprint_images", "take_fingerprint"]
+__all__ = [
+    "TOLERANCE",
+    "Comparison",
+    "compare",
+    "fingerprint_figures",
+    "fingerprint_images",
+    "fingerprint_vectors",
+    "stated_fingerprint",
+    "take_fingerprint",
+]
 
 TOLERANCE = 1e-5
-"""Largest difference, in bits per dimension, between two evaluations of the same flow in float64."""
+"""Largest difference, in bits per dimension or nats, between two evaluations of the same flow in float64."""
 
 _SEED = 0
 
@@ -33,18 +46,20 @@ class Comparison:
     """A flow's fingerprint beside the expected one.
 
     Attributes:
-        expected: Bits per dimension of the four images, from the manifest.
+        expected: The four figures of the manifest.
         found: The same, measured now.
         tolerance: Largest difference that still agrees.
+        unit: ``"bpd"`` of images, ``"nats"`` of a density.
     """
 
     expected: tuple[float, ...]
     found: tuple[float, ...]
     tolerance: float
+    unit: str = "bpd"
 
     @property
     def difference(self) -> float:
-        """The largest of the four differences, in bits per dimension."""
+        """The largest of the four differences, in the figures' unit."""
         return max(abs(a - b) for a, b in zip(self.expected, self.found, strict=True))
 
     @property
@@ -78,15 +93,32 @@ def fingerprint_images(image_shape: tuple[int, ...]) -> torch.Tensor:
     return torch.stack(images).to(torch.uint8)
 
 
+def fingerprint_vectors(dims: int) -> torch.Tensor:
+    """Makes the four vectors: zeros, a ramp, alternating signs and a texture, all in [-1, 1].
+
+    Args:
+        dims: D.
+
+    Returns:
+        ``float64 (4, D)``, the same everywhere: integers are added, multiplied and divided, then halved.
+    """
+    number = torch.arange(dims)
+    zeros = torch.zeros(dims, dtype=torch.int64)
+    ramp = (2048 * (number + 1)) // (dims + 1) - 1024
+    signs = 1024 - 2048 * (number % 2)
+    texture = (((number + 1) * 2654435761) % 2**32) // 2**21 - 1024
+    return torch.stack((zeros, ramp, signs, texture)).to(torch.float64) / 1024
+
+
 @torch.no_grad()
-def fingerprint_bpd(flow: Flow) -> tuple[float, float, float, float]:
-    """Evaluates a flow on the four images, with one fixed draw of noise each.
+def fingerprint_figures(flow: Flow) -> tuple[float, float, float, float]:
+    """Evaluates a flow on the four images or vectors, with one fixed draw of every random number.
 
     Args:
         flow: An initialised flow; it is copied, and neither moved nor changed.
 
     Returns:
-        Bits per dimension of each image.
+        Bits per dimension of each image, or minus the log-density in nats where bits mean nothing.
 
     Raises:
         InputError: The flow is not initialised.
@@ -96,10 +128,12 @@ def fingerprint_bpd(flow: Flow) -> tuple[float, float, float, float]:
         raise InputError("The flow has seen no data yet; train or load it before taking its fingerprint.")
     exact = copy.deepcopy(flow).to(device="cpu", dtype=torch.float64).eval()
     exact.set_network_dtype(None)
-    images = fingerprint_images(exact.image_shape)
-    noise = keyed_noise(exact.noise_kind, exact.image_shape, _SEED, range(4), 0, dtype=torch.float64)
-    ramp, disc, blocks, texture = exact.nats_to_bits(exact.log_prob(images, noise=noise)).tolist()
-    found = (ramp, disc, blocks, texture)
+    vectors = exact.data_kind == "vectors"
+    items = fingerprint_vectors(exact.dims) if vectors else fingerprint_images(exact.image_shape)
+    noise = keyed_noise(exact.noise_kind, exact.data_shape, _SEED, range(4), 0, dtype=torch.float64)
+    nats = exact.log_prob(items, noise=noise, keys=Keys(seed=_SEED, items=range(4)))
+    one, two, three, four = (exact.nats_to_bits(nats) if exact.valid_bpd else -nats).tolist()
+    found = (one, two, three, four)
     if not all(abs(value) < float("inf") for value in found):
         raise IntegrityError(
             f"The fingerprint is {found}; expected four finite figures. The weights are not usable."
@@ -114,9 +148,28 @@ def take_fingerprint(flow: Flow) -> Fingerprint:
         InputError: The flow is not initialised.
         IntegrityError: A figure is not finite.
     """
-    return Fingerprint(bpd=fingerprint_bpd(flow), tolerance=TOLERANCE)
+    found = fingerprint_figures(flow)
+    if flow.valid_bpd:
+        return Fingerprint(bpd=found, tolerance=TOLERANCE)
+    # Vectors far from a model's data have large figures, of which machines agree on as many digits and no more.
+    size = max(1.0, max(map(abs, found)) / 1_000)
+    return Fingerprint(nats=found, tolerance=min(TOLERANCE * size, MAX_TOLERANCE))
 
 
 def compare(flow: Flow, expected: Fingerprint) -> Comparison:
     """Measures a flow's fingerprint and sets it beside the expected one."""
-    return Comparison(expected.figures, fingerprint_bpd(flow), expected.tolerance)
+    unit = "nats" if expected.bpd is None else "bpd"
+    return Comparison(expected.figures, fingerprint_figures(flow), expected.tolerance, unit)
+
+
+def stated_fingerprint(card: Entry | Unlisted | None, name: str) -> Fingerprint | None:
+    """The fingerprint that a manifest entry or a ``flowzoo.json`` states; None if it states none.
+
+    Raises:
+        ManifestError: What a ``flowzoo.json`` says is none; the message begins with ``name``.
+    """
+    found = getattr(card, "fingerprint", None)
+    details = getattr(card, "details", {})
+    if found is None and details.get("fingerprint"):
+        found = read(Fingerprint, details["fingerprint"], name, "$.fingerprint")
+    return found

@@ -162,6 +162,7 @@ def _config_of(card: Entry | Unlisted) -> Any:
 
 def _assemble(card: Entry | Unlisted, path: Path) -> Flow:
     from flowzoo.factory import build_flow
+    from flowzoo.registry.isolation import gave_up
     from flowzoo.weights.checkpoint import check_header, load_weights, read_header
     from flowzoo.weights.skip_init import bounded_build, build_to_load
 
@@ -172,8 +173,10 @@ def _assemble(card: Entry | Unlisted, path: Path) -> Flow:
     with bounded_build(len(header.tensors), f"{card.name}: config"):
         try:
             wanted = build_flow(card.architecture, config, device="meta").state_dict()
-        except PluginError:
-            pass  # its plugin looks at values; if the config is at fault, the next build says so
+        except PluginError as error:
+            # Its plugin looks at values; if the config is at fault, the next build says so.
+            if gave_up(error):
+                raise
         else:
             check_header(header, wanted, path, stored_dtype=card.weights.dtype)
         flow = build_to_load(card.architecture, config)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from flowzoo.errors import IntegrityError, PluginError
+from flowzoo.registry.isolation import gave_up
 
 if TYPE_CHECKING:
     from flowzoo.flow import Flow
@@ -53,7 +54,9 @@ def build_to_load(architecture: str, config: Any) -> Flow:
     try:
         with undrawn():
             return build_flow(architecture, config)
-    except PluginError:
+    except PluginError as error:
+        if gave_up(error):
+            raise
         # Perhaps it looks at what it draws; if not, the ordinary build fails as well and says why.
         with _random_state_kept():
             return build_flow(architecture, config)

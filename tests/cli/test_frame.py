@@ -189,6 +189,7 @@ def test_plugins_shows_state_cause_and_mend(tmp_path: Path) -> None:
     assert (done.returncode, rows["brook"]["state"], rows["glow"]["state"]) == (0, "ok", "ok")
     assert rows["rapid"] == {
         "name": "rapid",
+        "kind": "architecture",
         "state": "broken",
         "distribution": "zoo-rapid",
         "version": "1.0",

@@ -14,6 +14,7 @@ from flowzoo.cli import main as frame
 from flowzoo.devices import MAX_THREADS, has_bfloat16_units, set_threads
 from flowzoo.errors import InputError
 from flowzoo.evaluation.noise import MAX_SEED, keyed_noise
+from tests.trainings import save_images
 
 
 def code_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -89,7 +90,7 @@ def test_impossible_arguments(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    np.save("images.npy", np.zeros((80, 8, 8, 3), np.uint8))
+    save_images(tmp_path / "images.npy", 80, (3, 8, 8))
     replaced = [text.replace("dataset=mnist", "dataset=numpy:images.npy") for text in arguments]
     found, err = code_of(capsys, *replaced)
     assert found == code

@@ -16,6 +16,7 @@ from flowzoo.training.dry_run import dry_run
 from flowzoo.training.recipe import parse_recipe
 from flowzoo.training.toml_text import toml_lines
 from flowzoo.training.train import find_recipe
+from tests.trainings import save_images
 
 RECIPES = [
     f"{plugin.name}-{key}"
@@ -60,8 +61,7 @@ def test_a_dry_run_prints_the_recipe_and_its_cost(
 
 
 def test_a_dry_run_decides_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.save(tmp_path / "images.npy", np.zeros((80, 8, 8, 3), np.uint8))
-    sets = [f"data.dataset=numpy:{tmp_path / 'images.npy'}", "train.precision=auto"]
+    sets = [f"data.dataset={save_images(tmp_path / 'images.npy', 80, (3, 8, 8))}", "train.precision=auto"]
     for units, precision in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr("flowzoo.training.opening.has_bfloat16_units", lambda _, units=units: units)
         plan = dry_run(find_recipe("glow-tiny", sets), device="cpu")

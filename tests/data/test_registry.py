@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from flowzoo.cli.data import data
 from flowzoo.data import SPLITS, data_root, discover_datasets, get_dataset, list_datasets, reset_datasets
+from flowzoo.data.api import ROOT_PLACEHOLDER
 from flowzoo.errors import DataUnavailable, IntegrityError, PluginError, UnknownDataset
 
 BUILT_IN = [
@@ -222,7 +223,7 @@ def test_the_page_about_data_says_what_the_catalogue_says() -> None:
             f"`{dataset.preprocessing}`",
             dataset.terms,
             dataset.attribution,
-            dataset.how_to_get,
+            dataset.how_to_get.replace(ROOT_PLACEHOLDER, '"$FLOWZOO_DATA"'),
         ]
         digests = [split.sha256 for split in dataset.splits.values() if split.sha256]
         missing = [fact for fact in (*facts, *digests) if fact not in page]

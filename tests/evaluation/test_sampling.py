@@ -79,10 +79,11 @@ def test_an_entry_without_the_count_stays_valid_and_one_with_it_reads_back() -> 
         parse(dump(Manifest(entries=(impossible,))), "x")
 
 
-def test_the_zoo_states_the_count_of_every_model_that_has_weights() -> None:
+def test_every_sample_of_every_model_that_has_weights_is_finite() -> None:
     from flowzoo.manifest.read import load_manifests
 
     for entry in load_manifests().entries:
         if entry.weights is not None:
             assert entry.sampling is not None, f"run: python -m tools.complete {entry.name}"
+            check_shippable(entry.key, entry.sampling)
             assert entry.recommended_temperature is not None

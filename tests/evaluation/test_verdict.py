@@ -57,7 +57,7 @@ def manifest(trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Monk
         config=metadata["config"],
         config_hash=config_hash("glow", metadata["config"]),
         num_params=metadata["num_params"],
-        data=Data(id=dataset, preprocessing="numpy-as-is-v1", split="test", num_images=20, terms="made up"),
+        data=Data(id=dataset, preprocessing="numpy-as-is-v2", split="test", num_images=20, terms="made up"),
         license="Apache-2.0",
         citations=(),
         weights=Weights(

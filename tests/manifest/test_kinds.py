@@ -122,7 +122,7 @@ def test_the_card_states_unit_kind_passes_and_both_figures_of_labels() -> None:
     ):  # fmt: skip
         assert expected in text
     check_model_card(text, entry)
-    [points] = parse(manifest_text(vectors_entry(config={"dims": 2})), "mine").entries
+    [points] = parse(manifest_text(vectors_entry(config={"dims": 2, "image_shape": None})), "mine").entries
     card = model_card(points, "two moons")
     assert "| | nats | protocol |" in card and "**-0.1250**" in card
     usage = card.partition("## Usage")[2].partition("## Figures")[0]

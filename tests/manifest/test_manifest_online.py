@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from flowzoo.cli.main import main
 from flowzoo.manifest.read import dump, parse
-from tests.hub_server import HubServer
+from tests.hub_server import HubServer, raw_server
 from tests.manifest_examples import example_entry, manifest_text
 
 REPO = "flowzoo/nice-example"
@@ -26,7 +28,7 @@ def hub() -> Iterator[HubServer]:
 
 
 def check(
-    path: Path, hub: HubServer, revision: str | None, capsys: pytest.CaptureFixture[str], **weights: Any
+    path: Path, hub: HubServer | str, revision: str | None, capsys: pytest.CaptureFixture[str], **weights: Any
 ) -> tuple[int, str]:
     """Checks a manifest of one entry online; returns exit code and stdout."""
     entry = example_entry()
@@ -38,7 +40,7 @@ def check(
     }
     path.write_text(dump(parse(manifest_text(entry), "test")), encoding="utf-8")
     with pytest.raises(SystemExit) as caught:
-        main(["manifest", "check", str(path), "--online", "--endpoint", hub.url])
+        main(["manifest", "check", str(path), "--online", "--endpoint", getattr(hub, "url", hub)])
     assert isinstance(caught.value.code, int)
     return caught.value.code, capsys.readouterr().out
 
@@ -92,3 +94,54 @@ def test_what_is_not_published_yet_is_not_asked_for(
     assert code == 0
     assert "not on the Hub yet" in out
     assert hub.requests == []
+
+
+def test_the_hub_describes_a_large_file_in_a_redirect_to_its_store(
+    tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    revision = hub.add(REPO, {FILE: CONTENT})
+    described = {"X-Linked-Etag": f'"{hashlib.sha256(CONTENT).hexdigest()}"', "X-Linked-Size": "7000"}
+    headers = {"Location": "http://127.0.0.1:9/store", "X-Repo-Commit": revision, **described}
+    hub.fault(status=302, headers=headers)
+    code, out = check(tmp_path / "m.json", hub, revision, capsys)
+    assert code == 0, out
+    assert [request.method for request in hub.requests] == ["HEAD"]
+
+
+@pytest.mark.parametrize("commit", [None, "../../stolen", "f" * 40])
+def test_a_server_has_to_name_the_revision(
+    tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str], commit: str | None
+) -> None:
+    revision = hub.add(REPO, {FILE: CONTENT})
+    headers = {"ETag": hashlib.sha256(CONTENT).hexdigest(), "Content-Length": "7000"}
+    hub.fault(status=200, headers=headers | ({"X-Repo-Commit": commit} if commit else {}))
+    assert check(tmp_path / "m.json", hub, revision, capsys)[0] == 5
+
+
+def trickle(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.1)
+
+
+def endless(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 302 Found\r\n")
+    while True:
+        connection.sendall(b"X-More: " + b"x" * 60_000 + b"\r\n")
+
+
+@pytest.mark.parametrize("answer", [trickle, endless])
+def test_no_answer_is_waited_for_without_end(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[socket.socket], None],
+) -> None:
+    monkeypatch.setattr("flowzoo.weights.hub.client.RETRY_WAITS", (0.01,))
+    monkeypatch.setattr("flowzoo.weights.hub.http.PATIENCE", 1.0)
+    started = time.monotonic()
+    with raw_server(answer) as url:
+        code, out = check(tmp_path / "m.json", url, "0123456789" * 4, capsys)
+    assert code == 6, out
+    assert time.monotonic() - started < 20

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from flowzoo.cli.main import main
+from flowzoo.config import config_to_dict
 from flowzoo.errors import InputError, IntegrityError, ManifestError, WeightsUnavailable
 from flowzoo.flow import Flow
 from flowzoo.manifest.read import Manifest, dump, load_manifests
@@ -382,7 +383,7 @@ def test_a_training_run_is_exported_measured_and_published(
     listed = read_manifest(manifest).get("probe-mnist")
     assert listed.measured is not None
     # The second call did not measure again: even the seconds are the first one's.
-    assert dataclasses.asdict(listed.measured) == first
+    assert config_to_dict(listed.measured) == first
     assert listed.measured.num_images == 10_000
     assert listed.measured.reconstruction_exact == 10_000
     assert listed.training is not None

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flowzoo.errors import ConfigError, PluginError
+from flowzoo import factory
+from flowzoo.errors import ConfigError, PluginError, exhausted
 from flowzoo.factory import create
 from flowzoo.registry import Plugin, PluginState, discover, get_plugin, isolation, survey
+from flowzoo.registry.isolation import ends_in
 from tests.manifest_examples import example_entry, manifest_text
 from tests.plugin_factory import CONFIG, Distribution, broken, good, plugin_source
 
@@ -169,6 +172,38 @@ def test_what_a_config_and_a_model_print_does_not_reach_stdout(
     install(Distribution(made.name, made.entries, {**made.files, "config.py": config, "model.py": model}))
     create("waves-tiny")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("line", ["while True: pass", "import time; time.sleep(3600)"])
+def test_a_build_that_hangs_is_given_up(install: Install, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setattr(factory, "BUILD_SECONDS", 0.3)
+    made = good("waves")
+    model = made.files["model.py"].replace("def build(config):", f"def build(config):\n        {line}")
+    install(Distribution(made.name, made.entries, {**made.files, "model.py": model}))
+    with pytest.raises(PluginError, match=r"zoo-waves.*does not end, and was given up after 0\.3 seconds"):
+        create("waves-tiny")
+
+
+def test_ctrl_c_ends_a_build_and_a_build_leaves_ctrl_c_alone(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(factory, "BUILD_SECONDS", 0.3)
+    install(good("waves"))
+    create("waves-tiny")
+    time.sleep(0.4)  # Nothing of the first build may interrupt what comes after it.
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), ends_in(5):
+        time.sleep(5)
+
+
+def test_a_build_without_enough_memory_is_no_fault_of_its_plugin(install: Install) -> None:
+    made = good("waves")
+    line = "import torch; torch.empty(10**15)"
+    model = made.files["model.py"].replace("def build(config):", f"def build(config):\n        {line}")
+    install(Distribution(made.name, made.entries, {**made.files, "model.py": model}))
+    with pytest.raises(RuntimeError, match="allocate memory") as caught:
+        create("waves-tiny")
+    assert exhausted(caught.value) == "memory"
 
 
 # --- the command line, in a process of its own -------------------------------------------------------------

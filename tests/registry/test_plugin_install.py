@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.first_party import PLUGINS
 from tests.manifest_examples import manifest_text, unpublished_entry
 from tests.plugin_factory import Distribution, broken, good, guides_plugin, plugin_source
 
@@ -37,10 +38,7 @@ STATES = {
     "absent": "broken",
     "wrong": "broken",
     "ripple": "ok",
-    "flowpp": "ok",
-    "glow": "ok",
-    "nice": "ok",
-    "realnvp": "ok",
+    **dict.fromkeys(PLUGINS, "ok"),
 }
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

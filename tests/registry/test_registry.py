@@ -24,9 +24,10 @@ from flowzoo.registry import (
     reset_registry,
     survey,
 )
+from tests.first_party import PLUGINS
 from tests.plugin_factory import Distribution, broken, good, plugin_source
 
-FIRST_PARTY = {"flowpp", "glow", "nice", "realnvp"}
+FIRST_PARTY = set(PLUGINS)
 
 Install = Callable[..., None]
 

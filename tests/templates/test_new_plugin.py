@@ -61,18 +61,27 @@ TRAINING = """
 import flowzoo
 from flowzoo.training.export import export_weights
 
-images = flowzoo.train("tide-pool-tiny", "run", sets=[*SETS, "data.dataset=pebbles"], progress=False)
-export_weights("run", "exported")
-flow = flowzoo.load("path:exported")
-points = flowzoo.train("tide-pool-moons", "moons", sets=SETS, progress=False)
-print(images.step, flow.architecture, tuple(flow.data_shape), points.step)
+outcome = flowzoo.train(PRESET, PRESET, sets=SETS, progress=False)
+export_weights(PRESET, PRESET + "-exported")
+flow = flowzoo.load(f"path:{PRESET}-exported")
+print(outcome.step, flow.architecture, tuple(flow.data_shape))
 """
 
 
-def test_both_presets_train_and_what_they_export_loads(home: Path) -> None:
-    """The preset of images on what the data set's reader makes, that of vectors from nothing."""
-    done = run_python(home / "site", "-c", f"SETS = {SETS!r}\n{TRAINING}", cwd=home)
-    assert done.stdout == "3 tide-pool (1, 8, 8) 3\n", done.stderr
+def train_and_load(home: Path, preset: str, *sets: str) -> str:
+    """What a training of three steps prints: steps, architecture and data of the model that its export loads."""
+    settings = f"PRESET, SETS = {preset!r}, {[*SETS, *sets]!r}\n"
+    done = run_python(home / "site", "-c", settings + TRAINING, cwd=home)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_its_preset_of_images_trains_on_the_other_plugins_data_set(home: Path) -> None:
+    assert train_and_load(home, "tide-pool-tiny", "data.dataset=pebbles") == "3 tide-pool (1, 8, 8)\n"
+
+
+def test_its_preset_of_vectors_trains_from_nothing(home: Path) -> None:
+    assert train_and_load(home, "tide-pool-moons") == "3 tide-pool (2,)\n"
 
 
 def test_their_own_tests_pass(home: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowzoo.testing.capabilities import CAPABILITIES, Outcome, check_capability
-from tools.compatibility import ARCHITECTURES, Case, page
+from tools.compatibility import ARCHITECTURES, Case, kept, page
 
 FAST = [name for name, capability in CAPABILITIES.items() if not capability.slow]
 
@@ -19,6 +19,12 @@ CASES = [(name, "glow") for name in FAST] + [(name, OTHERS[i % len(OTHERS)]) for
 @pytest.mark.parametrize(("capability", "architecture"), CASES)
 def test_a_flow_is_an_ordinary_module(capability: str, architecture: str) -> None:
     check_capability(architecture, capability, engine=True)
+
+
+# Inductor takes many seconds for each of the others; what differs between the models is before it, in the tracing.
+@pytest.mark.parametrize("architecture", ["realnvp", "flowpp"])
+def test_the_other_models_are_traced_by_the_compiler(architecture: str) -> None:
+    check_capability(architecture, "torch.compile (aot_eager)", engine=True)
 
 
 @pytest.mark.parametrize("architecture", ["nice", "glow"])
@@ -43,3 +49,14 @@ def test_the_page_shows_what_is_wrong_and_what_was_not_tried() -> None:
     assert f"- {names[1]}, glow, engine on: `AssertionError: off by 3`" in text
     assert text.count("**wrong**") == 1
     assert "not tried" in text
+
+
+def test_a_page_keeps_the_rows_that_are_not_tried_again() -> None:
+    names = list(CAPABILITIES)
+    outcomes = {
+        Case(names[0], "glow", True): Outcome(names[0], True, ""),
+        Case(names[1], "nice", False): Outcome(names[1], False, "AssertionError: off by 3"),
+        Case(names[2], "flowpp", True): Outcome(names[2], True, "refused in one line"),
+    }
+    assert kept(page(outcomes), set()) == outcomes
+    assert kept(page(outcomes), {names[1]}) == {c: o for c, o in outcomes.items() if c.capability != names[1]}

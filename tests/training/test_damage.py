@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from flowzoo.errors import CheckpointError
+from flowzoo.errors import CheckpointError, IntegrityError
+from flowzoo.training.export import write_export
 from flowzoo.training.run_dir import RunDir
 from flowzoo.training.runs import list_runs
 from flowzoo.training.state import list_checkpoints, load_checkpoint
 from flowzoo.training.train import build_model, train_flow
+from flowzoo.weights.checkpoint import read_metadata
+from flowzoo.weights.safetensors_header import read_header
 from tests.trainings import CPU, image_set, tiny_recipe
 
 IMAGES = (image_set(160), image_set(40, seed=1))
@@ -193,3 +196,28 @@ def test_runs_count_their_own_steps(run: RunDir) -> None:
     assert (listed["step"], listed["steps"], listed["steps_before"]) == (4, 4, 300)
     assert listed["best_step"] in (2, 4)
     assert listed["images"] == 4 * 16 + 64
+
+
+def test_files_cut_while_they_are_read_are_errors_and_no_crash(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapped file that loses its pages ends the process with SIGBUS, which nothing can catch."""
+
+    def cut_after_the_header(where: Path) -> Any:
+        header = read_header(where)
+        os.truncate(where, header.data_begin + 10)
+        return header
+
+    metadata = read_metadata(run.best)
+    monkeypatch.setattr("flowzoo.weights.checkpoint.read_header", cut_after_the_header)
+    with pytest.raises(CheckpointError, match="cut while it was read"):
+        load_checkpoint(list_checkpoints(run.checkpoints)[0])
+    with pytest.raises(IntegrityError, match="cut while it was read"):
+        write_export(run.path, tmp_path, run.best, metadata, name="cut")
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
+def test_a_pipe_in_the_place_of_a_runs_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        _ = RunDir(tmp_path).exists

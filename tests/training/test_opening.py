@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,7 +17,7 @@ from flowzoo.training.lock import LOCK
 from flowzoo.training.run_dir import RunDir
 from flowzoo.training.schedules import lr_factor
 from flowzoo.training.train import build_model, train, train_flow
-from tests.trainings import CPU, image_set, made_up_images, save_images, tiny_recipe
+from tests.trainings import CPU, image_set, save_images, tiny_recipe
 
 if TYPE_CHECKING:
     from flowzoo.training.loop import Outcome
@@ -62,7 +61,7 @@ def test_a_run_records_its_images(tmp_path: Path) -> None:
 def test_a_file_written_anew_is_noticed(tmp_path: Path) -> None:
     dataset = save_images(tmp_path / "images.npy")
     go_on_own_images(tmp_path / "run", dataset)
-    np.save(tmp_path / "images.npy", made_up_images(200, seed=5).numpy())
+    save_images(tmp_path / "images.npy", seed=5)
     with pytest.raises(InputError, match=r"other training images: sha256 was .*, is "):
         go_on_own_images(tmp_path / "run", dataset)
     save_images(tmp_path / "images.npy", 210)

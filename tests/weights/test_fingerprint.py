@@ -14,7 +14,7 @@ from flowzoo.errors import InputError, IntegrityError
 from flowzoo.factory import create, preset_names
 from flowzoo.flow import Flow
 from flowzoo.manifest.schema import Fingerprint
-from flowzoo.weights.fingerprint import compare, fingerprint_bpd, fingerprint_images, take_fingerprint
+from flowzoo.weights.fingerprint import compare, fingerprint_figures, fingerprint_images, take_fingerprint
 from tests.probe import Probe, trained
 
 
@@ -51,9 +51,9 @@ def test_a_fingerprint_is_a_function_of_the_weights_alone(name: str) -> None:
     torch.manual_seed(0)
     flow = create(name)
     flow.initialize(torch.randint(0, 256, (64, *flow.image_shape), dtype=torch.uint8))
-    first = fingerprint_bpd(flow.train())
+    first = fingerprint_figures(flow.train())
     torch.manual_seed(1)
-    assert fingerprint_bpd(flow.eval()) == first
+    assert fingerprint_figures(flow.eval()) == first
     assert {parameter.dtype for parameter in flow.parameters()} == {torch.float32}
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -62,8 +62,8 @@ def test_a_fingerprint_is_a_function_of_the_weights_alone(name: str) -> None:
 
 
 def test_float64_and_float32_flows_have_one_fingerprint(flow: Flow) -> None:
-    first = fingerprint_bpd(flow)
-    assert fingerprint_bpd(flow.to(torch.float64)) == first
+    first = fingerprint_figures(flow)
+    assert fingerprint_figures(flow.to(torch.float64)) == first
 
 
 def test_the_tolerance_decides(flow: Flow) -> None:

@@ -8,10 +8,8 @@ import resource
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ import pytest
 from flowzoo.errors import FlowzooError, InputError, IntegrityError, WeightsUnavailable
 from flowzoo.weights.hub import FileId, RemoteFile, cached_file, fetch, hub_settings
 from flowzoo.weights.hub.settings import HubSettings
-from tests.hub_server import HubServer
+from tests.hub_server import HubServer, raw_server
 
 REPO = "flowzoo/probe"
 NAME = "probe.safetensors"
@@ -49,26 +47,6 @@ def settings(url: str, tmp_path: Path) -> HubSettings:
 
 def get(url: str, tmp_path: Path) -> bytes:
     return fetch(REMOTE, EXPECTED, settings(url, tmp_path), "probe").read_bytes()
-
-
-@contextmanager
-def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that reads a request's first bytes and then does as it likes with the connection."""
-
-    def serve(connection: socket.socket) -> None:
-        with suppress(OSError), connection:
-            connection.recv(65536)
-            answer(connection)
-
-    def run() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=run, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 def files(directory: Path) -> set[str]:

@@ -12,6 +12,7 @@ import pytest
 from flowzoo.cli.main import main
 from flowzoo.manifest.schema import Entry, Fingerprint, Weights
 from flowzoo.registry import reset_registry
+from tests.first_party import PLUGINS
 from tests.hub_server import HubServer
 from tests.probe import FILENAME, REPO, Probe, entry, fingerprinted, save, trained, write_directory
 
@@ -231,7 +232,7 @@ def test_verify_tells_right_from_wrong(
     for name, value in reach.items():
         monkeypatch.setenv(name, value)
     # The zoo's own models are another test's business: here they are errors at once.
-    monkeypatch.setenv("FLOWZOO_DISABLE_PLUGINS", "flowpp,glow,nice,realnvp")
+    monkeypatch.setenv("FLOWZOO_DISABLE_PLUGINS", ",".join(PLUGINS))
     reset_registry()
     assert listed.fingerprint is not None
     bpd = (listed.fingerprint.bpd[0] + 0.01, *listed.fingerprint.bpd[1:])

@@ -68,7 +68,7 @@ def read_folder(
             own = str(folder) if top == Path(dataset.options["folder"]) else dataset.options["folder"]
             part = dataclasses.replace(dataset, options={**dataset.options, "folder": own})
             try:
-                parts.append(read_own(part, split, (folder,)))  # type: ignore[arg-type]
+                parts.append(read_own(part, split, (folder,)))
             except (DataUnavailable, InputError):
                 continue  # no image of this class is in this split
             labels += [label] * parts[-1].shape[0]
@@ -83,8 +83,8 @@ def _check_classes(top: Path, names: tuple[str, ...]) -> None:
         inside = path.relative_to(top).parts
         if len(inside) < 2 or inside[0] not in names:
             raise InputError(
-                f"{path} is in no folder of a class; expected one of {', '.join(names[:10])} in {top}. Move it there, or "
-                "leave out labels=folders."
+                f"{path} is in no folder of a class; expected one of {', '.join(names[:10])} in {top}. Move it there, "
+                "or leave out labels=folders."
             )
 
 
@@ -103,12 +103,14 @@ def read_npz(
         items = items if items.ndim == 4 else items[..., None]
         items = items if dataset.options["layout"] == CHANNELS_FIRST else items.transpose(0, 3, 1, 2)
     if labels is not None and len(labels) != len(items):
-        raise InputError(f"{paths[0]} holds {len(items)} items and {len(labels)} labels; expected one an item.")
+        raise InputError(
+            f"{paths[0]} holds {len(items)} items and {len(labels)} labels; expected one an item."
+        )
     chosen = np.arange(len(items)) if dataset.options["all"] else rows_of(items, split)
     if not len(chosen):
         raise InputError(
-            f"The {split} split of {dataset.id!r} is empty: its {len(items)} items are split by their content, and none "
-            "falls there. Give more, or let every split hold all of them by '?split=all'."
+            f"The {split} split of {dataset.id!r} is empty: its {len(items)} items are split by their content, and "
+            "none falls there. Give more, or let every split hold all of them by '?split=all'."
         )
     found = torch.from_numpy(np.ascontiguousarray(items[chosen]))
     return found, None if labels is None else labels[chosen], names

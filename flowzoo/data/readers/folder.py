@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stat
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,12 +13,16 @@ from torch import Tensor
 
 from flowzoo.data.api import SPLITS, Dataset
 from flowzoo.data.images import ImageSource
-from flowzoo.data.readers.npy import in_memory_if_small, tenths
+from flowzoo.data.paths import is_folder
+from flowzoo.data.readers.npy import in_memory_if_small
+from flowzoo.data.splitting import choose, file_split
+from flowzoo.data.survey import listed, survey
 from flowzoo.errors import DataUnavailable, IntegrityError
 
 __all__ = [
-    "SUFFIXES",
     "FileImages",
+    "SkippedFiles",
+    "eight_bits",
     "find_images",
     "read_celeba",
     "read_own",
@@ -26,7 +30,7 @@ __all__ = [
     "square_box",
 ]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+_LISTED = 20
 
 Box = tuple[int, int, int, int]
 
@@ -67,29 +71,59 @@ class FileImages:
         """Returns the images at ``indices``, uint8 (B, C, size, size).
 
         Raises:
-            IntegrityError: if a file cannot be decoded or has a size that the crop does not allow.
+            IntegrityError: if files cannot be decoded or have a size that the crop does not allow; it names them
+                all, up to twenty.
         """
         _, channels, height, width = self.shape
         out = np.empty((len(indices), channels, height, width), dtype=np.uint8)
+        bad: list[str] = []
         for row, index in enumerate(indices.tolist()):
-            out[row] = self._decode(self._paths[index])
+            try:
+                out[row] = self._decode(self._paths[index])
+            except ValueError as error:
+                bad.append(str(error))
+        _refuse(bad, len(indices))
         return torch.from_numpy(out)
 
+    def find_bad(self) -> None:
+        """Decodes every image, keeping none.
+
+        Raises:
+            IntegrityError: as :meth:`batch`, over all files.
+        """
+        bad: list[str] = []
+        for path in self._paths:
+            try:
+                self._decode(path)
+            except ValueError as error:
+                bad.append(str(error))
+        _refuse(bad, len(self._paths))
+
     def _decode(self, path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+        """The pixels of one file; a ValueError that begins with its path says why there are none."""
         _, channels, height, width = self.shape
         try:
             with Image.open(path) as file:
-                image = _eight_bits(file).convert(self._mode)
+                image = eight_bits(file).convert(self._mode)
             cropped = image.crop(self._box(*image.size))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise IntegrityError(
-                f"{path} cannot be used as an image: {error}. Replace or remove it."
-            ) from error
+        except MemoryError:
+            raise
+        except Exception as error:
+            # PIL's decoders refuse damaged files by whatever Python raises on the way.
+            raise ValueError(f"{path}: {str(error)[:200] or type(error).__name__}") from error
         pixels = np.asarray(cropped.resize((width, height), Image.Resampling.BILINEAR))
         return pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _refuse(bad: list[str], count: int) -> None:
+    if bad:
+        raise IntegrityError(
+            f"{len(bad):,} of {count:,} files cannot be used as images; replace or remove them:\n  "
+            + listed(bad, _LISTED, "\n  ")
+        )
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
     """The image with 8 bits a channel and without transparency: scaled by its type's range, laid on white.
 
     Raises:
@@ -108,52 +142,48 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
+class SkippedFiles(UserWarning):
+    """Files below a folder of images are not used; the message counts them and names the first."""
+
+
 def find_images(folder: Path) -> list[Path]:
     """Returns the image files below a folder, sorted by relative path with ``/`` between its parts.
 
-    Names that begin with a dot are skipped. Each real file and folder counts once, whatever links lead to it.
+    Names that begin with a dot are skipped. Each real file and folder counts once, whatever links lead to it. A
+    warning counts and names what was skipped.
+
+    Raises:
+        DataUnavailable: if the folder cannot be looked through.
     """
-    found: list[Path] = []
-    start = folder.stat()
-    seen = {(start.st_dev, start.st_ino)}
-    left = [folder]
-    while left:
-        here = left.pop()
-        # Links lead to names that are other files' own: those come first.
-        for path in sorted(here.iterdir(), key=lambda path: (path.is_symlink(), path.name)):
-            if path.name.startswith("."):
-                continue
-            try:
-                status = path.stat()
-            except OSError:
-                continue  # A link to nowhere, or to itself.
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            if stat.S_ISDIR(status.st_mode):
-                left.append(path)
-            elif stat.S_ISREG(status.st_mode) and path.suffix.lower() in SUFFIXES:
-                found.append(path)
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    found = survey(folder)
+    if found.num_skipped:
+        warnings.warn(f"Not used below {folder}: {found.summary()}.", SkippedFiles, stacklevel=2)
+    return list(found.files)
 
 
 def read_own(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Tensor | ImageSource:
-    """Reads ``folder:DIR``: its subfolder named like the split, or every tenth image of a folder without any.
+    """Reads ``folder:DIR``: its subfolder named like the split, or images of a folder without any by their bytes.
 
     Raises:
         DataUnavailable: if there are no images, or some of the subfolders train, valid, test but not this
             one.
+        InputError: if no image falls into the split.
     """
     folder = Path(dataset.options["folder"])
-    named = [name for name in SPLITS if (folder / name).is_dir()]
+    named = [name for name in SPLITS if is_folder(folder / name)]
     if paths[0] == folder and named and not dataset.options["all"]:
         raise DataUnavailable(
             f"{folder} has the subfolder {named[0]} but no subfolder {split}. Make one, or use "
             f"'{dataset.id}&split=all' for all images below the folder."
         )
     files = find_images(paths[0])
-    if paths[0] == folder and not dataset.options["all"]:
-        files = [files[position] for position in tenths(len(files), split).tolist()]
+    if files and paths[0] == folder and not dataset.options["all"]:
+        advice = (
+            "sort them into subfolders train, valid and test, or try things out with all images in every split "
+            "(&split=all)."
+        )
+        chosen = choose([file_split(path) for path in files], split, dataset.id, advice)
+        files = [files[position] for position in chosen]
     return _files(dataset, split, files, paths[0])
 
 
@@ -185,9 +215,10 @@ def read_celeba(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Tensor
             )
         if fields[1] == wanted:
             files.append(folder / Path(fields[0]).name)
-    if missing := next((path for path in files if not path.is_file()), None):
+    if missing := [path.name for path in files if not path.is_file()]:
         raise IntegrityError(
-            f"{partition} lists {missing.name}, which is not in {folder}: unpack the images again."
+            f"{partition} lists {len(missing):,} files that are not in {folder} ({listed(missing, _LISTED)}): "
+            "unpack the images again."
         )
     return _files(dataset, split, files, folder)
 
@@ -196,7 +227,7 @@ def _files(dataset: Dataset, split: str, files: Sequence[Path], folder: Path) ->
     if not files:
         raise DataUnavailable(
             f"There are no images for the {split} split of {dataset.id!r} in {folder}. How to get them: "
-            f"{dataset.how_to_get}"
+            f"{dataset.hint()}"
         )
     options = dataset.options
     source = FileImages(files, crop=options["crop"], size=options["size"], channels=options["channels"])

@@ -81,7 +81,9 @@ def read(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> tuple[Tensor,
     if not paths:
         folder = resources.files("flowzoo.data") / "bundled"
         with contextlib.ExitStack() as files:
-            return _read_files([files.enter_context(resources.as_file(folder / name)) for name in _BUNDLED_TEST])
+            return _read_files(
+                [files.enter_context(resources.as_file(folder / name)) for name in _BUNDLED_TEST]
+            )
     if paths[0].suffix == ".gz":
         images, labels = _read_files(paths)
     else:
@@ -110,6 +112,6 @@ def _read_with_torchvision(dataset: Dataset, split: str, path: Path) -> tuple[Te
     except (RuntimeError, OSError) as error:
         raise DataUnavailable(
             f"torchvision cannot read {dataset.id!r} under {root}: {error}. How to get it: "
-            f"{dataset.how_to_get}"
+            f"{dataset.hint(root)}"
         ) from error
     return found.data[:, None], found.targets

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from flowzoo.data.api import Dataset
 from flowzoo.data.images import ImageSource, Selected
-from flowzoo.data.layout import map_npy
+from flowzoo.data.layout import open_npy
 from flowzoo.data.pickled_arrays import read_pickled_arrays
 from flowzoo.data.readers.folder import FileImages, find_images
-from flowzoo.data.readers.npy import array_images, in_memory_if_small, npz_names, open_npz_array
+from flowzoo.data.readers.npy import array_images, in_memory_if_small
+from flowzoo.data.readers.npz import npz_names, open_npz_array
 from flowzoo.errors import InputError, IntegrityError
 
 __all__ = ["read"]
@@ -55,17 +56,16 @@ def _folder(dataset: Dataset, path: Path) -> ImageSource:
     return FileImages(find_images(path), crop="square", size=size, channels=3)
 
 
-def _arrays(
-    dataset: Dataset, paths: tuple[Path, ...]
-) -> tuple[ImageSource, NDArray[np.int64] | None]:
+def _arrays(dataset: Dataset, paths: tuple[Path, ...]) -> tuple[ImageSource, NDArray[np.int64] | None]:
     arrays, labels = [], []
     for path in paths:
         if path.suffix == ".npy":
-            arrays.append(map_npy(path))
+            arrays.append(open_npy(path))
         elif path.suffix == ".npz":
             arrays.append(open_npz_array(path, dataset.options["arrays"]))
             if dataset.label_names and "labels" in npz_names(path):
-                labels.append(open_npz_array(path, ("labels",)))
+                found = open_npz_array(path, ("labels",))
+                labels.append(found[np.arange(len(found))])
         else:
             pickled = read_pickled_arrays(path.read_bytes(), path)
             if "data" not in pickled:

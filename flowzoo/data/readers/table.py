@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowzoo.data.api import Dataset
+from flowzoo.data.splitting import split_of
+from flowzoo.data.stored import parse_npy_header
 from flowzoo.data.tables import TableForm
 from flowzoo.errors import InputError, IntegrityError
 
@@ -46,25 +47,29 @@ def read(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Read:
     chosen = np.arange(len(values)) if options["all"] else rows_of(values, split)
     if not len(chosen):
         raise InputError(
-            f"The {split} split of {dataset.id!r} is empty: its {len(values)} rows are split by their content, and none "
-            "falls there. Give more rows, or let every split hold all of them by '?split=all'."
+            f"The {split} split of {dataset.id!r} is empty: its {len(values)} rows are split by their content, and "
+            "none falls there. Give more rows, or let every split hold all of them by '?split=all'."
         )
     return torch.from_numpy(values[chosen]), None if labels is None else labels[chosen], names
 
 
 def rows_of(values: NDArray[np.generic], split: str) -> NDArray[np.int64]:
-    """Positions of a split where nobody said which rows are held out: by the SHA-256 of each row, modulo 10."""
-    tenths = np.array(
-        [int.from_bytes(hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest(), "big") % 10 for row in values]
-    )
-    wanted = {"train": tenths < 8, "valid": tenths == 8, "test": tenths == 9}[split]
-    return np.flatnonzero(wanted)
+    """Positions of a split where nobody said which rows are held out: by the SHA-256 of each row."""
+    splits = [split_of(np.ascontiguousarray(row).tobytes()) for row in values]
+    return np.array([position for position, found in enumerate(splits) if found == split], dtype=np.int64)
 
 
 def _array(path: Path) -> Floats:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        with path.open("rb") as file:
+            header = parse_npy_header(file)
+            found = path.stat().st_size - file.tell()
+            if header.num_bytes != found:
+                raise ValueError(f"its header claims {header.num_bytes} bytes of numbers, {found} follow")
+            array = np.fromfile(file, header.dtype).reshape(
+                header.shape, order="F" if header.fortran else "C"
+            )
+    except (ValueError, OSError) as error:
         raise IntegrityError(f"{path} is not a complete .npy file of numbers: {error}.") from error
     with np.errstate(over="ignore"):
         values: Floats = array.reshape(len(array), -1).astype(np.float32)

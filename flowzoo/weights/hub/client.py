@@ -6,18 +6,20 @@ import contextlib
 import errno
 import re
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import quote
 
 from flowzoo.errors import FlowzooError, WeightsUnavailable
-from flowzoo.weights.hub.http import Interrupted, Refused, TooSlow, Transfer, receive
+from flowzoo.weights.hub.http import Announced, Interrupted, Refused, TooSlow, Transfer, inspect, receive
 
 if TYPE_CHECKING:
     from flowzoo.weights.hub.fetch import RemoteFile
     from flowzoo.weights.hub.settings import HubSettings
 
-__all__ = ["RETRY_WAITS", "disk_errors", "download", "explain", "file_url", "one_line"]
+__all__ = ["RETRY_WAITS", "announced", "disk_errors", "download", "explain", "file_url", "one_line"]
+
+T = TypeVar("T")
 
 RETRY_WAITS = (0.5, 1.0, 2.0)
 """Seconds to wait before asking again a Hub that is down, busy or breaks off: at most four attempts in all."""
@@ -45,30 +47,53 @@ def download(
         WeightsUnavailable: The file could not be fetched or stored.
         IntegrityError: The server announced or sent something else.
     """
-    what = f"{remote.filename} of {remote.repo_id}@{remote.revision}, from {hub.address}"
-    transfer = Transfer(
-        url=file_url(hub, remote.repo_id, remote.revision, remote.filename),
-        what=what,
-        max_bytes=max_bytes,
-        size=size,
-        revision=remote.revision,
-        token=_token(hub),
-    )
+    transfer = _transfer(remote, hub, max_bytes, size)
     from tqdm import tqdm
 
     # Shown on a terminal only.
     with tqdm(
         total=size, unit="B", unit_scale=True, desc=remote.filename[-40:], disable=None, leave=False
     ) as bar:
-        for wait in (*RETRY_WAITS, None):
-            try:
-                receive(transfer, file, bar.update)
-                return
-            except (Refused, Interrupted, TooSlow, OSError) as error:
-                pause = None if wait is None else _pause(error, wait)
-                if pause is None:
-                    raise explain(error, remote, hub) from error
-                time.sleep(pause)
+        _asked(lambda: receive(transfer, file, bar.update), remote, hub)
+
+
+def announced(remote: RemoteFile, hub: HubSettings) -> Announced:
+    """Asks for revision, digest and size of a file at its pinned revision, and downloads nothing.
+
+    Raises:
+        WeightsUnavailable: There was no usable answer in the time allowed.
+        IntegrityError: The server answers for another revision.
+    """
+    # A file that is only asked about may have any size: whoever asks compares it.
+    transfer = _transfer(remote, hub, max_bytes=2**63, size=None)
+    return _asked(lambda: inspect(transfer), remote, hub)
+
+
+def _transfer(remote: RemoteFile, hub: HubSettings, max_bytes: int, size: int | None) -> Transfer:
+    return Transfer(
+        url=file_url(hub, remote.repo_id, remote.revision, remote.filename),
+        what=f"{remote.filename} of {remote.repo_id}@{remote.revision}, from {hub.address}",
+        max_bytes=max_bytes,
+        size=size,
+        revision=remote.revision,
+        token=_token(hub),
+    )
+
+
+def _asked(request: Callable[[], T], remote: RemoteFile, hub: HubSettings) -> T:
+    """Makes a request, and makes it again where that may help."""
+    for wait in RETRY_WAITS:
+        try:
+            return request()
+        except (Refused, Interrupted, TooSlow, OSError) as error:
+            pause = _pause(error, wait)
+            if pause is None:
+                raise explain(error, remote, hub) from error
+            time.sleep(pause)
+    try:
+        return request()
+    except (Refused, Interrupted, TooSlow, OSError) as error:
+        raise explain(error, remote, hub) from error
 
 
 def file_url(hub: HubSettings, repo_id: str, revision: str, filename: str) -> str:

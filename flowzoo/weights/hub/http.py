@@ -24,7 +24,7 @@ from urllib.parse import urljoin, urlsplit
 from flowzoo.atomic import write_all
 from flowzoo.errors import IntegrityError
 
-__all__ = ["PATIENCE", "Interrupted", "Refused", "TooSlow", "Transfer", "receive"]
+__all__ = ["PATIENCE", "Announced", "Interrupted", "Refused", "TooSlow", "Transfer", "inspect", "receive"]
 
 PATIENCE = 30.0
 """Seconds that the way to the first byte may take, and then each further piece of the body."""
@@ -74,6 +74,41 @@ class Transfer:
     size: int | None
     revision: str
     token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """The facts about a file that a server tells without sending it; nothing of them is trusted.
+
+    Attributes:
+        revision: The commit that it answers for; empty if it names none.
+        digest: The file's SHA-256 if it is stored as a large file, else some other mark; empty if it names none.
+        size: Its length in bytes, if it says so.
+    """
+
+    revision: str
+    digest: str
+    size: int | None
+
+
+def inspect(transfer: Transfer) -> Announced:
+    """Asks for the headers of a file alone, within :data:`PATIENCE` seconds.
+
+    Raises:
+        Refused: The server answered with an error.
+        Interrupted: The connection failed or ended early.
+        TooSlow: The headers did not arrive in the time allowed.
+        IntegrityError: The server announces another revision.
+    """
+    with _Watch() as watch, _network_errors(watch), _ask(transfer, 0, watch, method="HEAD") as answer:
+        headers = answer.headers
+        size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
+        mark = headers.get("X-Linked-Etag") or headers.get("ETag") or ""
+        return Announced(
+            revision=headers.get("X-Repo-Commit", ""),
+            digest=mark.removeprefix("W/").strip('"'),
+            size=int(size) if re.fullmatch(r"[0-9]{1,15}", size) else None,
+        )
 
 
 def receive(transfer: Transfer, file: BinaryIO, progress: Callable[[int], object]) -> None:
@@ -141,8 +176,11 @@ def _check_size(transfer: Transfer, announced: int | None) -> None:
         )
 
 
-def _ask(transfer: Transfer, start: int, watch: _Watch) -> Any:
-    """The answer whose body is the file, behind at most five redirects."""
+def _ask(transfer: Transfer, start: int, watch: _Watch, method: str = "GET") -> Any:
+    """The answer whose body is the file, behind at most five redirects.
+
+    To HEAD also the redirect that describes the file: the Hub knows its digest, the store that it leads to does not.
+    """
     opener = _opener(watch)
     url = transfer.url
     for _ in range(_MOST_REDIRECTS + 1):
@@ -151,12 +189,15 @@ def _ask(transfer: Transfer, start: int, watch: _Watch) -> Any:
             headers["Range"] = f"bytes={start}-"
         if transfer.token and _origin(url) == _origin(transfer.url):
             headers["Authorization"] = f"Bearer {transfer.token}"
-        answer: Any = opener.open(urllib.request.Request(url, headers=headers), timeout=SILENCE)
+        answer: Any = opener.open(
+            urllib.request.Request(url, headers=headers, method=method), timeout=SILENCE
+        )
         revision = answer.headers.get("X-Repo-Commit")
         if answer.status < 400 and revision not in (None, transfer.revision):
             answer.close()
             raise IntegrityError(f"{transfer.what}: the server answers for another revision.")
-        if answer.status in (200, 206):
+        described = method == "HEAD" and answer.headers.get("X-Linked-Etag") is not None
+        if answer.status in (200, 206) or (described and answer.status in _REDIRECTS):
             return answer
         answer.close()
         if answer.status not in _REDIRECTS:

@@ -41,15 +41,6 @@ class HubSettings:
 
         return str(constants.ENDPOINT)
 
-    @property
-    def download_token(self) -> bool | None:
-        """The client's argument ``token`` for asking about files.
-
-        A mirror is told no secret: it needs no trust, and a token would be trust. None lets the client
-        use the token that the user logged in with, at the address that the client was set up for.
-        """
-        return False if self.endpoint else None
-
 
 def hub_settings(
     *,
@@ -108,8 +99,11 @@ def expand(path: str | os.PathLike[str]) -> Path:
     """A path with its ``~`` replaced.
 
     Raises:
-        InputError: There is no such user, or no home directory.
+        InputError: It is no path; or there is no such user, or no home directory.
     """
+    given: object = path  # whatever a caller gives
+    if not isinstance(given, str | os.PathLike) or "\0" in os.fspath(given):
+        raise InputError(f"{path!r} is no path; give the name of a directory.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

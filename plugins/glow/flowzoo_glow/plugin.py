@@ -56,6 +56,7 @@ PRESETS = {
             "preprocessing": "logit",
             "alpha": 1e-5,
             "dequantization": "variational",
+            "network_input": "clamped",
         },
         dataset="mnist",
         recipe=_recipe("mnist"),
@@ -64,6 +65,7 @@ PRESETS = {
             dataset="MNIST, test",
             source="as tabulated in FFJORD (arXiv 1810.01367), Table 2",
             protocol="not stated there for this cell; another network and another logit alpha",
+            comparable="other-model",
         ),
     ),
     "cifar10": Preset(

@@ -8,6 +8,9 @@ from flowzoo_glow.plugin import ARCHITECTURE
 
 import flowzoo
 from flowzoo.bijectors import AffineCoupling
+from flowzoo.data import get_dataset
+from flowzoo.evaluation.noise import keyed_noise
+from flowzoo.evaluation.sampling import count_finite
 from flowzoo.testing import conformance_suite, random_images, randomize
 
 test_conformance = conformance_suite("glow")
@@ -62,6 +65,7 @@ VARIANTS = [
     {"depths": (1, 3)},
     {"n_bits": 5, "edge_bias": False},
     {"transformed_half": "first", "network_input": "rectified", "net_normalization": "none"},
+    {"network_input": "clamped"},
 ]
 
 
@@ -126,3 +130,16 @@ def test_initialisation_normalises_what_every_coupling_sees() -> None:
 def test_an_impossible_config_is_refused(config: dict[str, object]) -> None:
     with pytest.raises(flowzoo.errors.ConfigError):
         flowzoo.create("glow", **config)
+
+
+def test_networks_that_see_bounded_values_keep_samples_finite_and_cost_nothing() -> None:
+    """Off the data, activations drive each other to infinity through networks that see values of any size."""
+    clamped = flowzoo.load("glow-mnist")
+    plain = flowzoo.create("glow-mnist", network_input="plain").eval()
+    plain.load_state_dict(clamped.state_dict())
+    finite = [count_finite(flow, 100, temperature=1.5).finite for flow in (clamped, plain)]
+    assert finite[0] == 100 > finite[1]
+    images = get_dataset("mnist").load("test").take(20)[0:20]
+    noise = keyed_noise(clamped.noise_kind, clamped.image_shape, 0, range(20), 0, dtype=torch.float32)
+    bits = [flow.nats_to_bits(flow.log_prob(images, noise=noise)) for flow in (clamped, plain)]
+    assert torch.allclose(bits[0], bits[1], atol=1e-4)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from flowzoo.api import Architecture, Citation, Preset, Published
+from flowzoo.api import Architecture, Citation, Incomparable, Preset, Published
 
 SOURCE = "Papamakarios, Pavlakou and Murray 2017 (arXiv 1705.07057), table 3 of the appendix"
 PROTOCOL = (
-    "logit with alpha = 1e-6; noise drawn once for every image (comparable: noise-drawn-once); 50,000 images to train, "
-    "10,000 to select"
+    "logit with alpha = 1e-6; noise drawn once for every image; 50,000 images to train, 10,000 to select"
 )
 
 
@@ -15,8 +14,8 @@ def _recipe(name: str) -> str:
     return f"flowzoo_maf:recipes/{name}.toml"
 
 
-def _published(bpd: float, data: str) -> Published:
-    return Published(bpd=bpd, dataset=data, source=SOURCE, protocol=PROTOCOL)
+def _published(bpd: float, data: str, comparable: Incomparable = "noise-drawn-once") -> Published:
+    return Published(bpd=bpd, dataset=data, source=SOURCE, protocol=PROTOCOL, comparable=comparable)
 
 
 PRESETS = {
@@ -46,7 +45,7 @@ PRESETS = {
         published=_published(2.04, "MNIST, test"),
     ),
     "mog-mnist": Preset(
-        summary="MADE with ten normals for each pixel, after four layers of MAF, on a laptop",
+        summary="A MAF layer and a MADE with ten normals for each pixel, for one core",
         config={
             "image_shape": (1, 28, 28),
             "layers": 2,
@@ -59,7 +58,7 @@ PRESETS = {
         },
         dataset="mnist",
         recipe=_recipe("mog-mnist"),
-        published=_published(1.52, "MNIST, test"),
+        published=_published(1.52, "MNIST, test", "other-model"),
     ),
     "smiley": Preset(
         summary="Two dimensions, mixtures to the uniform square: the exercise of the Berkeley lecture",
@@ -75,7 +74,7 @@ PRESETS = {
         recipe=_recipe("points"),
     ),
     "moons": Preset(
-        summary="Two moons by five affine layers",
+        summary="Two moons by eight affine layers",
         config={
             "dims": 2,
             "layers": 8,

@@ -44,6 +44,7 @@ _PRESETS = {
             dataset="MNIST 28x28, test",
             source="Grathwohl et al. 2019 (FFJORD, arXiv 1810.01367), table 2",
             protocol="as tabulated there, by whom it was measured is not said; another RealNVP than this one",
+            comparable="other-model",
         ),
     ),
     "cifar10": Preset(
@@ -107,6 +108,7 @@ _PRESETS = {
             source=_PAPER,
             protocol=_PROTOCOL
             + "; on images resized and not rounded to integers again, so not a probability of integers",
+            comparable="float-resize",
         ),
     ),
     "lsun64": Preset(

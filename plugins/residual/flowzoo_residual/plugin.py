@@ -103,7 +103,8 @@ PRESETS = {
             dataset="MNIST, test, padded to 32x32 and repeated to three channels",
             source=IRESNET,
             protocol="comparable: no (3x32x32, biased-logdet): images are padded with black, repeated to 3x32x32, with "
-            "independent noise in each channel, and bits are divided by 3072; three scales; five terms of the power series",
+            "independent noise in each channel, and bits are divided by 3072; three scales; five terms of the "
+            "power series",
         ),
     ),
     "iresnet-cifar10": Preset(
@@ -118,7 +119,7 @@ PRESETS = {
             protocol="comparable: no (biased-logdet): five terms of the power series, one normal probe; x - 1/2, no "
             "logit",
         ),
-        parameters=14_850_768,
+        parameters=25_028_544,
         parameters_note=COUNTED,
     ),
     "moons": Preset(

@@ -372,7 +372,7 @@ def test_parameter_counts_are_those_of_the_authors_code() -> None:
     assert count("residual-cifar10") == resflow(3, 32, 16) == 25_174_129
     assert count("residual-imagenet32") == resflow(3, 32, 32) == 47_099_089
     # Squeezed first, then half of the channels leave and the others are squeezed.
-    assert count("residual-iresnet-cifar10") == iresnet((12, 24, 48), 3072) == NNN
+    assert count("residual-iresnet-cifar10") == iresnet((12, 24, 48), 3072) == 25_028_544
 
 
 def test_published_figures_say_why_they_are_not_comparable() -> None:

@@ -84,14 +84,15 @@ PRESETS = {
     "imagenet64": Preset(
         summary="The paper's model for likelihoods: patches of 2x2, width 768, eight blocks of eight layers",
         config={"image_shape": (3, 64, 64), "patch": 2, "channels": 768, "blocks": 8, "layers": 8},
-        dataset="imagenet64",
+        dataset="imagenet64-oord",
         recipe=_recipe("imagenet64"),
         published=Published(
             bpd=2.99,
             dataset="ImageNet 64x64, test",
             source="Zhai et al. 2024 (arXiv 2412.06329), table 1",
             protocol="uniform noise of one bin, one sample; resized from the images themselves, another release than "
-            "the one that Glow is measured on (comparable: other-release)",
+            "the one that Glow is measured on",
+            comparable="other-release",
         ),
         parameters=460_000_000,
         parameters_note="Rounded; [2-768-8-8] in the paper's notation.",

@@ -1,0 +1,83 @@
+"""The Frechet distance between two sets of images, of Gaussians fitted to features of torchvision's Inception v3.
+
+The weights are torchvision's, so the figure is not one of papers, which use another conversion of the network
+(Heusel et al., arXiv 1706.08500). They are used where they are on this machine, and never downloaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from flowzoo.errors import InputError, WeightsUnavailable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["find_network", "frechet_distance", "frechet_inception_distance"]
+
+_FILE = "inception_v3_google-0cc3c7bd.pth"
+_BATCH = 32
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features ``(N, F)`` and ``(M, F)``, in float64.
+
+    Raises:
+        InputError: A set has fewer than two items.
+    """
+    if len(a) < 2 or len(b) < 2:
+        raise InputError("a Frechet distance needs at least two images in each set.")
+    a, b = a.double(), b.double()
+    first, second = torch.atleast_2d(torch.cov(a.T)), torch.atleast_2d(torch.cov(b.T))
+    # The eigenvalues of C_a C_b are those of a product of two positive matrices: real and not negative.
+    roots = torch.linalg.eigvals(first @ second).real.clamp_min(0).sqrt().sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + first.trace() + second.trace() - 2 * roots)
+
+
+def find_network() -> Path:
+    """The file of the network's weights, where torchvision puts it.
+
+    Raises:
+        WeightsUnavailable: It is not on this machine.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / _FILE
+    if not path.is_file():
+        raise WeightsUnavailable(
+            f"FID needs torchvision's Inception v3, and {path} is not there. It is not downloaded by flowzoo: load "
+            "torchvision.models.inception_v3(weights='DEFAULT') once, or leave out --fid."
+        )
+    return path
+
+
+def frechet_inception_distance(a: Tensor, b: Tensor) -> float:
+    """The distance between images ``uint8 (N, C, H, W)`` and ``(M, C, H, W)``.
+
+    Raises:
+        WeightsUnavailable: The network's weights are not on this machine.
+    """
+    from torchvision.models import inception_v3
+
+    path = find_network()
+
+    network = inception_v3(weights=None, init_weights=False, aux_logits=True, transform_input=True)
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    network.fc = torch.nn.Identity()
+    network.eval()
+    return frechet_distance(_features(network, a), _features(network, b))
+
+
+@torch.no_grad()
+def _features(network: torch.nn.Module, images: Tensor) -> Tensor:
+    mean = torch.tensor((0.485, 0.456, 0.406)).reshape(3, 1, 1)
+    spread = torch.tensor((0.229, 0.224, 0.225)).reshape(3, 1, 1)
+    found = []
+    for batch in images.cpu().split(_BATCH):
+        coloured = batch.float().expand(-1, 3, -1, -1) / 255
+        large = torch.nn.functional.interpolate(
+            coloured, size=(299, 299), mode="bilinear", align_corners=False, antialias=True
+        )
+        found.append(network((large - mean) / spread))
+    return torch.cat(found)

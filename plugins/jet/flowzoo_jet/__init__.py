@@ -1,0 +1,1 @@
+"""Jet for flowzoo."""
