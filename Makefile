@@ -7,7 +7,7 @@ VENV ?= .venv
 WORKERS ?= 2
 MODEL ?= nice-mnist
 
-PLUGINS := $(sort $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))) residual ffjord
+PLUGINS := $(sort $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 PYPROJECTS := pyproject.toml $(PLUGINS:%=plugins/%/pyproject.toml)
 EDITABLES := $(PLUGINS:%=-e ./plugins/%)
 TYPED := flowzoo tools benchmarks hatch_build.py $(foreach name,$(PLUGINS),plugins/$(name)/flowzoo_$(name))
