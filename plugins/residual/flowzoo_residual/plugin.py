@@ -123,12 +123,11 @@ PRESETS = {
         parameters_note=COUNTED,
     ),
     "moons": Preset(
-        summary="Two moons by twelve blocks, with exact determinants",
+        summary="Two moons by eight blocks, with exact determinants",
         config={
             "dims": 2,
-            "blocks": (12,),
+            "blocks": (8,),
             "channels": 64,
-            "fc_layers": 4,
             "estimator": "exact",
             "coefficient": 0.97,
         },
@@ -136,12 +135,11 @@ PRESETS = {
         recipe=_recipe("moons"),
     ),
     "checkerboard": Preset(
-        summary="A checkerboard by sixteen blocks, with unbiased determinants in training and evaluation",
+        summary="A checkerboard by twelve blocks, with unbiased determinants in training and evaluation",
         config={
             "dims": 2,
-            "blocks": (16,),
+            "blocks": (12,),
             "channels": 64,
-            "fc_layers": 4,
             "probe": "rademacher",
         },
         dataset="points:checkerboard",
