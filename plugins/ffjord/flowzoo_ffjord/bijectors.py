@@ -143,14 +143,12 @@ class ContinuousFlow(Bijector):
             )
             f = self.velocity(z, t.clone())
             if probe is None:
-                rows = [
-                    _row(f[:, i].sum(), z, None, recorded or i + 1 < z.shape[1], recorded)
-                    for i in range(z.shape[1])
-                ]
+                last = z.shape[1] - 1
+                rows = [_row(f[:, i].sum(), z, None, i < last, recorded) for i in range(last + 1)]
                 trace = torch.stack([row[:, i] for i, row in enumerate(rows)]).sum(0)
                 squares = torch.stack([row.square().sum(1) for row in rows]).sum(0)
             else:
-                row = _row(f, z, probe.clone(), recorded, recorded)
+                row = _row(f, z, probe.clone(), False, recorded)
                 trace, squares = sum_per_item(row * probe), sum_per_item(row.square())
         rates = (f, trace, sum_per_item(f.square()), squares) if penalised else (f, trace)
         return rates if recorded else tuple(rate.detach() for rate in rates)

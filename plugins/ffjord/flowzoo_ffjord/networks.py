@@ -14,7 +14,7 @@ ActivationName = Literal["softplus", "tanh"]
 
 
 class TimeLayer(nn.Module):
-    """A linear layer, or a convolution 3x3, that sees the time as a further input (Grathwohl et al., 2019, appendix B)."""
+    """A linear layer, or a convolution 3x3, that sees the time as a further input (FFJORD, appendix B)."""
 
     def __init__(self, inputs: int, outputs: int, *, image: bool) -> None:
         """Makes the layer, weights as torch's own."""

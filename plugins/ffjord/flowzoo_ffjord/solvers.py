@@ -29,9 +29,6 @@ _STAGES: tuple[tuple[float, ...], ...] = (
 _FIFTH = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0)
 _FOURTH = (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40)
 
-MOST_STEPS = 10_000
-"""Adaptive steps of one item at most."""
-
 
 def moved(state: State, h: Tensor, slopes: Sequence[State], weights: Sequence[float]) -> State:
     """State + h sum w k, with steps ``(B,)``."""
@@ -61,7 +58,7 @@ def rk4(derivative: Derivative, state: State, end: Tensor, steps: int) -> State:
 
 @torch.no_grad()
 def dopri5(
-    derivative: Derivative, state: State, end: Tensor, rtol: float, atol: float
+    derivative: Derivative, state: State, end: Tensor, rtol: float, atol: float, most_steps: int = 10_000
 ) -> tuple[State, Tensor]:
     """From time 0 to ``end`` by steps whose error each item controls for itself, in no batch's company.
 
@@ -72,12 +69,12 @@ def dopri5(
         The state, and how many evaluations each item took ``(B,)``.
 
     Raises:
-        NotConverged: An item needs more than 10,000 steps.
+        NotConverged: An item needs more than ``most_steps``.
     """
     count = len(state[0])
     t = torch.zeros(count, dtype=state[0].dtype, device=state[0].device)
     h, taken = (end / 20).expand(count), torch.zeros(count, dtype=torch.long, device=t.device)
-    for _ in range(MOST_STEPS):
+    for _ in range(most_steps):
         going = t < end
         if not bool(going.any()):
             return state, taken
@@ -97,7 +94,7 @@ def dopri5(
         h = torch.where(going, h * factor.nan_to_num(nan=0.2), h)
     rows = (t < end).nonzero().flatten().tolist()
     raise NotConverged(
-        f"dopri5: {len(rows)} items need more than {MOST_STEPS} steps; loosen rtol, or the velocity is too steep.",
+        f"dopri5: {len(rows)} items need more than {most_steps} steps; loosen rtol, or the velocity is too steep.",
         rows=rows,
         residual=float((end - t).max()),
     )
