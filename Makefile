@@ -56,6 +56,7 @@ tests: setup-test
 
 docs: setup
 	$(PY) -m tools.cards
+	$(PY) -m tools.which_flow --keep-times
 
 format: setup-test
 	$(PY) -m ruff check --fix .

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 __all__ = ["IDFConfig"]
@@ -41,7 +42,7 @@ class IDFConfig:
     depth: int = 2
     coupling_depth: int = 2
     mixtures: int = 5
-    top_gain: int = 16
+    top_gain: int = extension(16)
 
     def __post_init__(self) -> None:
         """Refuses values that no model can have."""

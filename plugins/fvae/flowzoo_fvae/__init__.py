@@ -1,0 +1,1 @@
+"""f-VAE for flowzoo."""

@@ -1,0 +1,1 @@
+"""Neural autoregressive flows for flowzoo."""

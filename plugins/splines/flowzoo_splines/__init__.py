@@ -1,0 +1,1 @@
+"""Spline flows for flowzoo."""
