@@ -87,7 +87,7 @@ PRESETS = {
     "imagenet32": Preset(
         summary="The Residual Flow of the paper, 32 blocks on each scale",
         config={"image_shape": (3, 32, 32), "blocks": (32, 32, 32)},
-        dataset="imagenet32",
+        dataset="imagenet32-oord",
         recipe=_recipe("imagenet32"),
         published=_resflow(4.010, "ImageNet 32x32, validation", "0.05"),
         parameters=47_099_089,
