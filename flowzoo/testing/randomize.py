@@ -37,7 +37,8 @@ def randomize(flow: Flow, seed: int, scale: float = 0.1) -> Flow:
             buffer.copy_(torch.exp(scale * draw(buffer)))
         elif name.endswith("initialized"):
             buffer.fill_(True)
-    return flow
+    # Modules that keep what they make of their parameters make it anew when their mode is set.
+    return flow.train(flow.training)
 
 
 def random_data(flow: Flow, n: int, seed: int) -> Tensor:

@@ -1,0 +1,69 @@
+"""Hyper-parameters of continuous flows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flowzoo.errors import ConfigError
+
+MOST_EXACT_DIMS = 64
+"""The most dimensions of which the trace is computed exactly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FFJORDConfig:
+    """The parts of a continuous flow.
+
+    Attributes:
+        image_shape: ``(C, H, W)`` of images, or None.
+        dims: Length of vectors, or None.
+        n_bits: Bits per grey level of images.
+        scales: Scales of a stack of images; half of the channels leave after each but the last.
+        squeeze_first: Whether 2x2 blocks of pixels become channels before the first scale.
+        blocks: Flows in a row: for images before and after the squeeze of each scale.
+        hidden: Hidden channels, or units, of the network f(z, t).
+        activation: ``softplus`` or ``tanh``.
+        steps: Runge-Kutta steps of each flow, four evaluations each.
+        learn_time: Whether each flow's end time is learned.
+        trace: ``hutchinson`` for the unbiased estimate by one probe a flow, or ``exact``, of at most 64 dimensions.
+        probe: Distribution of the probe.
+        alpha: Images become logit(alpha + (1 - 2 alpha) x).
+    """
+
+    image_shape: tuple[int, int, int] | None = None
+    dims: int | None = None
+    n_bits: int = 8
+    scales: int = 3
+    squeeze_first: bool = False
+    blocks: int = 2
+    hidden: tuple[int, ...] = (64, 64, 64)
+    activation: Literal["softplus", "tanh"] = "softplus"
+    steps: int = 4
+    learn_time: bool = True
+    trace: Literal["hutchinson", "exact"] = "hutchinson"
+    probe: Literal["rademacher", "normal"] = "rademacher"
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be built.
+
+        Raises:
+            ConfigError: Fields contradict each other, or a number is out of range.
+        """
+        if min((self.scales, self.blocks, self.steps, *self.hidden)) < 1 or not self.hidden:
+            raise ConfigError(
+                "ffjord: scales, blocks, steps and the units of a hidden layer must be 1 or more."
+            )
+        if not 0 < self.alpha < 0.5:
+            raise ConfigError("ffjord: alpha must be between 0 and 0.5.")
+        if self.trace == "exact" and (self.image_shape is not None or (self.dims or 0) > MOST_EXACT_DIMS):
+            raise ConfigError(f"ffjord: trace = exact is for vectors of at most {MOST_EXACT_DIMS} numbers.")
+        halvings = 2 ** (self.scales - 1 + self.squeeze_first)
+        if self.image_shape is not None and (
+            self.image_shape[1] % halvings or self.image_shape[2] % halvings
+        ):
+            raise ConfigError(
+                f"ffjord: images of {self.image_shape[1]}x{self.image_shape[2]} cannot be halved for {self.scales} "
+                "scales."
+            )

@@ -1,0 +1,64 @@
+"""The velocity f(z, t) of a continuous flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ActivationName = Literal["softplus", "tanh"]
+
+
+class TimeLayer(nn.Module):
+    """A linear layer, or a convolution 3x3, that sees the time as a further input (FFJORD, appendix B)."""
+
+    def __init__(self, inputs: int, outputs: int, *, image: bool) -> None:
+        """Makes the layer, weights as torch's own."""
+        super().__init__()
+        shape = (outputs, inputs + 1, 3, 3) if image else (outputs, inputs + 1)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        """``(B, in, ...)`` and times ``(B,)`` to ``(B, out, ...)``."""
+        time = t.reshape(-1, *(1,) * (z.ndim - 1)).expand(-1, 1, *z.shape[2:])
+        given = torch.cat((time, z), dim=1)
+        if z.ndim == 4:
+            return F.conv2d(given, self.weight, self.bias, padding=1)
+        return F.linear(given, self.weight, self.bias)
+
+
+class Velocity(nn.Module):
+    """Layers with an activation between them, each with the time."""
+
+    def __init__(
+        self, channels: int, hidden: Sequence[int], activation: ActivationName, *, image: bool
+    ) -> None:
+        """Makes the network.
+
+        Args:
+            channels: Channels of images ``(B, C, H, W)``, or D of vectors.
+            hidden: Channels between.
+            activation: Smooth, since solvers and traces differentiate it.
+            image: Whether z are images.
+        """
+        super().__init__()
+        widths = (channels, *hidden, channels)
+        self.layers = nn.ModuleList(
+            TimeLayer(widths[i], widths[i + 1], image=image) for i in range(len(widths) - 1)
+        )
+        self.activation = activation
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        """dz/dt, the shape of z, at times ``(B,)``."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            z = layer(z, t)
+            z = F.softplus(z) if self.activation == "softplus" else torch.tanh(z)
+        velocity: Tensor = last(z, t)
+        return velocity

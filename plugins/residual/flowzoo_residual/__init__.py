@@ -1,0 +1,1 @@
+"""Invertible residual networks and Residual Flows for flowzoo."""

@@ -1,0 +1,131 @@
+"""The contracting network g of a residual block x + g(x)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowzoo_residual.spectral import SpectralConv2d, SpectralLayer, SpectralLinear
+
+ActivationName = Literal["lipswish", "elu"]
+
+LIPSWISH_SCALE = 1.1
+"""x sigmoid(x) has a slope of at most 1.0999."""
+
+
+class LipSwish(nn.Module):
+    """x sigmoid(softplus(b) x) / 1.1 with b learned, of slope at most 1 for every b (Chen et al., 2019, section 3.3).
+
+    Its second derivative does not vanish where its slope is largest, so gradients of a log-determinant, which contain
+    it, do not saturate.
+    """
+
+    def __init__(self) -> None:
+        """Makes the activation, b = 1/2."""
+        super().__init__()
+        self.b = nn.Parameter(torch.tensor([0.5]))
+
+    def forward(self, x: Tensor, b: Tensor | None = None) -> Tensor:
+        """The activation elementwise, of its own b or the one given."""
+        return x * torch.sigmoid(F.softplus(self.b if b is None else b) * x) / LIPSWISH_SCALE
+
+
+class Branch(nn.Module):
+    """Layers of spectral norm at most c, an activation of slope at most 1 before each: of Lipschitz constant c^n.
+
+    It is a function of an input and of a list of tensors, so that a backward pass can evaluate it again with the very
+    tensors of its forward pass.
+    """
+
+    def __init__(
+        self, layers: Sequence[SpectralLayer], activation: ActivationName, activated_input: bool = True
+    ) -> None:
+        """Makes the network.
+
+        Args:
+            layers: In order.
+            activation: Before each layer.
+            activated_input: Whether there is an activation before the first, too.
+        """
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.activation = activation
+        self.activated_input = activated_input
+        count = len(layers) if activated_input else len(layers) - 1
+        self.activations = nn.ModuleList(LipSwish() for _ in range(count if activation == "lipswish" else 0))
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors it is a function of: normalised weights, biases, and the activations' parameters."""
+        # Not get_parameter: functional_call may have put another tensor in its place.
+        found: list[Tensor] = [activation.b for activation in self.activations]  # type: ignore[misc]
+        for layer in self._layers():
+            found += [layer.normalised(), layer.bias]
+        return found
+
+    def run(self, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+        """g(x), the shape of x."""
+        count = len(self.activations)
+        slopes = iter(tensors[:count])
+        for index, layer in enumerate(self._layers()):
+            if index > 0 or self.activated_input:
+                x = self._activated(x, slopes)
+            x = layer.run(x, *tensors[count + 2 * index : count + 2 * index + 2])
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """g(x), the shape of x."""
+        return self.run(x, self.tensors())
+
+    def bound(self) -> float:
+        """The product of the largest norms that layers may have: no Lipschitz constant exceeds it."""
+        return math.prod(layer.coefficient for layer in self._layers())
+
+    def certified_lipschitz(self) -> float:
+        """The product of the norms that layers have, computed anew in float64: a Lipschitz constant of g."""
+        return math.prod(layer.certified_norm() for layer in self._layers())
+
+    def _layers(self) -> Iterator[SpectralLayer]:
+        for layer in self.layers:
+            assert isinstance(layer, SpectralLayer)
+            yield layer
+
+    def _activated(self, x: Tensor, slopes: Iterator[Tensor]) -> Tensor:
+        if self.activation == "elu":
+            return F.elu(x)
+        return x * torch.sigmoid(F.softplus(next(slopes)) * x) / LIPSWISH_SCALE
+
+
+def convolutional(
+    shape: tuple[int, int, int],
+    channels: int,
+    kernels: Sequence[int],
+    activation: ActivationName,
+    coefficient: float,
+    activated_input: bool,
+) -> Branch:
+    """A network of convolutions for images ``(C, H, W)``."""
+    widths = (shape[0], *(channels,) * (len(kernels) - 1), shape[0])
+    layers = [
+        SpectralConv2d(widths[i], widths[i + 1], kernel, shape[1:], coefficient)
+        for i, kernel in enumerate(kernels)
+    ]
+    return Branch(layers, activation, activated_input)
+
+
+def fully_connected(
+    dims: int,
+    hidden: int,
+    layers: int,
+    activation: ActivationName,
+    coefficient: float,
+    activated_input: bool = True,
+) -> Branch:
+    """A network of linear layers for vectors ``(B, D)``."""
+    widths = (dims, *(hidden,) * (layers - 1), dims)
+    made = [SpectralLinear(widths[i], widths[i + 1], coefficient) for i in range(layers)]
+    return Branch(made, activation, activated_input)
