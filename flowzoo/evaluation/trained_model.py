@@ -92,7 +92,9 @@ def stated_entry(card: Unlisted) -> Entry | None:
     from flowzoo.manifest.schema import Entry
     from flowzoo.manifest.typed_json import read
 
-    fields = {field.name for field in dataclasses.fields(Entry)} - {"training"}  # an export's account is longer
+    fields = {field.name for field in dataclasses.fields(Entry)} - {
+        "training"
+    }  # an export's account is longer
     known = {key: value for key, value in card.details.items() if key in fields}
     named = {key: getattr(card, key) for key in ("name", "architecture", "config", "config_hash")}
     weights = dataclasses.asdict(card.weights)
