@@ -18,7 +18,7 @@ class Coupling(Bijector, RunsNetwork):
     z_a = x_a,  z_b = g(x_b; net(x_a)),  log|det| = sum log |dg/dx_b|.
 
     A subclass writes ``_transform`` and ``_invert``: from a half and the network's output to the mapped half and
-    the log-determinant ``(B,)`` of that direction, by :meth:`_sum` of the elementwise log-derivative.
+    the log-determinant ``(B,)`` of that direction, by :meth:`sum_transformed` of the elementwise log-derivative.
 
     Attributes:
         takes_context: Whether the network is given the context, if there is one. False where another part of the
@@ -61,9 +61,11 @@ class Coupling(Bijector, RunsNetwork):
         known = context if self.takes_context else None
         return self.run_network(self.net, conditioner, known, keep_dtype=keep_dtype)
 
-    def _sum(self, log_derivative: Tensor) -> Tensor:
-        """The log-determinant ``(B,)``, of the elements that the coupling transforms."""
+    def sum_transformed(self, log_derivative: Tensor) -> Tensor:
+        """The log-determinant ``(B,)`` of an elementwise log-derivative, of the elements that are transformed."""
         return sum_per_item(self.partition.select(log_derivative))
+
+    _sum = sum_transformed  # the name in version 1
 
 
 class AdditiveCoupling(Coupling):

@@ -40,11 +40,11 @@ class SigmoidalCoupling(Coupling):
 
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         z, log_slope = self.flow(x, self._raw(parameters))
-        return z, self._sum(log_slope)
+        return z, self.sum_transformed(log_slope)
 
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         x, log_slope = self.flow.inverse(z, self._raw(parameters), self)
-        return x, self._sum(log_slope)
+        return x, self.sum_transformed(log_slope)
 
 
 class SigmoidalAutoregressive(Bijector, RunsNetwork):

@@ -36,11 +36,11 @@ class SplineCoupling(Coupling):
 
     def _transform(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         z, log_slope = self.spline(x, self._raw(parameters))
-        return z, self._sum(log_slope)
+        return z, self.sum_transformed(log_slope)
 
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         x, log_slope = self.spline.inverse(z, self._raw(parameters))
-        return x, self._sum(log_slope)
+        return x, self.sum_transformed(log_slope)
 
 
 class GreyHistogram(Bijector, DataDependentInit):
