@@ -49,6 +49,6 @@ def test_every_preset_has_the_json_it_had(architecture: str) -> None:
 
     gained = {"transformed_half", "network_input", "first_conditioner", "network_scales", "learned_bound"}
     for preset in get_architecture(architecture).presets:
-        if (architecture, preset) == ("glow", "celeba64"):
-            continue  # Its couplings are bounded since its samples overflowed.
+        if (architecture, preset) in {("glow", "celeba64"), ("glow", "mnist"), ("glow", "digits")}:
+            continue  # Their networks see clamped values since samples overflowed.
         assert not gained & set(config_to_dict(resolve(f"{architecture}-{preset}", {})[2]))
