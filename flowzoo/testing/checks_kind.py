@@ -107,7 +107,7 @@ def density_integrates(subject: Subject) -> str:
     samples = flow.sample(4000, seed=4)
     low, high = samples.quantile(0.01, dim=0) - 1, samples.quantile(0.99, dim=0) + 1
     axes = [
-        torch.linspace(float(a), float(b), GRID, dtype=torch.float64, device=subject.device)
+        torch.linspace(float(a), float(b), GRID, dtype=torch.float64, device=samples.device)
         for a, b in zip(low, high, strict=True)
     ]
     grid = torch.cartesian_prod(*axes).reshape(-1, flow.dims)

@@ -34,6 +34,10 @@ def no_generator_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(applies, "_dispatch_mode_active", lambda: False)
 
 
+# Residual flows iterate spectral norms to a tolerance, which the host has to look at.
+UNWATCHED = [name for name in PLUGINS if name != "residual"]
+
+
 def data(flow: Flow, n: int = 4) -> tuple[Tensor, Tensor | None]:
     dtype = torch.uint8 if flow.data_kind == "images" else torch.float32
     y = random_labels(flow, n)
@@ -49,7 +53,7 @@ def subject(name: str, memory: str = "store") -> Flow:
 
 
 @pytest.mark.parametrize("engine_on", [True, False], ids=["engine", "plain"])
-@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("name", UNWATCHED)
 def test_a_training_step_waits_once_for_its_two_figures(name: str, engine_on: bool) -> None:
     flow = subject(name)
     x, y = data(flow)
@@ -75,7 +79,7 @@ def test_memory_modes_never_wait(name: str, memory: str) -> None:
 
 
 @pytest.mark.parametrize("engine_on", [True, False], ids=["engine", "plain"])
-@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("name", UNWATCHED)
 def test_log_prob_never_waits(name: str, engine_on: bool) -> None:
     flow = subject(name).eval()
     x, y = data(flow)

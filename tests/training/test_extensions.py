@@ -111,7 +111,7 @@ BAD: list[tuple[str, type[Exception], str]] = [
     ('schedule=[{kind="negative"}]', PluginError, "'negative' of extras-made-up 1.5 gives -1.0 at step 0 of 6"),
     ('data.augment=["invrt"]', ConfigError, "data.augment is 'invrt'; choose one of flip, invert"),
     ('data.augment=["to-float"]', PluginError, "'to-float' .* gives torch.float32 .*; expected torch.uint8"),
-    ('train.objective="cubed"', ConfigError, "train.objective is 'cubed'; choose one of squared"),
+    ('train.objective="cubed"', ConfigError, "train.objective is 'cubed'; choose one of .*squared"),
 ]  # fmt: skip
 
 

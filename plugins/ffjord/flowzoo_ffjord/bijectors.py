@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors import Bijector, MapKind, require_converged, sum_per_item
+from flowzoo.nets.full_precision import without_autocast
 from flowzoo.nets.keyed import draw
 from flowzoo_ffjord.solvers import State, dopri5, rk4, rk4_step
 
@@ -109,7 +110,7 @@ class ContinuousFlow(Bijector):
         )
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             probe = None if self.trace == "exact" else draw(self, self.probe, tuple(x.shape[1:]), x)
             return self._solved(x, probe)
 
@@ -154,7 +155,7 @@ class ContinuousFlow(Bijector):
         return rates if recorded else tuple(rate.detach() for rate in rates)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        with torch.autocast(z.device.type, enabled=False):
+        with without_autocast(z.device):
             h = (self.sqrt_end_time.square() / self.steps).expand(len(z))
             x = z
             for index in reversed(range(self.steps)):

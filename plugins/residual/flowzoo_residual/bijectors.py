@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowzoo.bijectors import Bijector, MapKind, require_converged
 from flowzoo.errors import InputError
+from flowzoo.nets.full_precision import without_autocast
 from flowzoo.nets.keyed import draw
 from flowzoo_residual.branch import Branch
 from flowzoo_residual.estimators import (
@@ -93,7 +94,7 @@ class ResidualBlock(Bijector):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         # Contractions and determinants are not for reduced precision.
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             return self._mapped(x)
 
     def _mapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +114,7 @@ class ResidualBlock(Bijector):
         return roulette(uniform, terms, self.distribution, self.rate)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        with torch.autocast(z.device.type, enabled=False):
+        with without_autocast(z.device):
             tensors = self.branch.tensors()
             x = self._fixed_point(z, tensors)
             if torch.is_grad_enabled():
