@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 __all__ = [
     "API_VERSION",
+    "INCOMPARABLE",
     "SUPPORTED_API_VERSIONS",
     "Architecture",
     "Citation",
@@ -71,21 +72,44 @@ class Citation:
 
 
 Incomparable = Literal[
-    "test-selected",
-    "noise-drawn-once",
     "3x32x32",
-    "overlapping-bins",
+    "batch-dependent-solver",
     "biased-logdet",
-    "noisy-data-density",
-    "other-release",
+    "code-differs",
     "float-resize",
     "missing-constant",
+    "noise-drawn-once",
+    "noisy-data-density",
+    "not-stated",
     "one-sample",
     "other-model",
+    "other-release",
+    "overlapping-bins",
+    "several-samples",
+    "tabulated",
+    "test-selected",
 ]
-"""Why a published figure is not comparable: selected on the test images; one fixed draw of noise; MNIST padded and
-repeated to three channels; bins that overlap; a biased log-determinant; a density of noisy data; another release of the
-images; images resized to floats; a constant left out; fewer samples than measured here; or of another model."""
+"""The codes of why a published figure is not comparable with one that is measured here."""
+
+INCOMPARABLE: Mapping[str, str] = {
+    "3x32x32": "images of MNIST were padded and repeated to three channels with noise of their own",
+    "batch-dependent-solver": "an image's figure depends on the others of its batch, through the solver's steps",
+    "biased-logdet": "the log-determinant is truncated, so that the figure is biased",
+    "code-differs": "the released code does something else than the paper says",
+    "float-resize": "images were resized to floats and not rounded, so that no integers are coded",
+    "missing-constant": "a constant of the density was left out",
+    "noise-drawn-once": "the dequantization noise was drawn once, so that all images are fixed real vectors",
+    "noisy-data-density": "it is a density of noisy images",
+    "not-stated": "the source does not say how it was measured",
+    "one-sample": "one noise sample or one probe of the log-determinant an image, and no standard error",
+    "other-model": "the published figure is of a model of another shape",
+    "other-release": "measured on another release or resize of the data set",
+    "overlapping-bins": "the bins of neighbouring grey levels overlap, which counts some of the density twice",
+    "several-samples": "one of the two figures is tightened by several noise samples an image, the other is not",
+    "tabulated": "the figure was read in a later paper's table, not in the model's own",
+    "test-selected": "the checkpoint was chosen by its figure on the test images",
+}
+"""The codes in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +121,15 @@ class Published:
         dataset: The data set and split it was measured on, in words.
         source: Paper and table, or whoever tabulated it.
         protocol: Dequantization, samples, selection and whatever else moves the figure.
-        comparable: None where a figure measured here stands beside it rightly, else the reason why not; see
-            :data:`Incomparable`.
+        incomparable: Codes of why a figure measured here does not stand beside it rightly, see :data:`INCOMPARABLE`;
+            empty if it does.
     """
 
     bpd: float
     dataset: str
     source: str
     protocol: str
-    comparable: Incomparable | None = None
+    incomparable: tuple[Incomparable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from flowzoo.arguments import describe
 from flowzoo.bijectors.base import Bijector
 from flowzoo.bijectors.kinds import DirectionKind, LogDetKind
 from flowzoo.densities.augmentation import Augmentation
-from flowzoo.densities.base import BaseDensity, StandardNormal
+from flowzoo.densities.base import BaseDensity, StandardNormal, drawn
 from flowzoo.densities.dequantization import (
     Dequantization,
     NoDequantization,
@@ -174,9 +174,8 @@ class FlowParts(nn.Module):
         device, dtype = self._placement()
         if self.noise_kind == "none":
             return torch.zeros(n, *self.data_shape, device=device, dtype=dtype)
-        source = device if generator is None else generator.device
         draw = torch.rand if self.noise_kind == "uniform" else torch.randn
-        return draw(n, *self.data_shape, generator=generator, device=source, dtype=dtype).to(device)
+        return drawn(draw, (n, *self.data_shape), generator, device, dtype)
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         for module in self.modules():

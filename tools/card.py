@@ -65,7 +65,8 @@ def _figures(entry: Entry) -> Iterator[str]:
         rows.append(("measured, one sample", one_sample(entry), "the same with one noise sample an image"))
     if entry.published is not None:
         source = f"{entry.published.source}; {entry.published.dataset}; {entry.published.protocol}"
-        source += f"; not comparable: {entry.published.comparable}" if entry.published.comparable else ""
+        codes = ", ".join(entry.published.incomparable)
+        source += f"; not comparable: {codes}" if codes else ""
         rows.append(("published", published(entry), source))
     if rows:
         yield table(("", "bits/dim" if entry.valid_bpd else "nats", "how"), rows)

@@ -1,6 +1,7 @@
 """Invertible maps, one family per file; each with forward, inverse and log-determinant of shape (B,)."""
 
 from flowzoo.bijectors import reversals as reversals
+from flowzoo.bijectors.autoregressive import Autoregressive, Sampler
 from flowzoo.bijectors.base import Bijector, Inverse, sum_per_item
 from flowzoo.bijectors.cdfs import ComponentKind, MixtureMap, OutputKind, normal_quantile
 from flowzoo.bijectors.chain import Chain, MemoryMode
@@ -25,7 +26,7 @@ from flowzoo.bijectors.partitions import (
     Partition,
     checkerboard_mask,
 )
-from flowzoo.bijectors.reshape import Flatten, Squeeze, SqueezeOrder
+from flowzoo.bijectors.reshape import Flatten, Patches, Squeeze, SqueezeOrder
 from flowzoo.bijectors.scale_maps import ScaleMap, ScaleMapName
 from flowzoo.bijectors.standardize import Standardize
 from flowzoo.ops.affine import AffineOrder, ParameterLayout
@@ -36,6 +37,7 @@ __all__ = [
     "AffineCoupling",
     "AffineOrder",
     "AlternateColumns",
+    "Autoregressive",
     "Bijector",
     "Chain",
     "ChannelHalves",
@@ -66,7 +68,9 @@ __all__ = [
     "OutputKind",
     "ParameterLayout",
     "Partition",
+    "Patches",
     "Permutation",
+    "Sampler",
     "ScaleMap",
     "ScaleMapName",
     "Sigmoid",

@@ -1,4 +1,4 @@
-"""Volume-preserving rearrangements: squeeze and flatten."""
+"""Volume-preserving rearrangements: squeeze, patches and flatten."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
@@ -84,3 +85,31 @@ class Flatten(Bijector):
 def _take(x: Tensor, order: tuple[int, ...]) -> Tensor:
     """The parts of dimension 0 in this order."""
     return x if order == tuple(range(len(order))) else torch.stack([x[o] for o in order])
+
+
+class Patches(Bijector):
+    """Images ``(B, C, H, W)`` to tokens ``(B, T, C p p)``, row by row; log|det| = 0."""
+
+    def __init__(self, image_shape: tuple[int, int, int], patch: int) -> None:
+        """Makes the map.
+
+        Args:
+            image_shape: ``(C, H, W)``.
+            patch: p.
+        """
+        super().__init__()
+        if any(size % patch for size in image_shape[1:]):
+            raise ConfigError(f"an image of {image_shape} has no whole number of patches of {patch}x{patch}.")
+        self.image_shape, self.patch = image_shape, patch
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        require_shape(self, x, self.image_shape)
+        tokens = F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)
+        return tokens.contiguous(), zero_log_det(x)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        channels, height, width = self.image_shape
+        rows, columns = height // self.patch, width // self.patch
+        require_shape(self, z, (rows * columns, channels * self.patch**2))
+        planes = z.transpose(1, 2).unflatten(2, (rows, columns))
+        return F.pixel_shuffle(planes, self.patch).contiguous(), zero_log_det(z)

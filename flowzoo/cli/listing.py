@@ -128,7 +128,7 @@ def _rows(entries: Iterable[Mapping[str, Any]], every: bool) -> list[dict[str, A
 
 def _published(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """A published figure with the field that older entries leave out."""
-    return None if found is None else {**found, "comparable": found.get("comparable")}
+    return None if found is None else {**found, "incomparable": found.get("incomparable", [])}
 
 
 def _kind(entry: Mapping[str, Any]) -> str | None:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 _TINY = 2.0**-25
+
+
+def drawn(
+    function: Callable[..., Tensor],
+    shape: tuple[int, ...],
+    generator: torch.Generator | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Random numbers by ``torch.rand`` or ``torch.randn``, drawn where the generator is and moved to the device."""
+    source = device if generator is None else generator.device
+    return function(shape, generator=generator, device=source, dtype=dtype).to(device)
 
 
 class BaseDensity(nn.Module):
@@ -62,8 +75,7 @@ class StandardNormal(BaseDensity):
         dtype: torch.dtype,
     ) -> Tensor:
         """Draws ``(n, dims)`` from N(0, 1)."""
-        source = device if generator is None else generator.device
-        return torch.randn(n, dims, generator=generator, device=source, dtype=dtype).to(device)
+        return drawn(torch.randn, (n, dims), generator, device, dtype)
 
 
 class StandardLogistic(BaseDensity):
@@ -83,6 +95,4 @@ class StandardLogistic(BaseDensity):
         dtype: torch.dtype,
     ) -> Tensor:
         """Draws ``(n, dims)`` from the standard logistic."""
-        source = device if generator is None else generator.device
-        uniform = torch.rand(n, dims, generator=generator, device=source, dtype=dtype).to(device)
-        return torch.logit(uniform.clamp(_TINY, 1 - _TINY))
+        return torch.logit(drawn(torch.rand, (n, dims), generator, device, dtype).clamp(_TINY, 1 - _TINY))

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from flowzoo.densities.base import BaseDensity
+from flowzoo.densities.base import BaseDensity, drawn
 from flowzoo.errors import ConfigError
 
 
@@ -32,8 +32,7 @@ class StandardUniform(BaseDensity):
         dtype: torch.dtype,
     ) -> Tensor:
         """Draws ``(n, dims)`` from [0, 1)."""
-        source = device if generator is None else generator.device
-        return torch.rand(n, dims, generator=generator, device=source, dtype=dtype).to(device)
+        return drawn(torch.rand, (n, dims), generator, device, dtype)
 
 
 class StandardBeta(BaseDensity):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.densities.base import BaseDensity
+from flowzoo.densities.base import BaseDensity, drawn
 from flowzoo.errors import ConfigError
 
 _TINY = 2.0**-53
@@ -64,8 +64,7 @@ class Mixture(BaseDensity):
         dtype: torch.dtype,
     ) -> Tensor:
         """Draws ``(n, dims)``: a component by its weight, then a value of it."""
-        source = torch.device(device if generator is None else generator.device)
-        u = torch.rand(2, n, dims, generator=generator, device=source, dtype=torch.float64).to(device)
+        u = drawn(torch.rand, (2, n, dims), generator, device, torch.float64)
         weights = torch.softmax(self.logits.double(), dim=-1).expand(dims, -1)
         # The last cumulative weight may be less than 1 by rounding.
         edges = weights.cumsum(-1)[:, :-1].contiguous()

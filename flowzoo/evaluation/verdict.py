@@ -178,5 +178,5 @@ def _published_note(entry: Entry, mean: Mean) -> str:
     return (
         f"{difference:+.4f}{error} from {published.bpd:g} ({published.source}), on {published.dataset}; "
         f"its protocol: {published.protocol}"
-        + (f"; not comparable: {published.comparable}" if published.comparable else "")
+        + (f"; not comparable: {', '.join(published.incomparable)}" if published.incomparable else "")
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from flowzoo.api import SUPPORTED_API_VERSIONS, Architecture, Citation, Preset, Published
+from flowzoo.api import INCOMPARABLE, SUPPORTED_API_VERSIONS, Architecture, Citation, Preset, Published
 
 __all__ = ["NAME", "REFERENCE", "faults", "plain_copy"]
 
@@ -25,6 +25,7 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "int | None": ((int, type(None)), "an integer or None"),
     "Published | None": ((Published, type(None)), "a flowzoo.api.Published or None"),
     "tuple[str, ...]": ((tuple,), "a tuple of texts"),
+    "tuple[Incomparable, ...]": ((tuple,), "a tuple of codes of flowzoo.api.INCOMPARABLE"),
 }
 """The types that the annotations in :mod:`flowzoo.api` stand for, and what to call them."""
 
@@ -91,7 +92,15 @@ def _preset_faults(presets: Any) -> Iterator[str]:
         if not isinstance(preset.config, dict) or not all(isinstance(name, str) for name in preset.config):
             yield f"preset {key!r}: config must be a mapping from the config's fields to their values"
         if preset.published is not None:
-            yield from _kind_faults(preset.published, f"preset {key!r}: published")
+            yield from _published_faults(preset.published, f"preset {key!r}: published")
+
+
+def _published_faults(published: Published, where: str) -> Iterator[str]:
+    found = list(_kind_faults(published, where))
+    yield from found
+    unknown = [] if found else [code for code in published.incomparable if code not in INCOMPARABLE]
+    if unknown:
+        yield f"{where}: incomparable has {_shown(unknown[0])}; choose from {', '.join(INCOMPARABLE)}"
 
 
 def _kind_faults(found: Any, where: str) -> Iterator[str]:

@@ -84,6 +84,8 @@ def _declared(declaration: Declaration, kind: Kind) -> list[Plugin]:
             entry_point=shortened(value, _MAX_VALUE),
         )
 
+    if declaration.fault and kind != "architecture":
+        return []  # the same file for every group: it is told once
     fault = declaration.fault and f"its entry_points.txt cannot be read: {declaration.fault}"
     if len(declaration.entries) > _MAX_ENTRIES:
         fault = f"it declares {len(declaration.entries):,} {kind}s; expected at most {_MAX_ENTRIES}"

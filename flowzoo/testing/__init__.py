@@ -18,10 +18,12 @@ test_conformance = conformance_suite("glow")
 
 from flowzoo.testing.conformance import CHECKS, CheckResult, conformance_suite, run_conformance
 from flowzoo.testing.randomize import random_data, random_images, random_labels, randomize
+from flowzoo.testing.subject import Subject
 
 __all__ = [
     "CHECKS",
     "CheckResult",
+    "Subject",
     "conformance_suite",
     "random_data",
     "random_images",

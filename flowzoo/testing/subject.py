@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from flowzoo.api import Architecture, Preset
@@ -37,10 +39,24 @@ class Subject:
         self.architecture: Architecture = get_architecture(name)
         self.device = torch.device(device)
         self.tiny: Preset = self.architecture.presets["tiny"]
+        self._model, self._overrides = f"{name}-tiny", dict[str, Any]()
+
+    @classmethod
+    def variant(cls, model: str, **overrides: Any) -> Subject:
+        """A subject whose small model is another than the tiny preset, for checks of what a config can choose.
+
+        Args:
+            model: A preset such as ``"glow-tiny"``, or an architecture whose whole config is given.
+            **overrides: Fields of the config.
+        """
+        architecture, _, _ = resolve(model, overrides)
+        subject = cls(architecture.name)
+        subject._model, subject._overrides = model, overrides
+        return subject
 
     def build(self, seed: int, dtype: torch.dtype = torch.float64, *, random: bool = True) -> Flow:
-        """The tiny model, in eval mode; with random non-zero parameters unless told otherwise."""
-        _, _, config = resolve(f"{self.architecture.name}-tiny", {})
+        """The small model, in eval mode; with random non-zero parameters unless told otherwise."""
+        _, _, config = resolve(self._model, self._overrides)
         return self._finish(config, seed, dtype, random)
 
     def build_toy(self, seed: int) -> Flow:

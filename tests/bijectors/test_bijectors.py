@@ -13,6 +13,7 @@ from flowzoo.bijectors import (
     AdditiveCoupling,
     AffineCoupling,
     AlternateColumns,
+    Autoregressive,
     Bijector,
     Chain,
     ChannelHalves,
@@ -31,16 +32,32 @@ from flowzoo.bijectors import (
     Logit,
     MaskedCheckerboard,
     MixtureLogisticCoupling,
+    Patches,
     Permutation,
     ScaleMap,
     Sigmoid,
     Squeeze,
+    Standardize,
     Whitening,
 )
 from flowzoo.errors import InputError
+from flowzoo.nets.made import MADE
 
 IMAGE = (4, 4, 4)
 VECTOR = (7,)
+
+
+class Doubling(Autoregressive):
+    """z_i = 2 x_i + m_i, m_i of the values before: the least that an autoregressive bijector has to say."""
+
+    def __init__(self) -> None:
+        super().__init__(MADE(torch.arange(1, 8), (9,), 1, "tanh"))
+
+    def _map(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return 2 * x + parameters[..., 0], torch.full_like(x, 2.0).log()
+
+    def _unmap(self, z: Tensor, parameters: Tensor) -> Tensor:
+        return (z - parameters[..., 0]) / 2
 
 
 class Net(nn.Module):
@@ -113,6 +130,9 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[], Bijector]]] = {
     "squeeze, offset": (IMAGE, lambda: Squeeze("offset")),
     "squeeze, checkerboard": (IMAGE, lambda: Squeeze("checkerboard")),
     "flatten": (IMAGE, lambda: Flatten(IMAGE)),
+    "patches": (IMAGE, lambda: Patches(IMAGE, 2)),
+    "standardize": (VECTOR, lambda: Standardize(7)),
+    "autoregressive": (VECTOR, Doubling),
     "factor out": (IMAGE, lambda: factor_out(prior=False)),
     "factor out, prior": (IMAGE, lambda: factor_out(prior=True)),
     "learned top": (IMAGE, lambda: LearnedTop((4, 1, 1))),
@@ -288,3 +308,11 @@ def test_checkpointed_gradients_equal_stored_ones() -> None:
         (z.square().sum() - log_det.sum()).backward()
         gradients.append([p.grad.clone() for p in chain.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_patches_go_row_by_row_and_back() -> None:
+    image = torch.arange(2 * 4 * 6, dtype=torch.float32).reshape(1, 2, 4, 6)
+    tokens, _ = Patches((2, 4, 6), 2)(image)
+    assert tokens.shape == (1, 6, 8)
+    assert set(tokens[0, 1].tolist()) == set(image[0, :, 0:2, 2:4].flatten().tolist())
+    assert torch.equal(Patches((2, 4, 6), 2).inverse(tokens)[0], image)

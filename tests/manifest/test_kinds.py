@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 from click.testing import CliRunner
 
+from flowzoo.api import INCOMPARABLE, Incomparable
 from flowzoo.cli.main import cli
 from flowzoo.errors import ManifestError
 from flowzoo.manifest.raw import core_text
@@ -128,3 +129,7 @@ def test_the_card_states_unit_kind_passes_and_both_figures_of_labels() -> None:
     usage = card.partition("## Usage")[2].partition("## Figures")[0]
     assert "float (16, 2)" in usage and "bits per dimension" not in usage and "image" not in usage
     check_model_card(card, points)
+
+
+def test_every_code_of_what_is_not_comparable_has_its_words() -> None:
+    assert set(get_args(Incomparable)) == set(INCOMPARABLE)

@@ -13,6 +13,7 @@ import pytest
 from flowzoo.api import Architecture, Citation, Preset, Published
 from flowzoo.cli.main import main
 from flowzoo.registry import PluginState, reset_registry, survey
+from flowzoo.registry.contents import _KINDS
 from tests.plugin_factory import good
 
 
@@ -55,6 +56,24 @@ def variants(base: Architecture, value: Any) -> Iterator[tuple[str, Architecture
     for field in dataclasses.fields(Citation):
         citation = dataclasses.replace(CITATION, **{field.name: value})
         yield f"citation: {field.name}", dataclasses.replace(base, citations=(citation,))
+
+
+def test_every_field_has_a_type_that_is_checked() -> None:
+    """Those that are not in the table are checked by name."""
+    by_name = {"api_version", "presets", "citations", "config"}
+    for kind in (Architecture, Preset, Published, Citation):
+        unknown = {f.name for f in dataclasses.fields(kind) if str(f.type) not in _KINDS}
+        assert unknown <= by_name, kind
+
+
+def test_an_unknown_code_of_what_is_not_comparable_is_named(install: Callable[..., None]) -> None:
+    install(good("waves"))
+    module = importlib.import_module("zoo_waves.plugin")
+    figure = dataclasses.replace(PUBLISHED, incomparable=("one-sample", "just-because"))
+    changed = dataclasses.replace(PRESET, published=figure)
+    module.ARCHITECTURE = dataclasses.replace(module.ARCHITECTURE, presets={"tiny": changed})  # type: ignore[attr-defined]
+    reset_registry()
+    assert "incomparable has 'just-because'" in survey()["waves"].cause
 
 
 @pytest.mark.parametrize("index", range(len(VALUES)))

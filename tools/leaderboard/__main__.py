@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from flowzoo.api import INCOMPARABLE
 from flowzoo.manifest.read import parse
 from tools.leaderboard.page import page, readme
 from tools.leaderboard.plots import AXES, draw, file_name, is_current, points
@@ -42,7 +43,7 @@ def pages(found: Sources, old_readme: str) -> Mapping[str, str]:
     plots = {table.name: [file_name(table, axis) for axis in _axes(table)] for table in made}
     return {
         "README.md": _between(old_readme, "leaderboard", readme(made, README_TABLE, README_ROWS)),
-        "docs/leaderboard.md": page(made, found.published["reasons"], plots),
+        "docs/leaderboard.md": page(made, INCOMPARABLE, plots),
         "docs/leaderboard.csv": _csv(made),
         "docs/leaderboard.json": json.dumps(as_records(made), indent=1, ensure_ascii=False) + "\n",
     }

@@ -17,11 +17,15 @@ COLORS = {"model": "#3f51b5", "published": "#8d6e63"}
 
 
 def points(table: Table, axis: str) -> list[tuple[str, str, float, float]]:
-    """Name, kind of row, cost and figure of each row that has both."""
+    """Name, kind of row, cost and figure of each row that has both.
+
+    A published figure that is not comparable stands in the table with its reason, and beside no other in a picture.
+    """
     found: list[tuple[str, str, float, float]] = []
     for row in table.rows:
         cost = row.parameters if axis == "parameters" else row.density_ms
-        if cost is not None and row.figure is not None:
+        beside_others = row.what != "published" or row.comparable == "yes"
+        if cost is not None and row.figure is not None and beside_others:
             found.append((row.name, row.what, float(cost), row.figure))
     return found
 

@@ -171,7 +171,7 @@ def _all_rows(sources: Sources) -> Iterator[tuple[str, str, str, Row]]:
         table = _table_name(found)
         unit = "nats" if (found["measured"] or {}).get("nats") is not None else "bits/dim"
         if found["measured"] is not None:
-            row = _model(found, comparison, sources.timings.get(entry.key, {}))
+            row = _model(found, sources.timings.get(entry.key, {}))
             yield table, _description(found["data"]), unit, row
         elif found["published"] is not None:
             # The paper's figure may be of another release than the one that our recipe trains on.
@@ -196,7 +196,7 @@ def _description(data: Json) -> str:
     return f"{release}preprocessing {data['preprocessing']}; {data['num_images']:,} images of the {data['split']} split"
 
 
-def _model(entry: Json, comparison: Json, timing: Json) -> Row:
+def _model(entry: Json, timing: Json) -> Row:
     """A model that was measured here. Timings count only if they are of the same weights."""
     found, published, weights, sampling = (
         entry["measured"], entry["published"] or {}, entry["weights"] or {}, entry["sampling"]
@@ -219,8 +219,8 @@ def _model(entry: Json, comparison: Json, timing: Json) -> Row:
         uniform=one if found["dequantization"] == "uniform" and not conditional else None,
         published=published.get("bpd"),
         source=published.get("source"),
-        comparable=comparison.get("comparable"),
-        reasons=tuple(comparison.get("reasons", ())),
+        comparable=_comparable(published),
+        reasons=tuple(published.get("incomparable", ())),
         selection="validation" if entry["training"] else None,
         parameters=entry["num_params"],
         cost=_cost(entry["training"]),
@@ -237,6 +237,13 @@ def _model(entry: Json, comparison: Json, timing: Json) -> Row:
         page=f"models/{entry['name']}.md",
         note=entry["note"],
     )
+
+
+def _comparable(published: Json) -> str | None:
+    """Whether a published figure stands beside a measured one rightly; None if there is none."""
+    if not published:
+        return None
+    return "no" if published.get("incomparable") else "yes"
 
 
 def _of(part: int | None, whole: int) -> str | None:
@@ -257,8 +264,8 @@ def _without_weights(entry: Json, comparison: Json) -> Row:
         kind=comparison.get("kind"),
         source=published["source"],
         selection=comparison.get("selection"),
-        comparable=comparison.get("comparable"),
-        reasons=tuple(comparison.get("reasons", ())),
+        comparable=_comparable(published),
+        reasons=tuple(published.get("incomparable", ())),
         parameters=entry["num_params"],
         command=f"flowzoo train {entry['name']} --out run",
         page=f"models/{entry['name']}.md",

@@ -13,7 +13,7 @@ from torch.distributions import Beta, Categorical, Independent, MixtureSameFamil
 
 import flowzoo
 from flowzoo.errors import ConfigError
-from flowzoo.testing import checks_kind, conformance_suite, randomize
+from flowzoo.testing import Subject, checks_kind, conformance_suite, randomize
 
 test_conformance = conformance_suite("cdf")
 
@@ -152,18 +152,9 @@ VARIANTS = [
 ]
 
 
-class Variant:
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-
-    def build(self, seed: int, dtype: torch.dtype = torch.float64) -> flowzoo.Flow:
-        torch.manual_seed(seed)
-        return randomize(flowzoo.create("cdf", **self.config).to(dtype).eval(), seed)
-
-
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
-    subject: Any = Variant(config)
+    subject = Subject.variant("cdf", **config)
     assert checks_kind.kind_is_said(subject)
     assert checks_kind.log_det_is_jacobian(subject)
     assert checks_kind.density_integrates(subject)

@@ -18,8 +18,8 @@ def _published(bpd: float, dataset: str, alpha: str) -> Published:
         dataset=dataset,
         source=SOURCE,
         protocol=f"logit with alpha = {alpha}, uniform noise, one draw; one probe an image; dopri5 with tolerance "
-        "1e-5, whose steps are controlled for a whole batch, so that an image's figure depends on its batch "
-        "(comparable: no, batch-dependent-solver)",
+        "1e-5, whose steps are controlled for a whole batch, so that an image's figure depends on its batch",
+        incomparable=("batch-dependent-solver", "one-sample"),
     )
 
 

@@ -21,7 +21,7 @@ from flowzoo.bijectors import residuals
 from flowzoo.errors import ConfigError, InputError, NotConverged
 from flowzoo.nets.keyed import Keys, draw, keyed_draws
 from flowzoo.registry import get_architecture
-from flowzoo.testing import checks_kind, conformance_suite, randomize
+from flowzoo.testing import Subject, checks_kind, conformance_suite, randomize
 
 test_conformance = conformance_suite("ffjord")
 
@@ -253,16 +253,7 @@ def test_published_figures_say_why_they_are_not_comparable() -> None:
     presets = get_architecture("ffjord").presets
     found = {name: p.published for name, p in presets.items() if p.published is not None}
     assert {name: p.bpd for name, p in found.items()} == {"paper-mnist": 0.99, "cifar10": 3.40}
-    assert all("comparable: no, batch-dependent-solver" in p.protocol for p in found.values())
-
-
-class Variant:
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-
-    def build(self, seed: int, dtype: torch.dtype = torch.float64) -> flowzoo.Flow:
-        torch.manual_seed(seed)
-        return randomize(flowzoo.create("ffjord", **self.config).to(dtype).eval(), seed)
+    assert all("batch-dependent-solver" in p.incomparable for p in found.values())
 
 
 @pytest.mark.parametrize(
@@ -274,7 +265,7 @@ class Variant:
     ids=str,
 )
 def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
-    subject: Any = Variant(config)
+    subject = Subject.variant("ffjord", **config)
     assert checks_kind.kind_is_said(subject)
     assert checks_kind.log_det_is_jacobian(subject)
     if config["dims"] == 1:
@@ -282,7 +273,9 @@ def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
 
 
 def test_channels_that_leave_early_come_back() -> None:
-    model = Variant({"image_shape": (1, 4, 4), "scales": 2, "blocks": 1, "hidden": (4,), "steps": 2}).build(0)
+    model = Subject.variant("ffjord", image_shape=(1, 4, 4), scales=2, blocks=1, hidden=(4,), steps=2).build(
+        0
+    )
     x = torch.randint(0, 256, (3, 1, 4, 4), dtype=torch.uint8)
     assert torch.equal(model.reconstruct(x), x)
 

@@ -173,6 +173,7 @@ ARCHITECTURE = Architecture(
                 dataset="ImageNet 32x32 (PixelRNN release) validation",
                 source="Flow++ (arXiv 1902.00275), Table 1",
                 protocol="variational dequantization; the released code draws one sample, EMA weights",
+                incomparable=("one-sample",),
             ),
             parameters=168_955_724,
             parameters_note="Header of the official imagenet32_official.py; equal to the last parameter.",
@@ -187,6 +188,7 @@ ARCHITECTURE = Architecture(
                 dataset="ImageNet 64x64 (PixelRNN release) validation",
                 source="Flow++ (arXiv 1902.00275), Table 1",
                 protocol="variational dequantization; the released code draws one sample, EMA weights",
+                incomparable=("one-sample",),
             ),
             parameters=73_489_960,
             parameters_note=(

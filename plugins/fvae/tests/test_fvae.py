@@ -17,7 +17,7 @@ from flowzoo.bijectors import AffineCoupling, Chain
 from flowzoo.errors import ConfigError
 from flowzoo.flow import Flow
 from flowzoo.nets.keyed import Keys, keyed_draws
-from flowzoo.testing import checks_kind, checks_math, conformance_suite, random_images, randomize
+from flowzoo.testing import Subject, checks_kind, checks_math, conformance_suite, random_images, randomize
 
 test_conformance = conformance_suite("fvae")
 
@@ -136,17 +136,9 @@ def test_samples_ask_nothing_of_the_encoder() -> None:
     assert asked
 
 
-class Variant:
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-
-    def build(self, seed: int, dtype: torch.dtype = torch.float64) -> Flow:
-        return build(seed, dtype, **self.config)
-
-
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
-    subject: Any = Variant(config)
+    subject = Subject.variant("fvae-tiny", **config)
     assert checks_kind.kind_is_said(subject)
     assert checks_math.inverse_float64(subject)
     assert checks_math.reconstruction_exact(subject) == "exact"
@@ -157,7 +149,7 @@ def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("config", VARIANTS[:3], ids=str)
 def test_log_determinants_of_variants(config: dict[str, Any]) -> None:
-    subject: Any = Variant({"image_shape": (1, 4, 4), "levels": 1, **config})
+    subject = Subject.variant("fvae-tiny", **{"image_shape": (1, 4, 4), "levels": 1, **config})
     assert checks_kind.log_det_is_jacobian(subject)
 
 

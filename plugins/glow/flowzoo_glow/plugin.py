@@ -28,6 +28,7 @@ def _published(bpd: float, dataset: str, table: str = "Table 2") -> Published:
         dataset=dataset,
         source=f"Kingma and Dhariwal 2018 (arXiv 1807.03039), {table}",
         protocol=PROTOCOL,
+        incomparable=("test-selected", "one-sample"),
     )
 
 
@@ -65,7 +66,7 @@ PRESETS = {
             dataset="MNIST, test",
             source="as tabulated in FFJORD (arXiv 1810.01367), Table 2",
             protocol="not stated there for this cell; another network and another logit alpha",
-            comparable="other-model",
+            incomparable=("not-stated", "other-model", "several-samples"),
         ),
     ),
     "digits": Preset(

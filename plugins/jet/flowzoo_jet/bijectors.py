@@ -17,29 +17,6 @@ from flowzoo_jet.vit import Conditioner
 SpatialKind = Literal["checkerboard", "columns", "rows"]
 
 
-class Patches(Bijector):
-    """Images ``(B, C, H, W)`` to tokens ``(B, T, C p p)``, row by row; log|det| = 0."""
-
-    def __init__(self, image_shape: tuple[int, int, int], patch: int) -> None:
-        """Makes the map.
-
-        Args:
-            image_shape: ``(C, H, W)``.
-            patch: p.
-        """
-        super().__init__()
-        self.image_shape, self.patch = image_shape, patch
-
-    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        tokens = F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)
-        return tokens.contiguous(), x.new_zeros(x.shape[0])
-
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        _, height, width = self.image_shape
-        planes = z.transpose(1, 2).unflatten(2, (height // self.patch, width // self.patch))
-        return F.pixel_shuffle(planes, self.patch).contiguous(), z.new_zeros(z.shape[0])
-
-
 class ViTCoupling(Bijector, RunsNetwork):
     """z_2 = (x_2 + b) s, with (b, raw) of x_1 by a vision transformer and s = S sigmoid(raw); log|det| = sum log s.
 

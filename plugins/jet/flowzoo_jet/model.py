@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten
+from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Patches
 from flowzoo.flow import Flow
-from flowzoo_jet.bijectors import Patches, SpatialKind, ViTCoupling, spatial_order
+from flowzoo_jet.bijectors import SpatialKind, ViTCoupling, spatial_order
 from flowzoo_jet.config import JetConfig
 from flowzoo_jet.vit import Conditioner
 

@@ -2,62 +2,23 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class Attention(nn.Module):
-    """Multi-head attention of every token to every token."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        """Makes the layer.
-
-        Args:
-            channels: C.
-            heads: Heads of C / heads channels each.
-        """
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = nn.Linear(channels, channels)
-        nn.init.xavier_uniform_(self.out.weight)
-        for part in self.qkv.weight.chunk(3):
-            nn.init.xavier_uniform_(part)
-        nn.init.zeros_(self.qkv.bias)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(B, T, C)`` to the same shape."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
-        return self.out((weights @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+from flowzoo.nets.transformer import TransformerLayer
 
 
-class Layer(nn.Module):
-    """Attention, then an MLP four times as wide, each with a normalisation before it and a residual around it."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        """Makes the layer.
-
-        Args:
-            channels: C.
-            heads: Attention heads.
-        """
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = Attention(channels, heads)
-        self.up, self.down = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
-        for linear in (self.up, self.down):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.normal_(linear.bias, std=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(B, T, C)`` to the same shape."""
-        x = x + self.attention(self.norm1(x))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))  # type: ignore[no-any-return]
+def _layer(channels: int, heads: int) -> TransformerLayer:
+    """A layer with the authors' initial values: Glorot's uniform weights, biases of zero or nearly so."""
+    layer = TransformerLayer(channels, heads, causal=False)
+    attention = layer.attention
+    for weight in (*attention.qkv.weight.chunk(3), attention.out.weight, layer.up.weight, layer.down.weight):
+        nn.init.xavier_uniform_(weight)
+    for bias in (attention.qkv.bias, attention.out.bias):
+        nn.init.zeros_(bias)
+    for bias in (layer.up.bias, layer.down.bias):
+        nn.init.normal_(bias, std=1e-6)
+    return layer
 
 
 class Conditioner(nn.Module):
@@ -84,7 +45,7 @@ class Conditioner(nn.Module):
         self.class_embedding = (
             nn.Parameter(channels**-0.5 * torch.randn(classes, channels)) if classes else None
         )
-        self.layers = nn.ModuleList(Layer(channels, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(_layer(channels, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(channels)
         self.proj_out = nn.Linear(channels, 2 * token_size)
         nn.init.zeros_(self.proj_out.weight)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from flowzoo_jet.bijectors import Patches, ViTCoupling, spatial_order
+from flowzoo_jet.bijectors import ViTCoupling, spatial_order
 from flowzoo_jet.model import SPATIAL
 from flowzoo_jet.vit import Conditioner
 
 import flowzoo
 from flowzoo.errors import ConfigError
-from flowzoo.testing import checks_kind, conformance_suite, randomize
+from flowzoo.testing import Subject, checks_kind, conformance_suite
 
 test_conformance = conformance_suite("jet")
 
@@ -96,28 +96,12 @@ def test_the_authors_model_has_its_parameters() -> None:
     assert count("jet-imagenet64-large") == known(64, 5)
 
 
-def test_patches_go_and_come_back() -> None:
-    image = torch.randn(2, 3, 4, 8)
-    tokens, _ = Patches((3, 4, 8), 4)(image)
-    assert tokens.shape == (2, 2, 48)
-    assert torch.equal(Patches((3, 4, 8), 4).inverse(tokens)[0], image)
-
-
-class Variant:
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-
-    def build(self, seed: int, dtype: torch.dtype = torch.float64) -> flowzoo.Flow:
-        torch.manual_seed(seed)
-        return randomize(flowzoo.create("jet-tiny", **self.config).to(dtype).eval(), seed)
-
-
 VARIANTS: list[dict[str, Any]] = [{"classes": 3}, {"kinds": ("spatial",)}, {"scale_bound": 3.0}]
 
 
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
-    subject: Any = Variant({"image_shape": (1, 4, 4), **config})
+    subject = Subject.variant("jet-tiny", **{"image_shape": (1, 4, 4), **config})
     assert checks_kind.kind_is_said(subject)
     assert checks_kind.log_det_is_jacobian(subject)
 

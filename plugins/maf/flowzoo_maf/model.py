@@ -7,6 +7,7 @@ from torch import Tensor
 
 from flowzoo.bijectors import (
     ActNorm,
+    Autoregressive,
     Bijector,
     Chain,
     Flatten,
@@ -18,9 +19,9 @@ from flowzoo.bijectors import (
 )
 from flowzoo.densities import StandardNormal, StandardUniform
 from flowzoo.flow import Flow
-from flowzoo_maf.bijectors import AffineAutoregressive, Autoregressive, MixtureAutoregressive, ScaleAndShift
+from flowzoo.nets.made import MADE
+from flowzoo_maf.bijectors import AffineAutoregressive, MixtureAutoregressive, ScaleAndShift
 from flowzoo_maf.config import MAFConfig
-from flowzoo_maf.made import MADE
 
 BATCH_NORM_EPS = 1e-5
 """Of the paper's code."""

@@ -14,8 +14,10 @@ def _recipe(name: str) -> str:
     return f"flowzoo_maf:recipes/{name}.toml"
 
 
-def _published(bpd: float, data: str, comparable: Incomparable = "noise-drawn-once") -> Published:
-    return Published(bpd=bpd, dataset=data, source=SOURCE, protocol=PROTOCOL, comparable=comparable)
+def _published(bpd: float, data: str, *others: Incomparable) -> Published:
+    return Published(
+        bpd=bpd, dataset=data, source=SOURCE, protocol=PROTOCOL, incomparable=("noise-drawn-once", *others)
+    )
 
 
 PRESETS = {

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from flowzoo_maf.bijectors import AffineAutoregressive, Autoregressive, MixtureAutoregressive
-from flowzoo_maf.made import MADE, Incremental, MaskedLinear
+from flowzoo_maf.bijectors import AffineAutoregressive, MixtureAutoregressive
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 import flowzoo
-from flowzoo.bijectors import residuals
+from flowzoo.bijectors import Autoregressive, residuals
 from flowzoo.errors import ConfigError
-from flowzoo.testing import checks_kind, conformance_suite, randomize
+from flowzoo.nets.made import MADE
+from flowzoo.testing import Subject, checks_kind, conformance_suite, randomize
 
 test_conformance = conformance_suite("maf")
 
@@ -27,27 +27,6 @@ def random_made(dims: int, hidden: tuple[int, ...], parameters: int, seed: int =
     return made
 
 
-@pytest.mark.parametrize("hidden", [(7,), (12, 5), (3, 30, 9)])
-@pytest.mark.parametrize("dims", [1, 2, 6])
-def test_each_output_sees_exactly_the_values_before_it(dims: int, hidden: tuple[int, ...]) -> None:
-    made = random_made(dims, hidden, 2)
-    jacobian = torch.autograd.functional.jacobian(
-        lambda x: made(x[None])[0].sum(-1), torch.randn(dims).double()
-    )
-    sees = jacobian != 0
-    before = made.degrees[:, None] > made.degrees[None, :]
-    assert not (sees & ~before).any()
-    if min(hidden) >= dims - 1:
-        assert torch.equal(sees, before)
-
-
-def test_masks_of_several_layers_multiply_to_the_order() -> None:
-    made = random_made(5, (20, 20), 1)
-    masks = [layer.mask.double() for layer in (*made.hidden, made.out) if isinstance(layer, MaskedLinear)]
-    paths = masks[2] @ masks[1] @ masks[0]
-    assert torch.equal(paths > 0, made.degrees[:, None] > made.degrees[None, :])
-
-
 def test_parameter_counts_are_those_of_the_papers_models() -> None:
     def count(name: str) -> int:
         return sum(p.numel() for p in flowzoo.create(name, device="meta").parameters())
@@ -56,15 +35,6 @@ def test_parameter_counts_are_those_of_the_papers_models() -> None:
     made = d * h + h + h * h + h + 2 * (h * d + d)
     assert count("maf-made-mnist") == made == 3_460_640
     assert count("maf-mnist") == 5 * (made + 2 * d) == 17_311_040
-
-
-@pytest.mark.parametrize("hidden", [(9,), (9, 14), (2, 2)])
-def test_the_incremental_evaluation_is_the_networks(hidden: tuple[int, ...]) -> None:
-    made, x = random_made(6, hidden, 3), torch.randn(4, 6, dtype=torch.float64)
-    whole, state = made(x), Incremental(made, 4)
-    for place, value in enumerate(made.order.tolist()):
-        torch.testing.assert_close(state.parameters(place), whole[:, value])
-        state.add(place, x[:, value])
 
 
 LAYERS: dict[str, Any] = {
@@ -157,15 +127,6 @@ def test_batch_statistics_are_frozen_in_eval_mode() -> None:
     torch.testing.assert_close(torch.cat([flow.log_prob(part) for part in x.split(1)]), together)
 
 
-class Variant:
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-
-    def build(self, seed: int, dtype: torch.dtype = torch.float64) -> flowzoo.Flow:
-        torch.manual_seed(seed)
-        return randomize(flowzoo.create("maf", **self.config).to(dtype).eval(), seed)
-
-
 VARIANTS: list[dict[str, Any]] = [
     {"dims": 2, "layers": 2, "hidden": (8,), "mixture": 3, "base": "uniform"},
     {"dims": 2, "layers": 2, "hidden": (8,), "mixture": 3, "mixture_layers": 1},
@@ -177,7 +138,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
-    subject: Any = Variant(config)
+    subject = Subject.variant("maf", **config)
     assert checks_kind.kind_is_said(subject)
     assert checks_kind.log_det_is_jacobian(subject)
     assert checks_kind.density_integrates(subject)

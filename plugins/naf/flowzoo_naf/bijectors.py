@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from flowzoo.bijectors import Bijector, Coupling, MapKind, Partition, sum_per_item
-from flowzoo.nets.precision import RunsNetwork
-from flowzoo_naf.made import MADE
+from flowzoo.bijectors import Autoregressive, Coupling, MapKind, Partition
+from flowzoo.nets.made import MADE
 from flowzoo_naf.sigmoidal import TOLERANCE, SigmoidalFlow
 
 __all__ = ["SigmoidalAutoregressive", "SigmoidalCoupling"]
@@ -47,36 +45,25 @@ class SigmoidalCoupling(Coupling):
         return x, self.sum_transformed(log_slope)
 
 
-class SigmoidalAutoregressive(Bijector, RunsNetwork):
+class SigmoidalAutoregressive(Autoregressive):
     """z_i = f(x_i; MADE_i(x_1, ..., x_{i-1})) (equations 5 to 8); log|det| = sum log f'.
 
     A density is one pass of the network. The inverse takes one for each value, and solves for it.
     """
 
-    def __init__(self, net: MADE, dims: int, flow: SigmoidalFlow) -> None:
+    def __init__(self, made: MADE, flow: SigmoidalFlow) -> None:
         """Makes the map.
 
         Args:
-            net: ``(B, D)`` to ``(B, D, P)``.
-            dims: D.
+            made: ``(B, D)`` to ``(B, D, P)``.
             flow: The elementwise map; P is its number of parameters.
         """
-        super().__init__()
-        self.net, self.dims, self.flow = net, dims, flow
-        self.own_kind = MapKind(inverse="numeric", inverse_passes=dims, tolerance=TOLERANCE)
+        super().__init__(made)
+        self.flow = flow
+        self.own_kind = MapKind(inverse="numeric", inverse_passes=len(made.degrees), tolerance=TOLERANCE)
 
-    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        z, log_slope = self.flow(x, self.run_network(self.net, x, None))
-        return z, sum_per_item(log_slope)
+    def _map(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return self.flow(x, parameters)
 
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        columns: list[Tensor] = []
-        terms: list[Tensor] = []
-        for i in range(self.dims):
-            # What is not known yet is not seen by the i-th output.
-            x = torch.stack((*columns, *z.detach()[:, i:].unbind(1)), dim=1)
-            raw = self.run_network(self.net, x, None)[:, i]
-            column, log_slope = self.flow.inverse(z[:, i], raw, self)
-            columns.append(column)
-            terms.append(log_slope)
-        return torch.stack(columns, dim=1), torch.stack(terms, dim=1).sum(1)
+    def _unmap(self, z: Tensor, parameters: Tensor) -> Tensor:
+        return self.flow.inverse(z, parameters, self)[0]

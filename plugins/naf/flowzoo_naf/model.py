@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 from flowzoo.bijectors import (
@@ -21,10 +22,10 @@ from flowzoo.bijectors import (
 )
 from flowzoo.flow import Flow
 from flowzoo.nets.conv import ConvStack
+from flowzoo.nets.made import MADE
 from flowzoo.nets.mlp import MLP
 from flowzoo_naf.bijectors import SigmoidalAutoregressive, SigmoidalCoupling
 from flowzoo_naf.config import NAFConfig
-from flowzoo_naf.made import MADE
 from flowzoo_naf.sigmoidal import SigmoidalFlow
 
 __all__ = ["build"]
@@ -49,9 +50,9 @@ def _vector_stack(config: NAFConfig, dims: int) -> Iterator[Bijector]:
         if config.conditioner == "autoregressive":
             if index:
                 yield Permutation.reversal(dims)
-            made = MADE(dims, hidden, flow.parameters)
-            flow.begin(made.last, config.init_range, config.init_spread)
-            yield SigmoidalAutoregressive(made, dims, flow)
+            made = MADE(torch.arange(1, dims + 1), hidden, flow.parameters, "elu")
+            flow.begin(made.out, config.init_range, config.init_spread)
+            yield SigmoidalAutoregressive(made, flow)
             continue
         if index and index % 2 == 0 and dims > 2:
             yield Permutation.random(dims, seed=index)

@@ -44,7 +44,7 @@ _PRESETS = {
             dataset="MNIST 28x28, test",
             source="Grathwohl et al. 2019 (FFJORD, arXiv 1810.01367), table 2",
             protocol="as tabulated there, by whom it was measured is not said; another RealNVP than this one",
-            comparable="other-model",
+            incomparable=("not-stated", "other-model", "several-samples"),
         ),
     ),
     "cifar10": Preset(
@@ -63,6 +63,7 @@ _PRESETS = {
             dataset="CIFAR-10, test",
             source=_PAPER,
             protocol=_PROTOCOL + ", horizontal flips in training",
+            incomparable=("one-sample",),
         ),
         parameters=6_400_000,
         parameters_note=(
@@ -81,6 +82,7 @@ _PRESETS = {
             dataset="ImageNet 32x32 (van den Oord et al.'s release), validation",
             source=_PAPER,
             protocol=_PROTOCOL,
+            incomparable=("one-sample",),
         ),
         parameters=46_200_000,
         parameters_note="As tabulated in the CDFlow paper; 46,220,622 here.",
@@ -95,6 +97,7 @@ _PRESETS = {
             dataset="ImageNet 64x64 (van den Oord et al.'s release), validation",
             source=_PAPER,
             protocol=_PROTOCOL,
+            incomparable=("one-sample",),
         ),
     ),
     "celeba64": Preset(
@@ -108,7 +111,7 @@ _PRESETS = {
             source=_PAPER,
             protocol=_PROTOCOL
             + "; on images resized and not rounded to integers again, so not a probability of integers",
-            comparable="float-resize",
+            incomparable=("float-resize", "one-sample"),
         ),
     ),
     "lsun64": Preset(
@@ -121,6 +124,7 @@ _PRESETS = {
             dataset="LSUN bedroom, random 64x64 crops of the 300 validation images",
             source=_PAPER + "; tower 2.81, church outdoor 3.08",
             protocol=_PROTOCOL,
+            incomparable=("one-sample",),
         ),
     ),
 }

@@ -32,8 +32,8 @@ def _resflow(bpd: float, dataset: str, alpha: str) -> Published:
         dataset=dataset,
         source=RESFLOW,
         protocol=f"logit with alpha = {alpha}, uniform noise, one draw; 20 exact terms and a Poisson number of further "
-        "ones, one number for a whole batch; average of weights 0.999; the best epoch on the test images (comparable: "
-        "no, test-selected)",
+        "ones, one number for a whole batch; average of weights 0.999; the best epoch on the test images",
+        incomparable=("test-selected", "one-sample"),
     )
 
 
@@ -102,7 +102,8 @@ PRESETS = {
             bpd=1.06,
             dataset="MNIST, test, padded to 32x32 and repeated to three channels",
             source=IRESNET,
-            protocol="comparable: no (3x32x32, biased-logdet): images are padded with black, repeated to 3x32x32, with "
+            incomparable=("3x32x32", "biased-logdet"),
+            protocol="images are padded with black, repeated to 3x32x32, with "
             "independent noise in each channel, and bits are divided by 3072; three scales; five terms of the "
             "power series",
         ),
@@ -116,8 +117,8 @@ PRESETS = {
             bpd=3.45,
             dataset="CIFAR-10, test",
             source=IRESNET,
-            protocol="comparable: no (biased-logdet): five terms of the power series, one normal probe; x - 1/2, no "
-            "logit",
+            incomparable=("biased-logdet",),
+            protocol="five terms of the power series, one normal probe; x - 1/2, no logit",
         ),
         parameters=25_028_544,
         parameters_note=COUNTED,

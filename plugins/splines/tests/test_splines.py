@@ -16,7 +16,7 @@ import flowzoo
 from flowzoo.bijectors import InvertibleConv1x1
 from flowzoo.errors import ConfigError
 from flowzoo.registry import get_architecture
-from flowzoo.testing import checks_kind, checks_math, conformance_suite, random_data, randomize
+from flowzoo.testing import Subject, checks_kind, checks_math, conformance_suite, random_data, randomize
 from flowzoo.training.recipe import read_recipe
 
 test_conformance = conformance_suite("splines")
@@ -66,26 +66,15 @@ OTHERS: list[dict[str, Any]] = [
 ]
 
 
-class Variant:
-    """A subject of the kit's checks."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = {"features": 8, **config}
-
-    def build(self, seed: int, dtype: torch.dtype = torch.float64) -> flowzoo.Flow:
-        torch.manual_seed(seed)
-        return randomize(flowzoo.create("splines", **self.config).to(dtype).eval(), seed)
-
-
 @pytest.mark.parametrize("config", PLANES, ids=str)
 def test_the_density_of_a_plane_integrates_to_the_share_of_samples(config: dict[str, Any]) -> None:
-    subject: Any = Variant(config)
+    subject = Subject.variant("splines", **{"features": 8, **config})
     assert checks_kind.density_integrates(subject)
 
 
 @pytest.mark.parametrize("config", PLANES + OTHERS, ids=str)
 def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
-    subject: Any = Variant(config)
+    subject = Subject.variant("splines", **{"features": 8, **config})
     assert checks_kind.kind_is_said(subject)
     assert checks_kind.log_det_is_jacobian(subject)
     assert checks_math.inverse_float64(subject)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten
+from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Patches
 from flowzoo.densities import Dequantization, GaussianNoise, UniformDequantization
 from flowzoo.errors import InputError
 from flowzoo.flow import Flow
-from flowzoo_tarflow.bijectors import Guidance, Patches, TransformerBlock
+from flowzoo_tarflow.bijectors import Guidance, TransformerBlock
 from flowzoo_tarflow.config import TarFlowConfig
 from flowzoo_tarflow.transformer import CausalTransformer
 

@@ -92,7 +92,7 @@ PRESETS = {
             source="Zhai et al. 2024 (arXiv 2412.06329), table 1",
             protocol="uniform noise of one bin, one sample; resized from the images themselves, another release than "
             "the one that Glow is measured on",
-            comparable="other-release",
+            incomparable=("one-sample", "other-release"),
         ),
         parameters=460_000_000,
         parameters_note="Rounded; [2-768-8-8] in the paper's notation.",

@@ -1,87 +1,12 @@
-"""A causal transformer over tokens, whole or token after token with cached keys and values."""
+"""TarFlow's conditioner: a causal transformer over tokens, whole or token after token."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class Cache:
-    """Keys and values of one attention layer for the tokens seen so far, in memory that is taken once.
-
-    Args:
-        n: Items.
-        heads: Heads.
-        tokens: T.
-        size: Channels of a head.
-        like: For dtype and device.
-    """
-
-    def __init__(self, n: int, heads: int, tokens: int, size: int, like: Tensor) -> None:
-        self.keys = like.new_empty(n, heads, tokens, size)
-        self.values = like.new_empty(n, heads, tokens, size)
-
-    def put(self, first: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes the keys and values ``(B, heads, t, size)`` of tokens from ``first`` on; returns all up to them."""
-        last = first + keys.shape[2]
-        self.keys[:, :, first:last] = keys
-        self.values[:, :, first:last] = values
-        return self.keys[:, :, :last], self.values[:, :, :last]
-
-
-class Attention(nn.Module):
-    """Multi-head attention in which a token sees itself and those before it."""
-
-    def __init__(self, channels: int, head_channels: int) -> None:
-        """Makes the layer.
-
-        Args:
-            channels: C.
-            head_channels: Channels of a head.
-        """
-        super().__init__()
-        self.size = head_channels
-        self.norm = nn.LayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
-
-    def forward(self, x: Tensor, first: int = 0, cache: Cache | None = None) -> Tensor:
-        """Maps tokens ``(B, t, C)``, of which the first is number ``first`` of its sequence, to the same shape."""
-        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, -1, self.size)).permute(2, 0, 3, 1, 4)
-        if cache is not None:
-            k, v = cache.put(first, k, v)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(self.size)
-        own = torch.arange(first, first + x.shape[1], device=x.device)
-        seen = torch.arange(k.shape[2], device=x.device)
-        scores = scores.masked_fill(seen[None, :] > own[:, None], -math.inf)
-        out = torch.softmax(scores, dim=-1) @ v
-        return self.proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-
-
-class Layer(nn.Module):
-    """Attention, then an MLP, each with a normalisation before it and a residual around it."""
-
-    def __init__(self, channels: int, head_channels: int, expansion: int) -> None:
-        """Makes the layer.
-
-        Args:
-            channels: C.
-            head_channels: Channels of a head.
-            expansion: Width of the MLP over C.
-        """
-        super().__init__()
-        self.attention = Attention(channels, head_channels)
-        self.norm = nn.LayerNorm(channels)
-        self.up = nn.Linear(channels, expansion * channels)
-        self.down = nn.Linear(expansion * channels, channels)
-
-    def forward(self, x: Tensor, first: int = 0, cache: Cache | None = None) -> Tensor:
-        """Maps ``(B, t, C)`` to the same shape; see :class:`Attention`."""
-        x = x + self.attention(x, first, cache)
-        return x + self.down(F.gelu(self.up(self.norm(x))))  # type: ignore[no-any-return]
+from flowzoo.nets.transformer import KeyValueCache, TransformerLayer
 
 
 class CausalTransformer(nn.Module):
@@ -120,7 +45,10 @@ class CausalTransformer(nn.Module):
         self.proj_in = nn.Linear(token_size, channels)
         self.position = nn.Parameter(1e-2 * torch.randn(tokens, channels))
         self.class_embedding = nn.Parameter(1e-2 * torch.randn(classes, channels)) if classes else None
-        self.layers = nn.ModuleList(Layer(channels, head_channels, expansion) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            TransformerLayer(channels, channels // head_channels, causal=True, expansion=expansion)
+            for _ in range(layers)
+        )
         self.proj_out = nn.Linear(channels, parameters)
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
@@ -139,17 +67,19 @@ class CausalTransformer(nn.Module):
         found = self._run(x[:, :-1], context, 0, [None] * len(self.layers))
         return F.pad(found, (0, 0, 1, 0))
 
-    def caches(self, n: int) -> list[Cache]:
+    def caches(self, n: int) -> list[KeyValueCache]:
         """Empty caches for :meth:`next`."""
         tokens, channels = self.position.shape
         size = self.head_channels
-        return [Cache(n, channels // size, tokens, size, self.position) for _ in self.layers]
+        return [KeyValueCache(n, channels // size, tokens, size, self.position) for _ in self.layers]
 
-    def next(self, x: Tensor, first: int, context: Tensor | None, caches: list[Cache]) -> Tensor:
+    def next(self, x: Tensor, first: int, context: Tensor | None, caches: list[KeyValueCache]) -> Tensor:
         """The parameters ``(B, t, P)`` of tokens first + 1 to first + t, given tokens first to first + t - 1."""
         return self._run(x, context, first, caches)
 
-    def _run(self, x: Tensor, context: Tensor | None, first: int, caches: list[Cache] | list[None]) -> Tensor:
+    def _run(
+        self, x: Tensor, context: Tensor | None, first: int, caches: list[KeyValueCache] | list[None]
+    ) -> Tensor:
         hidden = self.proj_in(x) + self.position[first : first + x.shape[1]]
         if self.class_embedding is not None and context is not None:
             hidden = hidden + (context.to(hidden.dtype) @ self.class_embedding)[:, None]

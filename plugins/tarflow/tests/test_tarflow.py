@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from flowzoo_tarflow.bijectors import Guidance, Patches, TransformerBlock, guided
+from flowzoo_tarflow.bijectors import Guidance, TransformerBlock, guided
 from flowzoo_tarflow.model import denoise, sample_guided, to_images
 from flowzoo_tarflow.transformer import CausalTransformer
 
 import flowzoo
 from flowzoo.bijectors import residuals
 from flowzoo.errors import ConfigError, InputError
-from flowzoo.testing import checks_kind, conformance_suite, randomize
+from flowzoo.testing import Subject, checks_kind, conformance_suite, randomize
 
 test_conformance = conformance_suite("tarflow")
 
@@ -84,14 +84,6 @@ def test_keys_and_values_are_computed_once_a_token() -> None:
 def test_gradients_of_samples() -> None:
     moved, z = block(), torch.randn(1, 7, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: moved.inverse(z)[0], (z,))
-
-
-def test_patches_go_row_by_row_and_back() -> None:
-    image = torch.arange(2 * 4 * 6, dtype=torch.float32).reshape(1, 2, 4, 6)
-    tokens, _ = Patches((2, 4, 6), 2)(image)
-    assert tokens.shape == (1, 6, 8)
-    assert set(tokens[0, 1].tolist()) == set(image[0, :, 0:2, 2:4].flatten().tolist())
-    assert torch.equal(Patches((2, 4, 6), 2).inverse(tokens)[0], image)
 
 
 def test_the_papers_model_has_its_parameters() -> None:
@@ -176,15 +168,6 @@ def test_denoising_is_the_posterior_mean() -> None:
         denoise(flowzoo.create("tarflow-tiny"), v)
 
 
-class Variant:
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-
-    def build(self, seed: int, dtype: torch.dtype = torch.float64) -> flowzoo.Flow:
-        torch.manual_seed(seed)
-        return randomize(flowzoo.create("tarflow-toy", **self.config).to(dtype).eval(), seed)
-
-
 VARIANTS: list[dict[str, Any]] = [
     {"scale": scale, "sampler": sampler}
     for scale, sampler in itertools.product(("unbounded", "softplus"), ("sequential", "jacobi"))
@@ -193,7 +176,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
-    subject: Any = Variant(config)
+    subject = Subject.variant("tarflow-toy", **config)
     assert checks_kind.kind_is_said(subject)
     assert checks_kind.log_det_is_jacobian(subject)
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Activation = Literal["relu", "tanh"]
+Activation = Literal["relu", "tanh", "elu"]
 
-FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
+FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "elu": F.elu}
 
 
-class MaskedLinear(nn.Module):
+class MaskedLinear(nn.Linear):
     """A linear layer of which some connections are missing; rows and columns have degrees."""
 
     mask: Tensor
@@ -26,12 +26,11 @@ class MaskedLinear(nn.Module):
         Args:
             mask: ``(out, in)``, true where there is a connection.
         """
-        super().__init__()
         outputs, inputs = mask.shape
+        super().__init__(inputs, outputs)
         self.register_buffer("mask", mask, persistent=False)
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.normal_(self.weight, std=1 / math.sqrt(inputs))
+        nn.init.zeros_(self.bias)
 
     def masked_weight(self) -> Tensor:
         """The weight, zero where there is no connection."""
@@ -81,16 +80,17 @@ class MADE(nn.Module):
             layers.append(MaskedLinear(own[:, None] >= before[None, :]))
             before = own
         self.hidden = nn.ModuleList(layers)
-        last = (degrees[:, None] > before[None, :]).repeat(parameters, 1)
-        self.out = MaskedLinear(last)
+        last = degrees[:, None] > before[None, :]
+        self.out = MaskedLinear(last.repeat_interleave(parameters, dim=0))
         nn.init.zeros_(self.out.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, D)`` to ``(B, D, P)``."""
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(B, D)`` to ``(B, D, P)``; ``context`` is ignored."""
         function = FUNCTIONS[self.activation]
         for layer in self.hidden:
             x = function(layer(x))
-        return self.out(x).unflatten(1, (self.parameters_per_value, -1)).transpose(1, 2)  # type: ignore[no-any-return]
+        out: Tensor = self.out(x).unflatten(1, (-1, self.parameters_per_value))
+        return out
 
 
 def hidden_degrees(units: int, dims: int) -> Tensor:
@@ -128,9 +128,9 @@ class Incremental:
             self.layers.append((weight.contiguous(), layer.bias.detach(), previous, ends))
             previous = ends
         self.values = [like.new_zeros(n, weight.shape[0]) for weight, *_ in self.layers]
-        out = made.out.masked_weight().detach().unflatten(0, (made.parameters_per_value, dims))
-        self.out = out[:, order].transpose(0, 1).contiguous()  # (D, P, H)
-        self.out_bias = made.out.bias.detach().unflatten(0, (made.parameters_per_value, dims))[:, order].T
+        each = (dims, made.parameters_per_value)
+        self.out = made.out.masked_weight().detach().unflatten(0, each)[order]  # (D, P, H)
+        self.out_bias = made.out.bias.detach().unflatten(0, each)[order]
         self.previous = previous
 
     def parameters(self, place: int) -> Tensor:
