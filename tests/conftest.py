@@ -12,7 +12,7 @@ import pytest
 from flowzoo.registry import DISABLE_VARIABLE, reset_registry
 from tests.plugin_factory import Distribution
 
-# A shell starts what it runs in the background with SIGINT ignored, and children inherit that: the tests of Ctrl-C would
+# A shell starts what runs in the background with SIGINT ignored, and children inherit that: tests of Ctrl-C would
 # wait for what never comes.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
