@@ -11,6 +11,7 @@ from flowzoo.bijectors.coupling import (
     Coupling,
 )
 from flowzoo.bijectors.elementwise import FixedAffine, Logit, Sigmoid
+from flowzoo.bijectors.histogram import CountedHistogramCDF, HistogramCDF
 from flowzoo.bijectors.kinds import DirectionKind, LogDetKind, MapKind
 from flowzoo.bijectors.linear import InvertibleConv1x1, InvertibleConv1x1LU, Permutation, Whitening
 from flowzoo.bijectors.mixture import LogisticMixture, MixtureLogisticCoupling
@@ -45,6 +46,7 @@ __all__ = [
     "ClassTop",
     "ComponentKind",
     "ConditionalPrior",
+    "CountedHistogramCDF",
     "Coupling",
     "DiagonalScaling",
     "DirectionKind",
@@ -52,6 +54,7 @@ __all__ = [
     "FixedAffine",
     "Flatten",
     "FlowBatchNorm",
+    "HistogramCDF",
     "InterleavedFeatures",
     "Inverse",
     "InvertibleConv1x1",

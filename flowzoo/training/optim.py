@@ -184,7 +184,7 @@ def _by_patterns(
         if not chosen:
             raise ConfigError(
                 f"recipe: train.groups.{number}.match {group['match']!r} matches no parameter that an earlier group "
-                f"leaves; names look like {named[0][0]!r}."
+                f"leaves; a * stands for any characters, and names look like {named[0][0]!r}."
             )
         other = {key: _as_argument(value) for key, value in group.items() if key != "match"}
         if "lr" in other:

@@ -1,4 +1,4 @@
-"""Distribution functions as bijectors: of histograms and of mixtures; and the way from uniform to other bases."""
+"""Distribution functions of mixtures as bijectors, affine maps, and the way from uniform to other bases."""
 
 from __future__ import annotations
 
@@ -22,57 +22,6 @@ from flowzoo.bijectors import (
 
 TOLERANCE = 1e-5
 """The largest residual that a numeric direction accepts in float32, relative to its output or to 1."""
-
-
-class HistogramCDF(Bijector):
-    """z = F(x), the piecewise linear distribution function of a histogram on [0, 1] with K equal bins.
-
-    F(x) = sum of p_j over the bins below, and K p_k times what is left; log|det| = sum log(K p_k). Outside of [0, 1]
-    the first and the last piece go on. Quantized images whose grey levels are the bins have exactly the histogram's
-    probabilities.
-    """
-
-    def __init__(self, dims: int, bins: int, *, shared: bool) -> None:
-        """Makes uniform histograms, which are the identity.
-
-        Args:
-            dims: D of ``(B, D)``.
-            bins: K.
-            shared: Whether all values have the same histogram.
-        """
-        super().__init__()
-        self.logits = nn.Parameter(torch.zeros(1 if shared else dims, bins))
-
-    def _pieces(self) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the bins, and the distribution function at their left edges, ``(1 or D, K)``."""
-        log_p = F.log_softmax(self.logits, dim=1)
-        p = log_p.exp()
-        return log_p, p.cumsum(dim=1) - p
-
-    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        bins = self.logits.shape[1]
-        log_p, left = self._pieces()
-        index = (x.detach() * bins).floor().long().clamp(0, bins - 1)
-        log_density = _of_bins(log_p, index) + math.log(bins)
-        z = _of_bins(left, index) + (x - index.to(x.dtype) / bins) * log_density.exp()
-        # Rounding must not carry a value of [0, 1] over its end, where a uniform base has no density.
-        z = torch.where((x >= 0) & (x <= 1), z.clamp(0, 1), z)
-        return z, sum_per_item(log_density)
-
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        bins = self.logits.shape[1]
-        log_p, left = self._pieces()
-        edges = left.expand(z.shape[1], -1).contiguous()
-        found = torch.searchsorted(edges.detach(), z.detach().T.contiguous(), right=True).T - 1
-        index = found.clamp(0, bins - 1)
-        log_density = _of_bins(log_p, index) + math.log(bins)
-        x = (z - _of_bins(left, index)) * torch.exp(-log_density) + index.to(z.dtype) / bins
-        return x, -sum_per_item(log_density)
-
-
-def _of_bins(values: Tensor, index: Tensor) -> Tensor:
-    """The values ``(1 or D, K)`` of the bins ``(B, D)``."""
-    return values.expand(index.shape[1], -1).gather(1, index.T).T
 
 
 class MixtureCDF(Bijector):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Logit, OutputKind, Standardize
+from flowzoo.bijectors import (
+    Bijector,
+    Chain,
+    FixedAffine,
+    Flatten,
+    HistogramCDF,
+    Logit,
+    OutputKind,
+    Standardize,
+)
 from flowzoo.densities import BaseDensity, StandardBeta, StandardLogistic, StandardNormal, StandardUniform
 from flowzoo.flow import Flow
 from flowzoo_cdf.bijectors import (
     ElementwiseAffine,
     FullAffine,
-    HistogramCDF,
     MixtureCDF,
     UniformToBeta,
 )

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from flowzoo_cdf.bijectors import FullAffine, HistogramCDF, MixtureCDF, UniformToBeta
+from flowzoo_cdf.bijectors import FullAffine, MixtureCDF, UniformToBeta
 from torch import Tensor
 from torch.distributions import Beta, Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 import flowzoo
+from flowzoo.bijectors import HistogramCDF
 from flowzoo.errors import ConfigError
 from flowzoo.testing import Subject, checks_kind, conformance_suite, randomize
 

@@ -22,6 +22,9 @@ class NICEConfig:
         input_range: ``unit`` is [0, 1], ``symmetric`` [-1, 1].
         whitening: ``zca`` fits and fixes a whitening on the initialisation batch (CIFAR-10 and SVHN in the paper).
         whitening_eps: Added to the eigenvalues of the covariance.
+        marginals: ``histogram`` puts the distribution function of each grey level's histogram, counted on the
+            initialisation batch, and the quantiles of the logistic distribution before the couplings, which then begin
+            at independent pixels. Not in the paper.
         init_range: Weights start uniform in +-this (the official code's irange); 0 starts at the identity.
     """
 
@@ -34,6 +37,7 @@ class NICEConfig:
     input_range: Literal["unit", "symmetric"] = "unit"
     whitening: Literal["none", "zca"] = "none"
     whitening_eps: float = 1e-2
+    marginals: Literal["none", "histogram"] = "none"
     init_range: float = 0.01
 
     def __post_init__(self) -> None:
@@ -50,6 +54,13 @@ class NICEConfig:
             )
         if self.init_range < 0 or self.whitening_eps <= 0:
             raise ConfigError("nice: init_range must not be negative and whitening_eps must be positive.")
+
+        others = (self.whitening, self.input_range, self.base)
+        if self.marginals == "histogram" and others != ("none", "unit", "logistic"):
+            raise ConfigError(
+                "nice: marginals = 'histogram' makes the input of the couplings logistic; "
+                "leave out whitening, input_range and base."
+            )
 
     def layers_per_coupling(self) -> tuple[int, ...]:
         """Hidden layers of each coupling's network."""

@@ -41,6 +41,19 @@ PRESETS = {
         parameters=19_200_000,
         parameters_note="Rounded from 19,158,352: four MLPs of five hidden layers of 1000 units, and the scaling.",
     ),
+    "cdf-mnist": Preset(
+        summary="Histograms of each pixel first: what additive couplings are worth on top of independent pixels",
+        config={
+            "image_shape": (1, 28, 28),
+            "marginals": "histogram",
+            "couplings": 4,
+            "hidden_layers": 2,
+            "hidden_units": 512,
+            "init_range": 0.0,
+        },
+        dataset="mnist",
+        recipe=_recipe("cdf-mnist"),
+    ),
     "cifar10": Preset(
         summary="The paper's CIFAR-10 model",
         config={
