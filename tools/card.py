@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry
-from flowzoo.publishing.card import passes
+from flowzoo.publishing.card import file_size, passes
 from tools.cells import count, finite, measured, megabytes, one_sample, published, shape, table, versions
 
 GENERATED = "<!-- generated from weights_manifest.json by `make docs`; edit that, not this -->"
@@ -63,6 +63,8 @@ def _figures(entry: Entry) -> Iterator[str]:
         rows.append(("measured", measured(entry), _protocol(entry)))
     if entry.one_sample_bpd is not None:
         rows.append(("measured, one sample", one_sample(entry), "the same with one noise sample an image"))
+    if entry.compressed is not None:
+        rows.append(("as a file", f"{entry.compressed.bpd:.4f}", file_size(entry)))
     if entry.published is not None:
         source = f"{entry.published.source}; {entry.published.dataset}; {entry.published.protocol}"
         codes = ", ".join(entry.published.incomparable)
@@ -86,6 +88,11 @@ def _figures(entry: Entry) -> Iterator[str]:
         yield (
             f"Reconstruction audit: `decode(encode(x)) == x` exactly for {count(exact)} of "
             f"{count(entry.measured.num_images)} images."
+        )
+    if entry.compressed is not None:
+        yield (
+            f"Make the file: `{entry.compressed.command}`. It has the same bytes on any machine; "
+            "[compression](../compression.md) tells how, and how other formats compare."
         )
     yield (
         f"Measure it again: `{entry.measured.command}`. It is verified if the result is within "

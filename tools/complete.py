@@ -1,7 +1,8 @@
 """Measures what older entries of the manifest lack: ``python -m tools.complete [NAME...]``.
 
-The share of finite samples, the figure of one noise sample an image where the recorded one is of several, and what
-follows from the config: kind of inverse and passes. Figures that are there stay as they are.
+The share of finite samples, the figure of one noise sample an image where the recorded one is of several, the size of
+the images as a file where the model can compress, and what follows from the config: kind of inverse and passes. Figures
+that are there stay as they are.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from pathlib import Path
 
 import click
 
+from flowzoo.codec.container import CODEC_VERSION
+from flowzoo.codec.model import HasIntegerModel
+from flowzoo.data import get_dataset
 from flowzoo.errors import DataUnavailable
 from flowzoo.evaluation.measure import evaluate
 from flowzoo.evaluation.sampling import count_finite
 from flowzoo.factory import build_flow, resolve
-from flowzoo.manifest.schema import Entry
+from flowzoo.manifest.schema import Compressed, Entry
 from flowzoo.manifest.write import read_manifest, write_entry
 from flowzoo.publishing.figures import kinds_of
 from flowzoo.weights.load import load
 from tools.announce import ROOT
+from tools.weigh import of_model
 
 
 def completed(entry: Entry, data_root: Path | None) -> Entry:
@@ -32,16 +37,40 @@ def completed(entry: Entry, data_root: Path | None) -> Entry:
         )
     if entry.sampling is None:
         entry = dataclasses.replace(entry, sampling=count_finite(load(entry.key)))
-    measured = entry.measured
-    if measured is None or measured.samples == 1 or entry.one_sample_bpd is not None:
-        return entry
     try:
-        found = evaluate(
-            entry.key, samples=1, seed=measured.seed, dtype=measured.dtype, audit=False, data_root=data_root
-        )
+        return _with_one_sample(_with_file(entry, data_root), data_root)
     except DataUnavailable as error:
         click.echo(f"{entry.key}: {error}", err=True)
         return entry
+
+
+def _with_file(entry: Entry, data_root: Path | None) -> Entry:
+    """The entry with the size of its images as a file, if its model can compress."""
+    _, _, config = resolve(entry.architecture, entry.config)
+    able = isinstance(build_flow(entry.architecture, config, device="meta").bijector, HasIntegerModel)
+    if not able or entry.compressed is not None:
+        return entry
+    images = get_dataset(entry.data.id).load(entry.data.split, data_root)[:]
+    _, integers, file = of_model(load(entry.key), images, entry.name)
+    found = Compressed(
+        size=round(file.size),
+        bpd=8 * file.size / images.numel(),
+        integers=8 * integers.size / images.numel(),
+        codec=CODEC_VERSION,
+        num_images=len(images),
+        command=f"flowzoo compress {entry.data.id} -m {entry.key} -o {entry.data.id}.flz",
+    )
+    return dataclasses.replace(entry, compressed=found)
+
+
+def _with_one_sample(entry: Entry, data_root: Path | None) -> Entry:
+    """The entry with the figure of one noise sample an image, if its own is of several."""
+    measured = entry.measured
+    if measured is None or measured.samples == 1 or entry.one_sample_bpd is not None:
+        return entry
+    found = evaluate(
+        entry.key, samples=1, seed=measured.seed, dtype=measured.dtype, audit=False, data_root=data_root
+    )
     return dataclasses.replace(entry, one_sample_bpd=found.bpd)
 
 

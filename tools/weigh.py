@@ -1,7 +1,8 @@
 """Weighs a model's files, ``python -m tools.weigh NAME``: bits per dimension from float to file, and time.
 
 The images are the test split of the model's data set, or its first ``--limit``. Times are processor time of one thread,
-so that other work on the machine counts little; the other codecs' are Pillow's and the standard library's.
+so that other work on the machine counts little; the other codecs' are Pillow's and the standard library's, with the
+settings of ``python -m tools.baselines``. JPEG XL is among them where the package pillow-jxl-plugin is installed.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import io
 import lzma
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -27,6 +29,7 @@ from flowzoo.codec.model import integer_model, weights_digest
 from flowzoo.data import get_dataset
 from flowzoo.evaluation.trained_model import find_target
 from flowzoo.flow import Flow
+from tools.baselines import files
 
 HEADERS = ("form", "bits/dim", "bytes", "ms an image to write", "ms to read")
 
@@ -95,29 +98,33 @@ def of_model(flow: Flow, pixels: Tensor, name: str) -> Iterator[Row]:
 
 
 def of_others(pixels: Tensor) -> Iterator[Row]:
-    """The same images by xz all together, and one by one as PNG and lossless WebP."""
+    """The same images by xz all together, and one by one in each format that can be written here."""
     everything = pixels.numpy().tobytes()
     began = time.process_time()
     packed = lzma.compress(everything, preset=9 | lzma.PRESET_EXTREME)
     middle = time.process_time()
     lzma.decompress(packed)
     yield Row("xz -9e, all images", len(packed), middle - began, time.process_time() - middle)
-    yield _by_pillow("PNG, each image", pixels, format="PNG", optimize=True)
-    yield _by_pillow("WebP lossless, each image", pixels, format="WEBP", lossless=True, quality=100, method=6)
+    for name, options in files.FORMATS.items():
+        if files.available(name):
+            yield _by_pillow(f"{name} lossless, each image", pixels, options)
 
 
-def _by_pillow(form: str, pixels: Tensor, **options: Any) -> Row:
+def _by_pillow(form: str, pixels: Tensor, options: Mapping[str, Any]) -> Row:
     shown = [image.permute(1, 2, 0).squeeze(2).contiguous().numpy() for image in pixels]
-    files: list[bytes] = []
+    written: list[bytes] = []
     began = time.process_time()
     for image in shown:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, **options)
-        files.append(buffer.getvalue())
+        written.append(buffer.getvalue())
     middle = time.process_time()
-    for file in files:
-        Image.open(io.BytesIO(file)).load()
-    return Row(form, sum(map(len, files)), middle - began, time.process_time() - middle)
+    # WebP has no grey images: it gives them back with three channels that are the same.
+    mode = Image.fromarray(shown[0]).mode
+    back = [Image.open(io.BytesIO(file)).convert(mode) for file in written]
+    seconds = time.process_time() - middle
+    assert all(map(np.array_equal, back, shown)), f"{form}: a file did not decode to its image"
+    return Row(form, sum(map(len, written)), middle - began, seconds)
 
 
 def print_table(rows: Iterable[Row], pixels: Tensor) -> None:

@@ -255,7 +255,16 @@ def check_append_only(old: Manifest, new: Manifest) -> tuple[str, ...]:
 def _promises(old: Entry, new: Entry) -> list[tuple[str, Any, Any]]:
     """Name, old and new value of everything that a release fixes."""
     names = ("architecture", "config", "config_hash", "num_params", "data")
-    figures = ("measured", "one_sample_bpd", "fingerprint", "sampling", "kind", "labels", "valid_bpd")
+    figures = (
+        "measured",
+        "one_sample_bpd",
+        "fingerprint",
+        "sampling",
+        "kind",
+        "labels",
+        "valid_bpd",
+        "compressed",
+    )
     found = [(name, getattr(old, name), getattr(new, name)) for name in (*names, *figures)]
     found += [
         (f"weights.{name}", getattr(old.weights, name, None), getattr(new.weights, name, None))

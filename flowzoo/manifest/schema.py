@@ -11,8 +11,8 @@ from flowzoo.config import EXTENSION
 from flowzoo.manifest.typed_json import Rule
 
 __all__ = [
-    "Data", "Entry", "FigureKind", "Fingerprint", "InverseKind", "Labels", "Measured", "Sampling", "Training",
-    "Weights",
+    "Compressed", "Data", "Entry", "FigureKind", "Fingerprint", "InverseKind", "Labels", "Measured", "Sampling",
+    "Training", "Weights",
 ]  # fmt: skip
 
 Name = Annotated[
@@ -165,6 +165,27 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compressed:
+    """The file that ``flowzoo compress`` makes of all images that the figure is measured on.
+
+    Attributes:
+        size: Its length in bytes, all overhead counted; the model's own weights are not in it.
+        bpd: The same in bits per dimension.
+        integers: Bits per dimension of the model in integer arithmetic, from which the file was coded.
+        codec: Version of the file format.
+        num_images: Images in it.
+        command: The command that makes it again, to the byte.
+    """
+
+    size: Count
+    bpd: NotNegative
+    integers: NotNegative
+    codec: Count
+    num_images: Count
+    command: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How many latents of the base density the flow's inverse maps to finite numbers, in float32.
 
@@ -262,6 +283,7 @@ class Entry:
         sampling_passes: Those that one sample takes.
         valid_bpd: Whether bits per dimension mean anything: false for vectors and for a density of noisy data.
         labels: The labels that the model takes, or None.
+        compressed: The images as a file, of a model that can compress; written by a flowzoo command only.
     """
 
     name: Name
@@ -290,6 +312,7 @@ class Entry:
     sampling_passes: Count | None = field(default=None, metadata=EXTENSION)
     valid_bpd: bool = field(default=True, metadata=EXTENSION)
     labels: Labels | None = field(default=None, metadata=EXTENSION)
+    compressed: Compressed | None = field(default=None, metadata=EXTENSION)
 
     @property
     def figure_kind(self) -> FigureKind | None:
@@ -306,7 +329,7 @@ class Entry:
     def faults(self) -> Iterator[str]:
         """Contradictions between its fields, in words; none if the entry is consistent."""
         if self.status == "unpublished":
-            for name in ("weights", "measured", "fingerprint"):
+            for name in ("weights", "measured", "fingerprint", "compressed"):
                 if getattr(self, name) is not None:
                     yield f"status is 'unpublished' and {name} is given; release it or set {name} to null"
         elif self.weights is None:

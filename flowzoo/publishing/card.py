@@ -237,6 +237,8 @@ def _rows(entry: Entry, measured: Measured, dataset_title: str) -> Iterator[tupl
     )
     if entry.one_sample_bpd is not None:
         yield "measured, one sample", f"{entry.one_sample_bpd:.4f}", "the same with one noise sample an image"
+    if entry.compressed is not None:
+        yield "as a file", f"{entry.compressed.bpd:.4f}", f"{file_size(entry)}: `{entry.compressed.command}`"
     if entry.labels is not None and entry.labels.other is not None:
         other = "x|y" if entry.labels.figure == "x" else "x"
         yield f"measured of p({other})".replace("|", "\\|"), f"{entry.labels.other:.4f}", "the same protocol"
@@ -245,6 +247,16 @@ def _rows(entry: Entry, measured: Measured, dataset_title: str) -> Iterator[tupl
         yield "published", f"{found.bpd:g}", f"{found.source}; {found.dataset}; {found.protocol}"
     else:
         yield "published", "none", str(entry.published_reason)
+
+
+def file_size(entry: Entry) -> str:
+    """Where a figure that is a file's size comes from, and what the integer model behind it gives."""
+    found = entry.compressed
+    assert found is not None
+    return (
+        f"{found.size:,} bytes of `flowzoo compress` for {found.num_images:,} images, everything in the file counted; "
+        f"the model in integers: {found.integers:.4f}"
+    )
 
 
 def passes(entry: Entry) -> str:

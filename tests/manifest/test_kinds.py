@@ -19,7 +19,7 @@ from flowzoo.publishing.card import check_model_card, model_card
 from tests.manifest_examples import example_entry, manifest_text
 from tests.plugin_factory import good
 
-LATER = ("kind", "inverse_kind", "density_passes", "sampling_passes", "valid_bpd", "labels")
+LATER = ("kind", "inverse_kind", "density_passes", "sampling_passes", "valid_bpd", "labels", "compressed")
 
 
 def vectors_entry(name: str = "nice-points", **changes: Any) -> dict[str, Any]:
@@ -34,6 +34,10 @@ def kinds_entry(**changes: Any) -> dict[str, Any]:
     found = {
         "kind": "unbiased", "inverse_kind": "numeric", "density_passes": 7, "sampling_passes": 41,
         "labels": {"classes": 10, "figure": "x|y", "other": 4.75, "accuracy": 0.9375},
+        "compressed": {
+            "size": 1_234_567, "bpd": 4.8125, "integers": 4.796875, "codec": 1, "num_images": 10_000,
+            "command": "flowzoo compress mnist -m nice-kinds@1 -o mnist.flz",
+        },
     }  # fmt: skip
     return example_entry("nice-kinds") | found | changes
 
@@ -58,6 +62,7 @@ WRONG = {
     "no passes": lambda e: e.update(density_passes=0),
     "one class": lambda e: e.update(labels={"classes": 1, "figure": "x"}),
     "a figure of nothing": lambda e: e.update(labels={"classes": 10, "figure": "y"}),
+    "a file of no bytes": lambda e: e.update(compressed=kinds_entry()["compressed"] | {"size": 0}),
     "an accuracy above one": lambda e: e.update(labels={"classes": 10, "figure": "x", "accuracy": 1.01}),
 }
 
@@ -93,6 +98,15 @@ def test_a_released_figure_in_nats_is_a_promise() -> None:
     assert len(broken) == 1 and "measured" in broken[0]
 
 
+def test_the_bytes_of_a_released_file_are_a_promise_once_they_are_given() -> None:
+    old, without = kinds_entry(), kinds_entry()
+    del without["compressed"]
+    changed = kinds_entry(compressed=old["compressed"] | {"size": 1_234_568})
+    texts = [parse(manifest_text(entry), "mine") for entry in (without, old, changed)]
+    assert check_append_only(texts[0], texts[1]) == ()
+    assert ["compressed" in line for line in check_append_only(texts[1], texts[2])] == [True]
+
+
 def test_list_and_info_show_unit_kind_and_labels(install: Callable[..., None]) -> None:
     install(good("brook", manifest=manifest_text(vectors_entry(), kinds_entry())))
 
@@ -108,7 +122,16 @@ def test_list_and_info_show_unit_kind_and_labels(install: Callable[..., None]) -
     assert (rows["nice-points"]["figure_kind"], rows["nice-points"]["measured"]["bpd"]) == ("exact", None)
     assert rows["nice-kinds"]["labels"]["classes"] == 10
     shown = run("info", "nice-kinds")
-    for expected in ("numeric", "unbiased", "sampling passes", "41", "x|y", "accuracy"):
+    for expected in (
+        "numeric",
+        "unbiased",
+        "sampling passes",
+        "41",
+        "x|y",
+        "accuracy",
+        "1,234,567",
+        "-o mnist.flz",
+    ):
         assert expected in shown
     found = json.loads(run("info", "nice-kinds", "--json"))
     assert (found["kind"], found["figure_kind"], found["density_passes"]) == ("model", "unbiased", 7)
@@ -119,7 +142,7 @@ def test_the_card_states_unit_kind_passes_and_both_figures_of_labels() -> None:
     text = model_card(entry, "MNIST")
     for expected in (
         r"measured of p(x\|y) | **4.2512**", "measured of p(x) | 4.7500", "unbiased estimates", "41 for a sample",
-        "0.9375",
+        "0.9375", "| as a file | 4.8125 | 1,234,567 bytes", "integers: 4.7969: `flowzoo compress mnist -m nice-kinds@1",
     ):  # fmt: skip
         assert expected in text
     check_model_card(text, entry)

@@ -120,11 +120,13 @@ def test_fields_of_a_newer_manifest_are_shown_where_they_are() -> None:
     """The kind and passes of an entry, and a conditional figure, which stands in a column of its own."""
     known = made(entry("glow-mnist"))
     newer = {**known.texts["glow-mnist@1"], "kind": "unbiased", "density_passes": 7, "sampling_passes": 30}
+    newer["compressed"] = {"bpd": 1.0625}
     newer["labels"] = {"classes": 10, "figure": "x|y", "other": None}
     row = only(tables(dataclasses.replace(known, texts={"glow-mnist@1": newer})))
     assert (row.kind, row.density_passes, row.sampling_passes) == ("unbiased", 7, 30)
     assert row.figure is None
     assert row.given_label == newer["measured"]["bpd"]
+    assert row.file == 1.0625
 
 
 def test_a_page_shows_every_row_and_no_empty_column() -> None:
@@ -134,7 +136,9 @@ def test_a_page_shows_every_row_and_no_empty_column() -> None:
         "| [`glow-mnist`](models/glow-mnist.md) | model | ≤ 1.0479 ± 0.0025 | bound, 8 samples | 1.0590 |"
         in text
     )
-    assert "| given the label |" not in text
+    assert "| given the label |" not in text and "| as a file |" not in text
+    with_file = dataclasses.replace(found[0], rows=(dataclasses.replace(found[0].rows[0], file=1.0625),))
+    assert "| as a file |" in (shown := page([with_file], {}, {})) and "| 1.0625 |" in shown
     assert "| `code` | meaning |" in text
     assert "images/x-parameters.svg" in text
 

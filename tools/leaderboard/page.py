@@ -24,7 +24,9 @@ images and say nothing of each other. In a row are
 
 ± is the standard error over the images. The kind says what a figure is: *exact*, a *bound* (the true figure is at most
 this), the mean of *unbiased* estimates, *biased*, or the length of a real *code*. A bound gets better with more noise
-samples, so the figure of one sample stands beside it. The reason codes are explained [below](#reason-codes).
+samples, so the figure of one sample stands beside it. *As a file* is the size of what `flowzoo compress` makes of all
+the images, everything in it counted ([compression](compression.md)). The reason codes are explained
+[below](#reason-codes).
 """
 
 Cell = Callable[[Row], str]
@@ -116,6 +118,7 @@ def _columns(unit: str) -> list[tuple[str, Cell]]:
         ("one sample", lambda row: _number(row.one_sample)),
         ("uniform noise", lambda row: _number(row.uniform)),
         ("given the label", lambda row: _number(row.given_label)),
+        ("as a file", lambda row: _number(row.file)),
         ("published", lambda row: NOTHING if row.published is None else f"{row.published:g}"),
         ("source", lambda row: row.source or NOTHING),
         ("comparable", _comparable),

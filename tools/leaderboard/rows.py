@@ -30,6 +30,7 @@ class Row:
         one_sample: The figure with one noise sample.
         uniform: The figure under uniform noise, with one sample.
         given_label: The figure of p(x given y), which no other column is to be compared with.
+        file: Bits per dimension of the file that the model makes of the same images, all overhead counted.
         published: The published figure beside a measured one.
         source: Where the published figure is from.
         comparable: ``yes``, ``no`` or None: whether the published figure was measured in the same way.
@@ -60,6 +61,7 @@ class Row:
     one_sample: float | None = None
     uniform: float | None = None
     given_label: float | None = None
+    file: float | None = None
     published: float | None = None
     source: str | None = None
     comparable: str | None = None
@@ -217,6 +219,7 @@ def _model(entry: Json, timing: Json) -> Row:
         samples=found["samples"],
         one_sample=None if conditional else one,
         uniform=one if found["dequantization"] == "uniform" and not conditional else None,
+        file=(entry.get("compressed") or {}).get("bpd"),
         published=published.get("bpd"),
         source=published.get("source"),
         comparable=_comparable(published),
