@@ -16,15 +16,20 @@ __all__ = ["FORMATS", "available", "file_bits", "stream_bits"]
 FORMATS: Mapping[str, Mapping[str, object]] = {
     "PNG": {"format": "PNG", "optimize": True},
     "WebP": {"format": "WEBP", "lossless": True, "quality": 75, "method": 4, "exact": True},
-    "JPEG XL": {"format": "JXL", "lossless": True, "effort": 9},
+    "JPEG XL": {"format": "JXL", "lossless": True, "effort": 7},
+    "JPEG XL of greatest effort": {"format": "JXL", "lossless": True, "effort": 10},
 }
 """Name to what Pillow is asked for. WebP's greatest effort makes larger files of images as small as these than its
-ordinary one, and takes twenty times as long."""
+ordinary one, and takes twenty times as long. JPEG XL's helps or harms by the data, so that both are measured."""
 
 
 def available(name: str) -> bool:
-    """Whether the format can be written here. JPEG XL needs the plugin ``pillow_jxl``, which is no dependency."""
-    if name == "JPEG XL":
+    """Whether the format can be written here.
+
+    JPEG XL needs the package pillow-jxl-plugin. It is a wheel of libjxl that only this comparison needs, and so no
+    dependency.
+    """
+    if name.startswith("JPEG XL"):
         if importlib.util.find_spec("pillow_jxl") is None:
             return False
         importlib.import_module("pillow_jxl")
