@@ -24,7 +24,7 @@ from flowzoo.engine import Engine
 from flowzoo.errors import ConfigError, InputError
 from flowzoo.labels import Labels
 from flowzoo.nets.keyed import Keys, number_layers
-from flowzoo.ops.autograd import transforms_active
+from flowzoo.ops.autograd import is_traced, transforms_active
 from flowzoo.spaces import DataKind, DataSpace, Images, Vectors, require_finite
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class FlowParts(nn.Module):
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         for module in self.modules():
             # The replicas of nn.DataParallel hold tensors where parameters were.
-            for tensor in (*module._parameters.values(), *module.__dict__.values()):
+            for tensor in (*module.parameters(recurse=False), *vars(module).values()):
                 if isinstance(tensor, Tensor) and tensor.is_floating_point():
                     return tensor.device, tensor.dtype
         for buffer in self.buffers():
@@ -224,7 +224,7 @@ class FlowParts(nn.Module):
     @staticmethod
     def _may_look(x: Tensor) -> bool:
         """Whether values may be read here: not inside transforms and compilers, nor where a GPU would have to wait."""
-        if transforms_active() or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        if transforms_active() or torch.compiler.is_compiling() or is_traced():
             return False
         return x.device.type == "cpu" or not torch.is_grad_enabled()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -214,3 +215,35 @@ def test_no_file_is_longer_than_400_lines() -> None:
     files = [*CORE, *(ROOT / "plugins").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
     long = {str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text("utf-8").splitlines())) > 400}
     assert long == {}
+
+
+def names_of_torch(tree: ast.AST) -> Iterator[str]:
+    """The dotted names that a file looks up in torch, or imports from it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if belongs(alias.name, "torch"))
+        elif isinstance(node, ast.ImportFrom) and belongs(node.module or "", "torch"):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute):
+            name = ast.unparse(node)
+            # Not an attribute of what a call returns.
+            if re.fullmatch(r"(torch|nn|F)(\.\w+)+", name):
+                yield name
+
+
+def private_names_of_torch(tree: ast.AST) -> set[str]:
+    return {n for n in names_of_torch(tree) if any(re.match(r"_[^_]", step) for step in n.split("."))}
+
+
+def test_private_names_of_torch_are_used_in_the_engine_and_its_operations_alone() -> None:
+    """They may go with any release; there each is behind a check, with the plain way beside it."""
+    assert private_names_of_torch(ast.parse("from torch._dynamo import a\nnn.modules._x.y\ntorch.nn.y")) == {
+        "torch._dynamo.a",
+        "nn.modules._x.y",
+        "nn.modules._x",
+    }
+    plugins = [path for package in PLUGINS.values() for path in package.rglob("*.py")]
+    for path in [*CORE, *plugins]:
+        if path.parts[len(ROOT.parts) + 1] not in ("ops", "engine"):
+            found = private_names_of_torch(ast.parse(path.read_text("utf-8")))
+            assert not found, f"{path.relative_to(ROOT)}: {found}"

@@ -5,6 +5,7 @@ from flowzoo.bijectors.autoregressive import Autoregressive, Sampler
 from flowzoo.bijectors.base import Bijector, Inverse, sum_per_item
 from flowzoo.bijectors.cdfs import ComponentKind, MixtureMap, OutputKind, normal_quantile
 from flowzoo.bijectors.chain import Chain, MemoryMode
+from flowzoo.bijectors.constant import ConstantConv1x1, with_constant_matrices
 from flowzoo.bijectors.coupling import (
     AdditiveCoupling,
     AffineCoupling,
@@ -46,6 +47,7 @@ __all__ = [
     "ClassTop",
     "ComponentKind",
     "ConditionalPrior",
+    "ConstantConv1x1",
     "CountedHistogramCDF",
     "Coupling",
     "DiagonalScaling",
@@ -88,4 +90,5 @@ __all__ = [
     "residuals",
     "solve_increasing",
     "sum_per_item",
+    "with_constant_matrices",
 ]

@@ -81,11 +81,13 @@ class InvertibleConv1x1(Bijector):
 
     def log_abs_det(self) -> Tensor:
         """log|det W|, a float64 scalar."""
+        _require_not_onnx("determinant")
         log_abs_det: Tensor = torch.linalg.slogdet(self.weight.double()).logabsdet
         return log_abs_det
 
     def inverse_matrix(self) -> Tensor:
         """W^-1 ``(C, C)``, float64."""
+        _require_not_onnx("inverse")
         return inverted(self.matrix().double())
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -133,6 +135,7 @@ class InvertibleConv1x1LU(InvertibleConv1x1):
 
     def inverse_matrix(self) -> Tensor:
         """W^-1 ``(C, C)`` by two triangular solves, float64."""
+        _require_not_onnx("inverse")
         lower, upper = (factor.double() for factor in self._factors())
         y = torch.linalg.solve_triangular(
             lower, self.permutation.double().t(), upper=False, unitriangular=True
@@ -195,6 +198,14 @@ def _mixed(x: Tensor, matrix: Tensor) -> Tensor:
     """The channels of every pixel of ``(B, C, ...)`` multiplied by the matrix."""
     with without_autocast():
         return torch.einsum("oc,bc...->bo...", matrix, x)
+
+
+def _require_not_onnx(operation: str) -> None:
+    if torch.onnx.is_in_onnx_export():
+        raise InputError(
+            f"ONNX has no operation for the {operation} of a matrix, which a 1x1 convolution needs here; export "
+            "flowzoo.bijectors.with_constant_matrices(flow) instead, a copy that holds it as a constant."
+        )
 
 
 def _random_rotation(channels: int) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flowzoo.ops.autograd import transforms_active
+from flowzoo.ops.autograd import is_traced, transforms_active
 
 Settings = Callable[[Any], tuple[object, ...]]
 """The plain attributes of a module that its lowering depends on."""
@@ -39,12 +39,12 @@ def reason_against(x: Tensor, context: Tensor | None) -> str | None:
         return "the engine is switched off"
     if transforms_active():
         return "torch.func or forward-mode differentiation is at work"
-    if torch._C._get_tracing_state() is not None or _dispatch_mode_active():
+    if is_traced() or _dispatch_mode_active():
         return "the call is being traced, or a dispatch mode is at work"
     # Tensors that have no numbers have no autocast either, and asking for it raises.
     if any(torch.is_autocast_enabled(kind) for kind in {"cpu", x.device.type} - {"meta"}):
         return "autocast is on"
-    if torch.nn.modules.module._has_any_global_hook():
+    if _has_global_hooks():
         return "a global module hook is registered"
     if x.dtype not in (torch.float32, torch.float64):
         return f"the batch is {x.dtype}"
@@ -55,19 +55,24 @@ def reason_against(x: Tensor, context: Tensor | None) -> str | None:
 
 
 def _dispatch_mode_active() -> bool:
-    length = getattr(torch._C, "_len_torch_dispatch_stack", None)
+    """Whether a dispatch mode is at work, or a function mode; a version of torch that cannot say has none."""
+    dispatches = getattr(torch._C, "_len_torch_dispatch_stack", None)
+    if dispatches is not None and dispatches():
+        return True
     functions = getattr(torch._C, "_len_torch_function_stack", None)
-    # A default device is a function mode that changes nothing here.
-    return bool(length is not None and length()) or bool(
-        functions is not None and functions() > _device_modes()
-    )
+    return functions is not None and not all(map(_is_default_device, range(functions())))
 
 
-def _device_modes() -> int:
-    from torch.utils._device import DeviceContext
+def _is_default_device(index: int) -> bool:
+    """Whether a function mode is torch's default device, which changes nothing here."""
+    get = getattr(torch._C, "_get_function_stack_at", None)
+    return get is not None and type(get(index)).__module__ == "torch.utils._device"
 
-    get = torch._C._get_function_stack_at
-    return sum(isinstance(get(i), DeviceContext) for i in range(torch._C._len_torch_function_stack()))
+
+def _has_global_hooks() -> bool:
+    """Whether hooks of all modules are registered; where torch cannot say, they might be."""
+    told = getattr(torch.nn.modules.module, "_has_any_global_hook", None)
+    return told is None or bool(told())
 
 
 class Signature(NamedTuple):

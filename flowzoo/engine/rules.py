@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector
 from flowzoo.bijectors.chain import Chain
@@ -90,7 +90,7 @@ def _is_coupling_step(coupling: AffineCoupling) -> bool:
         type(coupling.partition) is ChannelHalves
         and _map_of(coupling) is not None
         and is_convolutional(coupling.net)
-        and coupling.net.rectify is None
+        and type(coupling.net.rectify) in (type(None), nn.Hardtanh)
     )
 
 
@@ -101,13 +101,14 @@ def _coupling_step(coupling: AffineCoupling, like: Tensor, call: Call) -> Step:
     dtype = coupling.network_dtype or like.dtype
     dtype = like.dtype if like.dtype == torch.float64 else dtype
     halves = Halves(coupling.partition.swap, (like.shape[1] + 1) // 2)
+    bounds = None if net.rectify is None else (net.rectify.min_val, net.rectify.max_val)
     if call.recorded:
         kernels = kernels_of_layers(net.layers(), call.values, size)
-        return CouplingStep(kernels, dtype, halves, elementwise, size, coupling._transform)
+        return CouplingStep(kernels, dtype, halves, elementwise, size, coupling._transform, bounds)
 
     def make() -> Step:
         kernels = merged_kernels(net.layers(), call.values, like, dtype, pack=call.frozen is not None)
-        return FrozenCouplingStep(kernels, dtype, halves, elementwise, size, call.inverse)
+        return FrozenCouplingStep(kernels, dtype, halves, elementwise, size, call.inverse, bounds)
 
     if call.frozen is None:
         return make()
@@ -180,6 +181,7 @@ def _settings_of(kind: type, rule: Rule) -> Callable[[Any], tuple[object, ...]]:
 SETTINGS: dict[type, Callable[[Any], tuple[object, ...]]] = {
     **{kind: _settings_of(kind, rule) for kind, rule in RULES.items()},
     **dict.fromkeys(FOLDED, lambda layer: (layer.log_scale_factor,)),
+    nn.Hardtanh: lambda clamp: (clamp.min_val, clamp.max_val),
 }
 """The settings of all types that are lowered, for the key of plans."""
 

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from flowzoo.nets.tape import noted
 
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+"""torch's layers that draw random numbers in training."""
+
 
 class RunsNetwork:
     """Mixin of modules that call a network.
@@ -37,7 +40,7 @@ class RunsNetwork:
 def has_dropout(module: nn.Module) -> bool:
     """True if some dropout inside is active."""
     return module.training and any(
-        isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in module.modules()
+        isinstance(m, DROPOUTS) and m.training and m.p > 0 for m in module.modules()
     )
 
 

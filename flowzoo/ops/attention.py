@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowzoo.ops.autograd import apply, in_forward_dtypes, needs_plain, plain_backward, transforms_active
+from flowzoo.ops.autograd import (
+    apply,
+    in_forward_dtypes,
+    is_traced,
+    needs_plain,
+    plain_backward,
+    transforms_active,
+)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -16,7 +23,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if transforms_active():
         return _composed(query, key, value)
     recorded = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    if not recorded or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if not recorded or torch.compiler.is_compiling() or is_traced():
         return F.scaled_dot_product_attention(query, key, value)
     attended: Tensor = apply(_Attention, query, key, value)
     return attended

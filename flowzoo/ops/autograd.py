@@ -53,6 +53,11 @@ def transforms_active() -> bool:
     return bool(level >= 0 or (functorch_active is not None and functorch_active()))
 
 
+def is_traced() -> bool:
+    """True while ``torch.jit.trace`` records what is computed."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 def needs_plain(gradients: Sequence[Tensor | None]) -> bool:
     """True if a backward pass has to be plain: it is differentiated itself, or these are many gradients at once."""
     return torch.is_grad_enabled() or any(g is not None and is_batched(g) for g in gradients)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from flowzoo.ops.affine import AffineMap, Plain, empty_gradient, shift_and_raw
@@ -41,6 +42,19 @@ class Halves(NamedTuple):
         return join_channels(*pair)
 
 
+Bounds = tuple[float, float]
+"""The least and the greatest value that a network sees; others are clamped."""
+
+
+def clamped(x: Tensor, bounds: Bounds | None) -> Tensor:
+    """``x`` with its values clamped to the bounds, if there are any, as ``nn.Hardtanh`` does."""
+    return x if bounds is None else F.hardtanh(x, *bounds)
+
+
+def _clamped_backward(grad: Tensor, x: Tensor, bounds: Bounds | None) -> Tensor:
+    return grad if bounds is None else torch.ops.aten.hardtanh_backward(grad, x, *bounds)
+
+
 class CouplingStep(RecordedStep):
     """Maps one half of the channels by the output of convolutions of the other."""
 
@@ -52,6 +66,7 @@ class CouplingStep(RecordedStep):
         elementwise: AffineMap,
         size: torch.Size,
         plain_map: Plain,
+        bounds: Bounds | None = None,
     ) -> None:
         """Makes the step.
 
@@ -62,6 +77,7 @@ class CouplingStep(RecordedStep):
             elementwise: The map of the transformed half.
             size: Height and width of images.
             plain_map: The same map by torch's own operations.
+            bounds: Of what the network sees.
         """
         self.kernels = kernels
         self.dtype = dtype
@@ -69,13 +85,14 @@ class CouplingStep(RecordedStep):
         self.elementwise = elementwise
         self.size = size
         self.plain_map = plain_map
+        self.bounds = bounds
         self.tensors = tensors_of(kernels)
 
     def forward(self, x: Tensor, donated: bool) -> Mapped:
         """See :class:`flowzoo.ops.rows.RecordedStep`; z is laid out in memory as ``x`` is."""
         kernels, weights, kept = merge(self.kernels, self.dtype)
         given, b = self.halves.views(x)
-        *inputs, parameters = convolve(as_images(given, self.size), kernels)
+        *inputs, parameters = convolve(self._seen(given), kernels)
         keeps_output = self.elementwise.keeps_output
         z, z_b = (x, b) if donated and keeps_output else _beside(x, given, self.halves)
         _, log_scale, scale = self.elementwise.forward(b, *self._parted(channel_rows(parameters)), out=z_b)
@@ -85,7 +102,7 @@ class CouplingStep(RecordedStep):
         """See :class:`flowzoo.ops.rows.Step`."""
         kernels, _, _ = merge(self.kernels, self.dtype)
         given, b = self.halves.views(x)
-        parameters = convolve(as_images(given, self.size), kernels)[-1]
+        parameters = convolve(self._seen(given), kernels)[-1]
         z, z_b = (x, b) if donated else _beside(x, given, self.halves)
         _, log_scale, _ = self.elementwise.forward(b, *self._parted(channel_rows(parameters)), out=z_b)
         return z, log_scale
@@ -102,19 +119,19 @@ class CouplingStep(RecordedStep):
         elif incoming.wanted:
             grad_x = torch.empty_like(kept)
             to_given, to_b = self.halves.views(grad_x)
-        _, b = self.halves.views(kept)
+        seen, b = self.halves.views(kept)
         grad_parameters = self._map_backward(b, scale, grad_b_out, incoming.log_derivatives, to_b)
         grad_given, gradients = backward(grad_parameters, saved, rest, wanted=incoming.wanted)
         if grad_given is None:
             return None, gradients
-        torch.add(grad_direct, channel_rows(grad_given), out=to_given)
+        self._add(channel_rows(grad_given), seen, grad_direct, to_given)
         return grad_x, gradients
 
     def reverse(self, z: Tensor, incoming: Incoming) -> tuple[Tensor, Tensor, Sequence[Tensor | None]]:
         """See :class:`flowzoo.ops.rows.RecordedStep`: one evaluation of the network serves inversion and gradient."""
         kernels, weights, rest = merge(self.kernels, self.dtype)
         given, z_b = self.halves.views(z)
-        *inputs, parameters = convolve(as_images(given, self.size), kernels)
+        *inputs, parameters = convolve(self._seen(given), kernels)
         x, x_b = _beside(z, given, self.halves)
         _, _, scale = self.elementwise.inverse(z_b, *self._parted(channel_rows(parameters)), out=x_b)
         grad_direct, grad_z_b = self.halves.views(incoming.z)
@@ -125,15 +142,25 @@ class CouplingStep(RecordedStep):
         del parameters, scale
         grad_given, gradients = backward(grad_parameters, [*inputs, *weights], rest, wanted=True)
         assert grad_given is not None
-        torch.add(grad_direct, channel_rows(grad_given), out=to_given)
+        self._add(channel_rows(grad_given), given, grad_direct, to_given)
         return x, grad_x, gradients
 
     def plain(self, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`flowzoo.ops.rows.RecordedStep`."""
         given, b = self.halves.split(x)
         kernels = kernels_of(structure_of(self.kernels), tensors)
-        b, log_det = self.plain_map(b, convolutions_plain(given, kernels, self.dtype).to(x.dtype))
+        b, log_det = self.plain_map(
+            b, convolutions_plain(clamped(given, self.bounds), kernels, self.dtype).to(x.dtype)
+        )
         return self.halves.merge(given, b), log_det
+
+    def _seen(self, given: Tensor) -> Tensor:
+        """The images that the network sees of the rows ``(C, N)`` of the conditioner."""
+        return as_images(clamped(given, self.bounds), self.size)
+
+    def _add(self, grad: Tensor, given: Tensor, grad_direct: Tensor, out: Tensor | None) -> None:
+        """Writes the gradient at the conditioner: that at what the network sees of it, and the direct one."""
+        torch.add(grad_direct, _clamped_backward(grad, given, self.bounds), out=out)
 
     def _map_backward(
         self, kept: Tensor, scale: Tensor, grad_z: Tensor, grad_log_scale: Tensor, out: Tensor | None
@@ -159,6 +186,7 @@ class FrozenCouplingStep(Step):
         elementwise: AffineMap,
         size: torch.Size,
         inverse: bool,
+        bounds: Bounds | None = None,
     ) -> None:
         """Makes the step from merged kernels; see :class:`CouplingStep`."""
         kernels = list(kernels)
@@ -170,11 +198,12 @@ class FrozenCouplingStep(Step):
         self.layout = elementwise.layout
         self.elementwise = elementwise.inverse if inverse else elementwise.forward
         self.size = size
+        self.bounds = bounds
 
     def apply(self, x: Tensor, donated: bool) -> tuple[Tensor, Tensor]:
         """See :class:`flowzoo.ops.rows.Step`; for the inverse ``x`` is a latent."""
         given, b = self.halves.views(x)
-        parameters = channel_rows(self.network(as_images(given, self.size)))
+        parameters = channel_rows(self.network(as_images(clamped(given, self.bounds), self.size)))
         z, z_b = (x, b) if donated else _beside(x, given, self.halves)
         _, log_scale, _ = self.elementwise(b, *shift_and_raw(parameters, self.layout, dim=0), z_b)
         return z, log_scale

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from flowzoo.ops import lists
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -45,9 +47,9 @@ class Ema:
         """Moves the average towards the model after update number ``step``, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         if decay > 0:
-            torch._foreach_lerp_(self._averages, self._weights, 1.0 - decay)
+            lists.lerp_(self._averages, self._weights, 1.0 - decay)
         else:
-            torch._foreach_copy_(self._averages, self._weights)
+            lists.copy_(self._averages, self._weights)
         for mine, theirs, name in self._buffers:
             average, value = getattr(mine, name), getattr(theirs, name)
             if decay > 0 and average.is_floating_point():

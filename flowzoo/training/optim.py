@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.errors import ConfigError, did_you_mean
+from flowzoo.ops import lists
 from flowzoo.registry.extensions import Extension, find_extension
 from flowzoo.registry.isolation import describe
 
@@ -209,5 +210,5 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     if max_norm is not None:
         factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
-        torch._foreach_mul_(gradients, factor)
+        lists.scale_(gradients, factor)
     return norm

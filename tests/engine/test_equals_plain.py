@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import get_args
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import flowzoo
 from flowzoo.bijectors import (
@@ -94,13 +95,16 @@ def test_every_bijector_in_both_directions(name: str, training: bool, dtype: tor
         assert_alike(bijector, z, inverse=True)
 
 
-def steps(count: int, order: str = "shift-scale", lu: bool = False, context: int = 0) -> Chain:
-    """So many steps of a Glow, of five channels, the halves in turn."""
+def steps(
+    count: int, order: str = "shift-scale", lu: bool = False, context: int = 0, bounds: Sequence[float] = ()
+) -> Chain:
+    """So many steps of a Glow, of five channels, the halves in turn; bounds are of what the networks see."""
     found: list[Bijector] = []
     for index in range(count):
         swap = index % 2 == 1
         given = 2 if swap else 3
         net = conv_net(given, 2 * (5 - given), 6, context, normalization="none", edge_bias=index == 0)
+        net.rectify = nn.Hardtanh(*bounds) if bounds else None
         scale_map = ScaleMap("sigmoid2", 5 - given)
         kind = InvertibleConv1x1LU if lu else InvertibleConv1x1
         coupling = AffineCoupling(ChannelHalves(swap), net, scale_map, order)  # type: ignore[arg-type]
@@ -115,13 +119,14 @@ def steps(count: int, order: str = "shift-scale", lu: bool = False, context: int
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32"])
 @pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("kind", ["short", "long", "other order", "LU", "with a context"])
+@pytest.mark.parametrize("kind", ["short", "long", "other order", "LU", "clamped", "with a context"])
 def test_chains_of_steps(kind: str, memory: MemoryMode, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     conditional = kind == "with a context"
     order = "scale-shift" if kind == "other order" else "shift-scale"
     count = {"short": 1, "long": 9}.get(kind, 3)
-    chain = steps(count, order, kind == "LU", 2 if conditional else 0).to(dtype)
+    bounds = (-0.5, 0.25) if kind == "clamped" else ()
+    chain = steps(count, order, kind == "LU", 2 if conditional else 0, bounds).to(dtype)
     chain.set_memory(memory)
     x = torch.randn(3, 5, 4, 4, dtype=dtype)
     context = torch.randn(3, 2, 4, 4, dtype=dtype) if conditional else None
@@ -130,9 +135,22 @@ def test_chains_of_steps(kind: str, memory: MemoryMode, dtype: torch.dtype) -> N
     assert "fused into a row" in Engine().explain(chain, x, context)
 
 
+def test_a_clamp_that_is_changed_counts_also_while_frozen() -> None:
+    chain, x = steps(2, bounds=(-0.5, 0.25)).double(), torch.randn(2, 5, 4, 4, dtype=torch.float64)
+    engine = Engine()
+    with torch.no_grad(), engine.frozen():
+        before = engine.run(chain, x)[0]
+        for module in chain.modules():
+            if isinstance(module, nn.Hardtanh):
+                module.max_val = 0.5
+        found = engine.run(chain, x)[0]
+        assert not torch.equal(found, before)
+        assert_near(found, chain(x)[0], torch.float64)
+
+
 @pytest.mark.parametrize("memory", MEMORY)
 def test_second_derivatives_and_many_gradients_at_once(memory: MemoryMode) -> None:
-    chain = steps(3).double()
+    chain = steps(3, bounds=(-0.5, 0.25)).double()
     chain.set_memory(memory)
     x, found = torch.randn(2, 5, 2, 2, dtype=torch.float64), []
     for run in (plain_run, Engine().run):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowzoo import engine
 from flowzoo.flow import Flow
+from flowzoo.ops import lists
 from flowzoo.testing.capabilities.probe import Probe, difference, plain
 
 SOME = 1e-9
@@ -107,14 +108,13 @@ def _drawn(flow: Flow) -> bool:
 
 
 def _foreach(flow: Flow) -> None:
-    torch._foreach_mul_([p.data for p in flow.parameters()], 1.01)
+    lists.scale_([p.data for p in flow.parameters()], torch.tensor(1.01))
 
 
 def _swapped(flow: Flow) -> None:
     for module in flow.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None:
-                setattr(module, name, nn.Parameter(parameter.detach() * 1.01))
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            setattr(module, name, nn.Parameter(parameter.detach() * 1.01))
 
 
 def _loaded(flow: Flow) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowzoo.errors import FlowzooError
 from flowzoo.flow import Flow
+from flowzoo.nets.precision import DROPOUTS
 from flowzoo.testing.capabilities.probe import (
     Probe,
     agree,
@@ -41,10 +42,10 @@ def traced_by_dynamo(flow: Flow) -> str:
 def _compiled(flow: Flow, training: bool, backend: str) -> str:
     probe = Probe(flow.float().train(training), 2)
     for module in flow.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, DROPOUTS):
             # Compiled code draws other random numbers.
             module.p = 0.0
-    torch._dynamo.reset()
+    torch.compiler.reset()
     try:
         fast: Any = torch.compile(flow, backend=backend)
         errors = []
@@ -63,7 +64,7 @@ def _compiled(flow: Flow, training: bool, backend: str) -> str:
             for parameter in flow.parameters():
                 parameter.data.mul_(1.01)
     finally:
-        torch._dynamo.reset()
+        torch.compiler.reset()
     return worst(errors)
 
 

@@ -9,9 +9,10 @@ from collections import Counter
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowzoo.flow import Flow
+from flowzoo.nets.precision import DROPOUTS
 from flowzoo.testing.capabilities.probe import MODES, Probe, agree, gradients, one_line, worst
 from flowzoo.testing.capabilities.transforms import bound
 
@@ -64,7 +65,7 @@ def _count(calls: Counter[tuple[str, str]], key: tuple[str, str], _: Tensor) -> 
 def gradients_from_threads(flow: Flow) -> str:
     """Gradients from four threads at once are right in every memory mode, in train and eval mode."""
     for module in flow.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, DROPOUTS):
             # Threads share the generator that dropout draws from.
             module.p = 0.0
     probes = [Probe(flow, seed=seed) for seed in range(THREADS)]
