@@ -91,15 +91,17 @@ class Flow(Inference):
         values = self._values(x)
         require_count("samples", samples)
         require_generator(generator)
-        context = self.context_of(y, len(values))
+        # Not its len(), which is one number for good in an exported program.
+        n = values.shape[0]
+        context = self.context_of(y, n)
         if noise is not None:
             if samples != 1:
                 raise InputError(f"log_prob got noise and samples={samples}; give one of them.")
             return self._log_prob(values, self._noise_like(values, noise), context, keys)
-        keys = keys or self._keys(len(values), generator)
+        keys = keys or self._keys(n, generator)
         terms = []
         for sample in range(samples):
-            noise = self.draw_noise(len(values), generator=generator)
+            noise = self.draw_noise(n, generator=generator)
             own = None if keys is None else replace(keys, sample=keys.sample + sample)
             terms.append(self._log_prob(values, noise, context, own))
         return terms[0] if samples == 1 else torch.logsumexp(torch.stack(terms), 0) - math.log(samples)
@@ -128,7 +130,7 @@ class Flow(Inference):
     def _log_average(self, v: Tensor) -> Tensor:
         """Log of (1/K) sum over labels y of p(v | y)."""
         assert self.labels is not None
-        terms = [self.log_density(v, self.context_of(k, len(v))) for k in range(self.labels.classes)]
+        terms = [self.log_density(v, self.context_of(k, v.shape[0])) for k in range(self.labels.classes)]
         return torch.logsumexp(torch.stack(terms), 0) - math.log(self.labels.classes)
 
     @torch.no_grad()

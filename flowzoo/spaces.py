@@ -91,7 +91,7 @@ class Images(DataSpace):
             raise InputError(
                 f"images have shape {tuple(x.shape)}; this model expects (B, {', '.join(map(str, self.shape))})."
             )
-        if not len(x):
+        if not x.shape[0]:  # len() would be one number for good in an exported program
             raise InputError(
                 f"the batch is empty: images have shape {tuple(x.shape)}; expected at least one."
             )
@@ -146,7 +146,7 @@ class Vectors(DataSpace):
             raise InputError(f"vectors are {x.dtype}; expected floating-point numbers: x.float().")
         if x.ndim != 2 or x.shape[1] != self.dims:
             raise InputError(f"vectors have shape {tuple(x.shape)}; this model expects (B, {self.dims}).")
-        if not len(x):
+        if not x.shape[0]:  # len() would be one number for good in an exported program
             raise InputError(f"the batch is empty: vectors of shape {tuple(x.shape)}; expected at least one.")
         return x
 

@@ -12,7 +12,7 @@ from flowzoo.bijectors.normalization import ActNorm
 from flowzoo.errors import InputError
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.ops.autograd import without_autocast
-from flowzoo.ops.linalg import inverted
+from flowzoo.ops.linalg import exporting_to_onnx, inverted
 
 
 class Permutation(Bijector):
@@ -201,7 +201,7 @@ def _mixed(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _require_not_onnx(operation: str) -> None:
-    if torch.onnx.is_in_onnx_export():
+    if exporting_to_onnx():
         raise InputError(
             f"ONNX has no operation for the {operation} of a matrix, which a 1x1 convolution needs here; export "
             "flowzoo.bijectors.with_constant_matrices(flow) instead, a copy that holds it as a constant."
