@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from flowzoo.testing.capabilities import CAPABILITIES, Outcome, check_capability
@@ -27,13 +29,16 @@ def test_the_other_models_are_traced_by_the_compiler(architecture: str) -> None:
     check_capability(architecture, "torch.compile (aot_eager)", engine=True)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="on a CPU, torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("architecture", ["nice", "glow"])
 @pytest.mark.parametrize("capability", ["torch.compile", "torch.compile, training"])
 def test_the_small_models_compile(architecture: str, capability: str) -> None:
     check_capability(architecture, capability, engine=True)
 
 
-@pytest.mark.parametrize("capability", ["torch.export", "jit.trace", "share_memory and spawn"])
+@pytest.mark.parametrize(
+    "capability", ["torch.export", "torch.export, dynamic batch", "jit.trace", "share_memory and spawn"]
+)
 def test_the_smallest_model_is_exported_traced_and_shared(capability: str) -> None:
     check_capability("nice", capability, engine=True)
 
