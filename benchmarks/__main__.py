@@ -1,7 +1,8 @@
 """``python -m benchmarks``: runs every section, or those named, and writes JSON, a page and its plots.
 
 ``python -m benchmarks SECTION...`` measures these sections again and keeps the others' results from the JSON of
-earlier runs; ``--page`` measures nothing and writes page and plots again.
+earlier runs; ``--only TEXT`` measures the workloads of a section whose names have that text, and keeps its others;
+``--page`` measures nothing and writes page and plots again.
 
 ``--device cuda`` measures what a GPU can show and writes docs/cuda.md instead; without a GPU it says so in one line.
 """
@@ -45,9 +46,23 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 @click.option("--starts", default=Settings.starts, show_default=True, help="Processes of each subject.")
 @click.option("--smallest", is_flag=True, help="The smallest workloads, to see that everything works.")
 @click.option("--device", default="cpu", show_default=True, help="Where models run.")
+@click.option(
+    "--peers/--no-peers", default=True, show_default=True, help="Whether to measure other libraries."
+)
+@click.option(
+    "--only", default="", help="Text in the names of the workloads of speed and presets to measure."
+)
 @click.option("--page", is_flag=True, help="Measure nothing; write the page again from the JSON.")
 def main(
-    names: tuple[str, ...], out: Path, repeats: int, starts: int, smallest: bool, device: str, page: bool
+    names: tuple[str, ...],
+    out: Path,
+    repeats: int,
+    starts: int,
+    smallest: bool,
+    device: str,
+    peers: bool,
+    only: str,
+    page: bool,
 ) -> None:
     """Measures flowzoo beside its floor and its peers."""
     if device.startswith("cuda") and not names and not page:
@@ -57,11 +72,14 @@ def main(
     if not page:
         results["machine"] = report.machine()
         starts = 1 if smallest else starts
-        settings = Settings(repeats=repeats, starts=starts, smallest=smallest, device=device)
+        settings = Settings(repeats, starts, smallest, device, peers, only)
         for name in names or SECTIONS:
             print(f"{name} ...", file=sys.stderr, flush=True)  # noqa: T201
             others = watch()
-            results[name] = SECTIONS[name](settings)
+            measured = SECTIONS[name](settings)
+            if only and name in ("speed", "presets"):
+                measured["rows"] = results.get(name, {"rows": {}})["rows"] | measured["rows"]
+            results[name] = measured
             results.setdefault("others", {})[name] = others()
             results.setdefault("measured", {})[name] = settings.record(name)
             # After each, so that a run that is cut short has not been for nothing.

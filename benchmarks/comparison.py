@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import click
+
 from benchmarks.interleave import Measured, Spec, compare
 from benchmarks.peers import LIBRARIES, peers_of
 from benchmarks.sections import Result, Settings, row, spec
-from benchmarks.workloads import FROZEN, TASKS, Workload, glow
+from benchmarks.workloads import FROZEN, HELD, TASKS, Workload, glow
 
 UNIFORM = {"dequantization": "uniform"}
 PLAIN = {"network": "conv", "network_batch_norm": False, "normalization": "actnorm"}
@@ -15,12 +17,22 @@ PLAIN = {"network": "conv", "network_batch_norm": False, "normalization": "actno
 
 def speed(settings: Settings) -> Result:
     """Glow and its peers against the floor."""
-    return {"rows": _against_floor(glows(settings), settings)}
+    return {"rows": _against_floor(_chosen(glows(settings), settings), settings)}
 
 
 def presets(settings: Settings) -> Result:
     """The other architectures' MNIST presets and their peers against the floors."""
-    return {"rows": _against_floor(others(settings), settings)}
+    return {"rows": _against_floor(_chosen(others(settings), settings), settings)}
+
+
+def _chosen(workloads: dict[str, Workload], settings: Settings) -> dict[str, Workload]:
+    """The workloads whose names have the text that was asked for."""
+    chosen = {name: workload for name, workload in workloads.items() if settings.only in name}
+    if not chosen:
+        raise click.UsageError(
+            f"no workload has {settings.only!r} in its name; there are: {'; '.join(workloads)}."
+        )
+    return chosen
 
 
 def footprint(settings: Settings) -> Result:
@@ -81,12 +93,14 @@ def _subjects(workload: Workload) -> tuple[str, ...]:
 def _against_floor(workloads: Mapping[str, Workload], settings: Settings) -> Result:
     rows: Result = {}
     for name, workload in workloads.items():
-        specs: dict[str, Spec] = {s: spec(s, workload, *TASKS) for s in _subjects(workload)}
-        specs["flowzoo"] = spec("flowzoo", workload, *TASKS, FROZEN)
+        subjects = _subjects(workload) if settings.peers else ("floor", "flowzoo", "plain")
+        specs: dict[str, Spec] = {s: spec(s, workload, *TASKS) for s in subjects}
+        specs["flowzoo"] = spec("flowzoo", workload, *TASKS, FROZEN, HELD)
         measured: dict[str, Measured] = compare(specs, settings.repeats, settings.starts)
         for task in TASKS:
             runs = {s: m.of(task) for s, m in measured.items()}
             if task == "log_prob":
                 runs["flowzoo, frozen"] = measured["flowzoo"].of(FROZEN)
+                runs["flowzoo, frozen, gradients held"] = measured["flowzoo"].of(HELD)
             rows[f"{name}: {task}"] = row(runs, "floor")
     return rows

@@ -13,6 +13,7 @@ MODES = ("store", "checkpoint", "invertible")
 COLOURS = {
     "flowzoo": "C0",
     "flowzoo, frozen": "#8fbbdc",
+    "flowzoo, frozen, gradients held": "#c6dbef",
     "plain": "C7",
     "normflows": "C1",
     "nflows": "C2",

@@ -12,7 +12,7 @@ from benchmarks.peers import LIBRARIES, NOTES
 
 Result = dict[str, Any]
 MEMORY_MODES = ("store", "checkpoint", "invertible")
-SUBJECTS = ("flowzoo", "flowzoo, frozen", "plain", *LIBRARIES)
+SUBJECTS = ("flowzoo", "flowzoo, frozen", "flowzoo, frozen, gradients held", "plain", *LIBRARIES)
 CONTENDED = 0.1
 """Cores held by others from which on the clock on the wall says little on this machine."""
 PACKAGES = ("torch", "flowzoo", *LIBRARIES)
@@ -129,7 +129,8 @@ def _own_subjects(rows: Result) -> list[str]:
     return [
         "*plain* is flowzoo with its engine off (`FLOWZOO_ENGINE=0`). `log_prob` of *flowzoo* reads the weights as "
         "they are in every call; *flowzoo, frozen* is `log_prob` inside `flow.frozen()`, which keeps what is made of "
-        "them. `sample` freezes by itself for the length of its call."
+        "them. *gradients held* is the same while every parameter still has its gradient, as in an evaluation during "
+        "training. `sample` freezes by itself for the length of its call."
     ]
 
 

@@ -24,12 +24,16 @@ class Settings:
         starts: Processes of each subject, where small differences count.
         smallest: Whether every section shrinks to its smallest workload, to see that it works.
         device: Where models run.
+        peers: Whether other libraries are measured, too.
+        only: Text in the names of the workloads of ``speed`` and ``presets`` that are measured; all have the empty one.
     """
 
     repeats: int = 7
     starts: int = 3
     smallest: bool = False
     device: str = "cpu"
+    peers: bool = True
+    only: str = ""
 
     def record(self, section: str) -> Result:
         """How and on which day a section was measured, for the page."""

@@ -19,10 +19,12 @@ from flowzoo.flow import Flow
 from flowzoo.nets.conv import ConvStack, FoldedConv2d
 from flowzoo.nets.precision import RunsNetwork
 
-Task = Literal["train", "log_prob", "sample", "log_prob, frozen"]
+Task = Literal["train", "log_prob", "sample", "log_prob, frozen", "log_prob, frozen, gradients held"]
 TASKS: tuple[Task, ...] = ("train", "log_prob", "sample")
 FROZEN: Task = "log_prob, frozen"
 """``log_prob`` inside ``flow.frozen()``, which flowzoo alone has."""
+HELD: Task = "log_prob, frozen, gradients held"
+"""The same with gradients of all parameters still there, as in an evaluation between two updates."""
 
 Run = Callable[[], object]
 
@@ -109,11 +111,20 @@ def flow_task(workload: Workload, task: Task) -> Run:
 
         return train
     flow.eval()
-    if task in ("log_prob", FROZEN):
-        if task == FROZEN:
-            # For as long as the process lives, as an evaluation is frozen over all of its batches.
-            contextlib.ExitStack().enter_context(flow.frozen())
-        return torch.no_grad()(lambda: void(flow.log_prob(images)))
+    if task == HELD:
+        flow.log_prob(images).mean().backward()
+    if task in ("log_prob", FROZEN, HELD):
+        # A context that nobody holds is collected, and left.
+        kept = contextlib.ExitStack()
+        if task != "log_prob":
+            kept.enter_context(flow.frozen())
+
+        # For as long as the function lives, as an evaluation is frozen over all of its batches.
+        @torch.no_grad()
+        def log_prob(_: contextlib.ExitStack = kept) -> None:
+            flow.log_prob(images)
+
+        return log_prob
     generator = torch.Generator(workload.device).manual_seed(0)
     # The whole batch at a time, as every other subject does it.
     options: dict[str, Any] = {"generator": generator, "batch_size": workload.batch}

@@ -12,13 +12,25 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import contention
+from benchmarks import comparison, contention, workloads
 from benchmarks.__main__ import SECTIONS, main
+from benchmarks.interleave import Measured, Spec
 from benchmarks.numerics import mixture
 from benchmarks.plots import draw
 from benchmarks.report import RENDERERS, page
 from benchmarks.sections import fitted_exponent
-from benchmarks.workloads import TASKS, Workload, coupling_networks, floor_task, flow_task, glow
+from benchmarks.workloads import (
+    FROZEN,
+    HELD,
+    TASKS,
+    Task,
+    Workload,
+    build,
+    coupling_networks,
+    floor_task,
+    flow_task,
+    glow,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKLOADS = [glow(1, 8, 8, levels=2, batch=2), Workload(model="nice-tiny", batch=2)]
@@ -31,6 +43,46 @@ def test_floor_and_flow_run_every_task(workload: Workload, task: str) -> None:
         run = make(workload, task)  # type: ignore[arg-type]
         run()
         run()
+
+
+@pytest.mark.parametrize("task", [FROZEN, HELD])
+def test_evaluations_are_frozen_and_hold_gradients_where_they_say_so(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, images = build(WORKLOADS[0])
+    monkeypatch.setattr(workloads, "build", lambda _: (flow, images))
+    run = flow_task(WORKLOADS[0], task)
+    run()
+    assert flow.engine._frozen
+    assert all((p.grad is not None) == (task == HELD) for p in flow.parameters())
+
+
+def test_workloads_are_chosen_by_a_part_of_their_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = []
+
+    def compared(specs: dict[str, Spec], repeats: int, starts: int) -> dict[str, Measured]:
+        seen.append(specs)
+        run = {"seconds": 1.0}
+        return {
+            name: Measured([run | {"task": task} for task in spec["tasks"]]) for name, spec in specs.items()
+        }
+
+    monkeypatch.setattr(comparison, "compare", compared)
+    arguments = ["presets", "--smallest", "--no-peers", "--out", str(tmp_path)]
+    for only in ("flowpp", "nice-tiny, G"):
+        assert CliRunner().invoke(main, [*arguments, "--only", only], catch_exceptions=False).exit_code == 0
+    assert [set(specs) for specs in seen] == [{"floor", "flowzoo", "plain"}] * 2
+    rows = json.loads((tmp_path / "benchmarks.json").read_text())["presets"]["rows"]
+    assert [name for name in rows if name.endswith("train")] == [
+        "flowpp-tiny: train",
+        "nice-tiny, Gaussian base: train",
+    ]
+    assert rows["flowpp-tiny: log_prob"]["ratios"]["flowzoo, frozen, gradients held"] == 1
+    wrong = CliRunner().invoke(main, [*arguments, "--only", "no such"])
+    assert wrong.exit_code == 2
+    assert "flowpp-tiny" in wrong.output
 
 
 def test_the_floor_of_sampling_has_no_dequantization() -> None:
