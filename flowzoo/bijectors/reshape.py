@@ -6,7 +6,6 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowzoo.bijectors.base import Bijector, require_shape, zero_log_det
@@ -104,12 +103,19 @@ class Patches(Bijector):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         require_shape(self, x, self.image_shape)
-        tokens = F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)
+        rows, columns = self._grid()
+        # Not F.pixel_unshuffle, which leaves an empty batch as it is.
+        blocks = x.unflatten(3, (columns, self.patch)).unflatten(2, (rows, self.patch))
+        tokens = blocks.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         return tokens.contiguous(), zero_log_det(x)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        channels, height, width = self.image_shape
-        rows, columns = height // self.patch, width // self.patch
+        (rows, columns), channels = self._grid(), self.image_shape[0]
         require_shape(self, z, (rows * columns, channels * self.patch**2))
-        planes = z.transpose(1, 2).unflatten(2, (rows, columns))
-        return F.pixel_shuffle(planes, self.patch).contiguous(), zero_log_det(z)
+        blocks = z.unflatten(2, (channels, self.patch, self.patch)).unflatten(1, (rows, columns))
+        images = blocks.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+        return images.contiguous(), zero_log_det(z)
+
+    def _grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.image_shape[1] // self.patch, self.image_shape[2] // self.patch

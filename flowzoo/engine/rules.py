@@ -101,7 +101,8 @@ def _coupling_step(coupling: AffineCoupling, like: Tensor, call: Call) -> Step:
     dtype = coupling.network_dtype or like.dtype
     dtype = like.dtype if like.dtype == torch.float64 else dtype
     halves = Halves(coupling.partition.swap, (like.shape[1] + 1) // 2)
-    bounds = None if net.rectify is None else (net.rectify.min_val, net.rectify.max_val)
+    clamp = net.rectify
+    bounds = (clamp.min_val, clamp.max_val) if isinstance(clamp, nn.Hardtanh) else None
     if call.recorded:
         kernels = kernels_of_layers(net.layers(), call.values, size)
         return CouplingStep(kernels, dtype, halves, elementwise, size, coupling._transform, bounds)

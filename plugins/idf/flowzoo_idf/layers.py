@@ -133,9 +133,13 @@ class IntegerTop(nn.Module):
         first = start(mixtures).repeat_interleave(channels).view(-1, 1, 1)
         self.raw = nn.Parameter(first.repeat(1, height, width) / self.gain)
 
+    def forward(self) -> Tensor:
+        """The parameters of the distribution, ``(1, 3 K C, H, W)``."""
+        return self.gain * self.raw[None]
+
     def distribution(self) -> IntegerMixture:
         """The distribution, for a batch of any size."""
-        return mixture_of(self.gain * self.raw[None], self.mixtures, self.window)
+        return mixture_of(self(), self.mixtures, self.window)
 
 
 def start(mixtures: int) -> Tensor:
@@ -149,8 +153,10 @@ def start(mixtures: int) -> Tensor:
 
 def mixture_of(raw: Tensor, mixtures: int, window: int) -> IntegerMixture:
     """The mixture that a network's output ``(B, 3 K C, H, W)`` describes."""
-    batch, _, height, width = raw.shape
-    split = raw.view(batch, 3, mixtures, -1, height, width).permute(1, 2, 0, 3, 4, 5)
+    batch, parameters, height, width = raw.shape
+    split = raw.view(batch, 3, mixtures, parameters // (3 * mixtures), height, width).permute(
+        1, 2, 0, 3, 4, 5
+    )
     return IntegerMixture(split[0], split[1] * (window / 4), split[2] + math.log(window / 8), window)
 
 

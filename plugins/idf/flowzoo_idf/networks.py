@@ -48,4 +48,5 @@ class CouplingNetwork(nn.Module):
         """``(B, C, H, W)`` to ``(B, O, H, W)``."""
         for conv in self.hidden:
             x = F.hardtanh(conv(x), 0.0, ACTIVATION_LIMIT)
-        return F.conv2d(x, self.last.weight, self.last.bias)
+        out: Tensor = self.last(x)
+        return out
