@@ -97,7 +97,7 @@ def save_picture(flow: Flow, data: VectorSet, path: str | Path, *, name: str = "
         (_draw_plane if flow.dims == 2 else _draw_line)(figure, flow, data, seed)
     finally:
         flow.train(was_training)
-    figure.suptitle(caption, fontsize=11)
+    figure.suptitle(caption, fontsize=13)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Title": name, "Description": caption})
     write_chunks(Path(path), [buffer.getvalue()])
@@ -153,7 +153,10 @@ def _stages(flow: Flow, data: VectorSet) -> list[Stage]:
     averaged = flow.labels is not None and not flow.labels.dropout and y is None
     if flow.augmentation is not None or averaged:
         return []
-    stages = [stage for stage in through_layers(flow, x, y) if stage.points.shape[1] == flow.dims]
+    found = through_layers(flow, x, y, waypoints=_STAGES)
+    stages = [stage for stage in found if stage.points.shape[1] == flow.dims]
+    *before, last = stages
+    stages = [*(stage for stage in before if not stage.rescaled), last]
     if len(stages) <= _STAGES:
         return stages
     return [stages[round(place * (len(stages) - 1) / (_STAGES - 1))] for place in range(_STAGES)]
@@ -161,9 +164,12 @@ def _stages(flow: Flow, data: VectorSet) -> list[Stage]:
 
 def _title(stage: Stage, stages: Sequence[Stage]) -> str:
     if stage.layer == 0:
-        return "data x"
-    after = f"after layer {stage.layer} of {stages[-1].layer}"
-    return f"{after}:\nlatent z" if stage is stages[-1] else f"{after},\n{stage.name}"
+        return "data $x$"
+    if stage is stages[-1]:
+        return "latent $z$"
+    if stage.time is not None:
+        return f"time {stage.time:.2f}"
+    return f"after layer {stage.layer} of {stages[-1].layer}"
 
 
 # --- the plane ----------------------------------------------------------------------------------------------
@@ -196,18 +202,20 @@ def _draw_plane(figure: Any, flow: Flow, data: VectorSet, seed: int) -> None:
             values.T.numpy(), origin="lower", extent=[*box[0], *box[1]], cmap=_COLOURS, norm=scale,
             interpolation="bilinear",
         )  # fmt: skip
-        panel.set(title=title, xlabel="$x_1$", ylabel="$x_2$")
+        panel.set_title(title)
+        panel.set_axis_off()
     generator = torch.Generator().manual_seed(seed)
     samples = flow.sample(_POINTS, generator=generator, batch_size=_BATCH).cpu()
     _scatter(panels[-1], samples, box, "model samples", _MODEL)
-    top.colorbar(shown, ax=panels, label="density (square-root scale)", extend="max", shrink=0.9)
+    top.colorbar(shown, ax=panels, label="density (square-root scale)", extend="max", shrink=0.8)
     if stages:
         _draw_stages(rows[1][0], stages, flow, data)
 
 
 def _scatter(panel: Any, points: Tensor, box: Sequence[tuple[float, float]], title: str, colour: Any) -> None:
     panel.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=2, c=colour, linewidths=0, alpha=0.6)
-    panel.set(title=title, xlabel="$x_1$", ylabel="$x_2$", xlim=box[0], ylim=box[1], aspect="equal")
+    panel.set(title=title, xlim=box[0], ylim=box[1], aspect="equal")
+    panel.set_axis_off()
 
 
 def _grid(log_prob: Callable[[Tensor], Tensor], box: Sequence[tuple[float, float]]) -> Tensor:
@@ -220,16 +228,17 @@ def _grid(log_prob: Callable[[Tensor], Tensor], box: Sequence[tuple[float, float
 def _draw_stages(row: Any, stages: Sequence[Stage], flow: Flow, data: VectorSet) -> None:
     classes = data.labels is not None and data.num_classes <= 10
     by = "its class" if classes else "its direction from the mean"
-    row.suptitle(f"the data on their way through the layers, each point coloured by {by}", fontsize=10)
+    through = "time" if any(stage.time is not None for stage in stages) else "the layers"
+    row.suptitle(f"the data on their way through {through}, each point coloured by {by}", fontsize=11)
     panels = row.subplots(1, len(stages), squeeze=False)[0]
     colours = _point_colours(data, classes)
     for panel, stage in zip(panels, stages, strict=True):
         reach = 1.08 * float(stage.points.abs().quantile(0.999, dim=0).max())
         last = stage is stages[-1]
         panel.scatter(stage.points[:, 0].numpy(), stage.points[:, 1].numpy(), s=2, c=colours, linewidths=0)
-        panel.set_title(_title(stage, stages), fontsize=9)
+        panel.set_title(_title(stage, stages), fontsize=11)
         panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-        panel.tick_params(labelsize=7)
+        panel.set_axis_off()
         if last:
             _contours(panel, flow, reach)
 

@@ -10,6 +10,9 @@ import torch
 
 from flowzoo.bijectors.base import Bijector
 from flowzoo.bijectors.chain import Chain
+from flowzoo.bijectors.linear import Permutation
+from flowzoo.bijectors.normalization import ActNorm, FlowBatchNorm
+from flowzoo.bijectors.standardize import Standardize
 from flowzoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from flowzoo.flow import Flow
 
 __all__ = ["Stage", "layers_of", "through_layers"]
+
+_RESCALING = (Standardize, ActNorm, FlowBatchNorm, Permutation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +33,15 @@ class Stage:
         layer: Layers behind them; 0 is the data.
         name: Class of the last of these; ``"data"`` before the first.
         points: Float (B, D), on the CPU.
+        time: Between 0 and 1 on the way through the last of these; None at its end.
+        rescaled: Whether the last of these only rescales, shifts or reorders, so that nothing is to be seen.
     """
 
     layer: int
     name: str
     points: Tensor
+    time: float | None = None
+    rescaled: bool = False
 
 
 def layers_of(bijector: Bijector) -> Iterator[Bijector]:
@@ -45,13 +54,14 @@ def layers_of(bijector: Bijector) -> Iterator[Bijector]:
 
 
 @torch.no_grad()
-def through_layers(flow: Flow, x: Tensor, y: Tensor | None = None) -> list[Stage]:
+def through_layers(flow: Flow, x: Tensor, y: Tensor | None = None, *, waypoints: int = 0) -> list[Stage]:
     """Sends vectors through a flow layer by layer.
 
     Args:
         flow: A flow over vectors without augmentation.
         x: Vectors (B, D).
         y: Labels (B,) of a conditional flow; None for no label, of a flow that has a way for that.
+        waypoints: The most places inside a layer that moves points through time.
 
     Returns:
         The data, and the vectors after each layer; the last stage is the latent.
@@ -66,6 +76,11 @@ def through_layers(flow: Flow, x: Tensor, y: Tensor | None = None) -> list[Stage
         )
     stages = [Stage(0, "data", x.cpu())]
     for number, layer in enumerate(layers_of(flow.bijector), start=1):
+        name = type(layer).__name__
+        for time, points in layer.waypoints(x, context, waypoints) if waypoints else ():
+            stages.append(Stage(number, name, points.flatten(1).cpu(), time))
         x, _ = layer(x, context)
-        stages.append(Stage(number, type(layer).__name__, x.flatten(1).cpu()))
+        stages.append(
+            Stage(number, name, x.flatten(1).cpu(), rescaled=isinstance(layer, _RESCALING)),
+        )
     return stages

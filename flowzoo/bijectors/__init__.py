@@ -18,7 +18,13 @@ from flowzoo.bijectors.linear import InvertibleConv1x1, InvertibleConv1x1LU, Per
 from flowzoo.bijectors.mixture import LogisticMixture, MixtureLogisticCoupling
 from flowzoo.bijectors.multiscale import ClassTop, ConditionalPrior, FactorOut, LearnedTop
 from flowzoo.bijectors.normalization import ActNorm, DiagonalScaling, FlowBatchNorm
-from flowzoo.bijectors.numeric import polished, require_converged, residuals, solve_increasing
+from flowzoo.bijectors.numeric import (
+    polished,
+    require_converged,
+    residuals,
+    solve_by_newton,
+    solve_increasing,
+)
 from flowzoo.bijectors.partitions import (
     AlternateColumns,
     ChannelHalves,
@@ -88,6 +94,7 @@ __all__ = [
     "polished",
     "require_converged",
     "residuals",
+    "solve_by_newton",
     "solve_increasing",
     "sum_per_item",
     "with_constant_matrices",

@@ -101,6 +101,19 @@ class Bijector(nn.Module):
         self.check_result(z, x, log_det, "inverse")
         return x, log_det
 
+    def waypoints(self, x: Tensor, context: Tensor | None, count: int) -> list[tuple[float, Tensor]]:
+        """Where a batch is inside the map, for pictures of the way; nowhere, for a map that is one step.
+
+        Args:
+            x: Batch as :meth:`forward` takes it.
+            context: As :meth:`forward` takes it.
+            count: The most places that are wanted.
+
+        Returns:
+            Times between 0 and 1, ascending, and the batch at each, of the shape of ``x``.
+        """
+        return []
+
     def _check_batch(self, x: Tensor, direction: str) -> None:
         if not x.is_floating_point() or x.ndim < 2:
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -106,6 +106,60 @@ def solve_increasing(
             below = function(middle) < target
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return torch.lerp(low, high, 0.5)
+
+
+def solve_by_newton(
+    function: Callable[..., tuple[Tensor, Tensor]],
+    target: Tensor,
+    parameters: Sequence[Tensor] = (),
+    *,
+    guess: Tensor | None = None,
+    width: float = 1.0,
+    steps: int = 100,
+) -> Tensor:
+    """Solves f(x; parameters) = y elementwise for an increasing f whose slope is known.
+
+    As :func:`solve_increasing`, by a bracket; inside it Newton steps, and halvings where such a step would leave the
+    bracket or the one before did not halve the error. Elements that are solved are not computed any further.
+
+    Args:
+        function: ``function(x, *parameters)`` gives f and its slope for x ``(N,)`` and parameters ``(N, ...)``; an
+            infinite value far out counts as what it is.
+        target: y, best in float64.
+        parameters: Each of the target's shape and further dimensions.
+        guess: Where the bracket begins and the first step is taken; 0 if not given.
+        width: Half the bracket's first width.
+        steps: The most steps.
+
+    Returns:
+        x, the target's shape; NaN where no bracket was found. The caller checks the residual.
+    """
+    with torch.no_grad():
+        y = target.detach().flatten()
+        held = [part.detach().flatten(0, target.ndim - 1) for part in parameters]
+        x = torch.zeros_like(y) if guess is None else guess.detach().flatten().clone()
+        low, high = _bracket(lambda at: function(at, *held)[0], y, x, width)
+        x = torch.minimum(torch.maximum(x, low), high)
+        solution, active = x.clone(), torch.arange(len(y), device=y.device)
+        last = torch.full_like(y, torch.inf)
+        for _ in range(steps):
+            value, slope = function(x, *held)
+            error = value - y
+            low, high = torch.where(error < 0, x, low), torch.where(error < 0, high, x)
+            newton = x - error / slope
+            good = (newton > low) & (newton < high) & (error.abs() <= 0.5 * last)
+            following = torch.where(error == 0, x, torch.where(good, newton, torch.lerp(low, high, 0.5)))
+            close = 4 * torch.finfo(y.dtype).eps * x.abs().clamp(min=1)
+            # The negation ends those that are not a number, too.
+            going = ((following - x).abs() > close) & (high - low > close)
+            solution[active] = following
+            if not bool(going.any()):
+                break
+            keep = going.nonzero().squeeze(1)
+            x, last, active = following[keep], error.abs()[keep], active[keep]
+            y, low, high = y[keep], low[keep], high[keep]
+            held = [part[keep] for part in held]
+        return solution.view_as(target)
 
 
 def _bracket(

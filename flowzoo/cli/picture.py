@@ -74,13 +74,18 @@ def picture(
             f"{dataset} holds images; {name} is a model of vectors of {target.flow.dims} numbers."
         )
     flow = target.flow.to(find_device(device, computing=True))
-    fit = save_picture(flow, data, out, name=target.name, seed=seed)
+    fit = save_picture(flow, data, out, name=_title(target.name), seed=seed)
     if as_json:
         print_json(_row(target.name, data, out, fit))
         return
     gap = "" if fit.gap is None else f", {fit.gap:+.4f} from the true entropy {fit.entropy:.4f}"
     note(f"{fit.nats:.4f} ± {fit.error:.4f} nats on {fit.count:,} vectors{gap}.")
     print_line(str(out))
+
+
+def _title(name: str) -> str:
+    """A run's folder without the folders that it lies in; any other name as it is."""
+    return Path(name).name if Path(name).exists() else name
 
 
 def _row(name: str, data: Any, out: Path, fit: Any) -> dict[str, Any]:

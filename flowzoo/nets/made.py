@@ -30,7 +30,8 @@ class MaskedLinear(nn.Linear):
         super().__init__(inputs, outputs)
         self.register_buffer("mask", mask, persistent=False)
         nn.init.normal_(self.weight, std=1 / math.sqrt(inputs))
-        nn.init.zeros_(self.bias)
+        # With no biases all units of a function of one value would have their bend in the same place.
+        nn.init.uniform_(self.bias, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
 
     def masked_weight(self) -> Tensor:
         """The weight, zero where there is no connection."""
@@ -83,6 +84,7 @@ class MADE(nn.Module):
         last = degrees[:, None] > before[None, :]
         self.out = MaskedLinear(last.repeat_interleave(parameters, dim=0))
         nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, D)`` to ``(B, D, P)``; ``context`` is ignored."""

@@ -114,6 +114,19 @@ class ContinuousFlow(Bijector):
             probe = None if self.trace == "exact" else draw(self, self.probe, tuple(x.shape[1:]), x)
             return self._solved(x, probe)
 
+    @torch.no_grad()
+    def waypoints(self, x: Tensor, context: Tensor | None, count: int) -> list[tuple[float, Tensor]]:
+        """The batch after some of the grid's steps, evenly in time; see the base class."""
+        h = (self.sqrt_end_time.square() / self.steps).expand(len(x))
+        wanted = {round(place * self.steps / (count + 1)) for place in range(1, count + 1)}
+        found: list[tuple[float, Tensor]] = []
+        state: State = (x,)
+        for index in range(self.steps - 1):
+            state = rk4_step(lambda state, t: (self.velocity(state[0], t),), state, index * h, h)
+            if index + 1 in wanted:
+                found.append(((index + 1) / self.steps, state[0]))
+        return found
+
     def _solved(self, x: Tensor, probe: Tensor | None) -> tuple[Tensor, Tensor]:
         zeros, end = x.new_zeros(len(x)), self.sqrt_end_time.square()
         penalties, recorded = self.penalties, torch.is_grad_enabled()

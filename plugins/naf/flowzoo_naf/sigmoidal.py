@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.bijectors import polished, require_converged, solve_increasing
+from flowzoo.bijectors import polished, require_converged, solve_by_newton
 from flowzoo.errors import ConfigError
 
 __all__ = ["TOLERANCE", "SigmoidalFlow"]
@@ -105,8 +105,8 @@ class SigmoidalFlow:
     def inverse(self, y: Tensor, raw: Tensor, owner: nn.Module) -> tuple[Tensor, Tensor]:
         """Maps y back, with the gradients of the solution.
 
-        A bracket around the guess of an affine map is doubled until it holds the root, halved in float64, and the
-        root polished by a Newton step.
+        A bracket around the guess of an affine map is doubled until it holds the root, which Newton steps find in
+        float64.
 
         Args:
             y: Values of any shape, batch first.
@@ -121,7 +121,8 @@ class SigmoidalFlow:
         """
         target, wide = y.double(), raw.double()
         guess = self._guess(target.detach(), wide.detach())
-        root = solve_increasing(lambda x: self(x, wide)[0], target, guess=guess)
+        layers = [part.detach() for layer in self._layers(wide) for part in layer]
+        root = solve_by_newton(_value_and_slope, target, layers, guess=guess)
         found, log_slope = self(root, wide)
         residual = (found.detach() - target.detach()) / target.detach().abs().clamp_min(1)
         require_converged(owner, residual.unsqueeze(-1), TOLERANCE)
@@ -134,3 +135,15 @@ class SigmoidalFlow:
             w = log_w.exp()
             y = (y - (w * b).sum(-1)) / (w * a).sum(-1)
         return y
+
+
+def _value_and_slope(x: Tensor, *layers: Tensor) -> tuple[Tensor, Tensor]:
+    """The map and its slope without logarithms, which float64 bears; infinite where all units are saturated."""
+    total = torch.ones_like(x)
+    for a, b, log_w in zip(layers[::3], layers[1::3], layers[2::3], strict=True):
+        c = torch.addcmul(b, a, x.unsqueeze(-1))
+        below, above, w = c.sigmoid(), (-c).sigmoid(), log_w.exp()
+        low, high = torch.linalg.vecdot(w, below), torch.linalg.vecdot(w, above)
+        slope = torch.linalg.vecdot(w * a, below * above)
+        x, total = low.log() - high.log(), total * slope / low / high
+    return x, total
