@@ -58,7 +58,13 @@ class MADE(nn.Module):
     order: Tensor
 
     def __init__(
-        self, degrees: Tensor, hidden: Sequence[int], parameters: int, activation: Activation = "relu"
+        self,
+        degrees: Tensor,
+        hidden: Sequence[int],
+        parameters: int,
+        activation: Activation = "relu",
+        *,
+        direct: int = 0,
     ) -> None:
         """Makes the network; all outputs are zero at first.
 
@@ -67,6 +73,8 @@ class MADE(nn.Module):
             hidden: Units of each hidden layer.
             parameters: P.
             activation: Of the hidden layers.
+            direct: How many values just before a value it is connected with directly (the paper's direct connections,
+                kept to a band). With fewer hidden units than values these are the ones that no unit passes on.
         """
         super().__init__()
         dims = len(degrees)
@@ -85,14 +93,23 @@ class MADE(nn.Module):
         self.out = MaskedLinear(last.repeat_interleave(parameters, dim=0))
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        band = nn.Parameter(torch.zeros(dims, direct, parameters)) if direct else None
+        self.register_parameter("band", band)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, D)`` to ``(B, D, P)``; ``context`` is ignored."""
         function = FUNCTIONS[self.activation]
+        seen = x
         for layer in self.hidden:
             x = function(layer(x))
         out: Tensor = self.out(x).unflatten(1, (-1, self.parameters_per_value))
-        return out
+        return out if self.band is None else out + self._direct(seen, self.band)
+
+    def _direct(self, x: Tensor, band: Tensor) -> Tensor:
+        """The part ``(B, D, P)`` of the values just before each, by weights ``(D, N, P)`` in the order of degrees."""
+        dims, reach, _ = band.shape
+        windows = F.pad(x.T[self.order], (0, 0, reach, 0)).unfold(0, reach, 1)[:dims]
+        return torch.bmm(windows, band)[self.degrees - 1].transpose(0, 1)
 
 
 def hidden_degrees(units: int, dims: int) -> Tensor:
@@ -134,12 +151,17 @@ class Incremental:
         self.out = made.out.masked_weight().detach().unflatten(0, each)[order]  # (D, P, H)
         self.out_bias = made.out.bias.detach().unflatten(0, each)[order]
         self.previous = previous
+        self.band = None if made.band is None else made.band.detach()
 
     def parameters(self, place: int) -> Tensor:
         """The parameters ``(B, P)`` of the value at this place of the order, all before it being known."""
         known = self.previous[place]
         hidden = self.values[-1][:, :known]
-        return torch.addmm(self.out_bias[place], hidden, self.out[place][:, :known].T)
+        found = torch.addmm(self.out_bias[place], hidden, self.out[place][:, :known].T)
+        if self.band is None:
+            return found
+        reach = min(place, self.band.shape[1])
+        return found.addmm_(self.x[:, place - reach : place], self.band[place, self.band.shape[1] - reach :])
 
     def add(self, place: int, value: Tensor) -> None:
         """Takes the value ``(B,)`` at this place, and computes the hidden units that wait for it alone."""

@@ -19,6 +19,7 @@ class MAFConfig:
         n_bits: Bits per grey level of images.
         layers: Autoregressive layers (MADEs); each orders the values the other way round than the one before.
         hidden: Units of the hidden layers of each MADE.
+        direct: How many values just before a value its MADEs connect it with directly; 0 for none, as in the paper.
         activation: ``relu`` or ``tanh``.
         order: The first layer's order of the values: ``sequential``, or ``random`` by ``order_seed``.
         order_seed: Seed of a random order.
@@ -39,6 +40,7 @@ class MAFConfig:
     n_bits: int = 8
     layers: int = 5
     hidden: tuple[int, ...] = (1024, 1024)
+    direct: int = 0
     activation: Literal["relu", "tanh"] = "relu"
     order: Literal["sequential", "random"] = "sequential"
     order_seed: int = 0
@@ -59,6 +61,10 @@ class MAFConfig:
         """
         if self.layers < 1 or not self.hidden or min(self.hidden) < 1:
             raise ConfigError("maf: layers and the units of at least one hidden layer must be 1 or more.")
+        if not 0 <= self.direct < max(self.size, 1):
+            raise ConfigError(
+                f"maf: direct is {self.direct}; expected 0, or fewer than the {self.size} values of an item."
+            )
         if self.mixture < 0 or not 0 <= self.mixture_layers <= self.layers:
             raise ConfigError(
                 f"maf: mixture is {self.mixture} and mixture_layers {self.mixture_layers}; expected 0 or more "

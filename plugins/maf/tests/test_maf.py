@@ -18,9 +18,9 @@ from flowzoo.testing import Subject, checks_kind, conformance_suite, randomize
 test_conformance = conformance_suite("maf")
 
 
-def random_made(dims: int, hidden: tuple[int, ...], parameters: int, seed: int = 0) -> MADE:
+def random_made(dims: int, hidden: tuple[int, ...], parameters: int, seed: int = 0, direct: int = 0) -> MADE:
     torch.manual_seed(seed)
-    made = MADE(torch.randperm(dims) + 1, hidden, parameters, "tanh").double()
+    made = MADE(torch.randperm(dims) + 1, hidden, parameters, "tanh", direct=direct).double()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -34,11 +34,16 @@ def test_parameter_counts_are_those_of_the_papers_models() -> None:
     d, h = 784, 1024
     made = d * h + h + h * h + h + 2 * (h * d + d)
     assert count("maf-made-mnist") == made == 3_460_640
-    assert count("maf-mnist") == 5 * (made + 2 * d) == 17_311_040
+    assert count("maf-paper-mnist") == 5 * (made + 2 * d) == 17_311_040
+    mog = d * h + h + h * h + h + 30 * (h * d + d)
+    assert count("maf-paper-mog-mnist") == 5 * (made + 2 * d) + mog
+    for name in ("maf-mnist", "maf-mog-mnist"):
+        assert 2 * count(name) < 6e6  # bytes in half precision
 
 
 LAYERS: dict[str, Any] = {
     "affine": lambda sampler: AffineAutoregressive(random_made(6, (11, 7), 2), sampler, clip=2.0).double(),
+    "direct": lambda sampler: AffineAutoregressive(random_made(6, (4,), 2, direct=3), sampler, 2.0).double(),
     "mixture": lambda sampler: MixtureAutoregressive(random_made(6, (11,), 9), sampler).double(),
 }
 
@@ -54,6 +59,17 @@ def test_all_ways_to_the_inverse_agree(kind: str, sampler: str) -> None:
     torch.testing.assert_close(quick, recorded, atol=1e-8, rtol=1e-8)
     torch.testing.assert_close(quick_log_det, log_det, atol=1e-7, rtol=1e-7)
     torch.testing.assert_close(layer(quick)[0], z, atol=1e-7, rtol=1e-7)
+
+
+def test_direct_connections_reach_as_far_back_as_they_are_to() -> None:
+    made = random_made(7, (2,), 2, direct=3)
+    with torch.no_grad():
+        made.out.weight.zero_()
+    order = made.order
+    jacobian = torch.autograd.functional.jacobian(lambda x: made(x[None])[0].sum(1), torch.randn(7).double())
+    places = jacobian[order][:, order] != 0
+    back = torch.arange(7)[:, None] - torch.arange(7)
+    assert torch.equal(places, (back >= 1) & (back <= 3))
 
 
 def test_jacobi_says_its_residual_and_needs_at_most_d_sweeps() -> None:
@@ -133,6 +149,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"dims": 2, "layers": 2, "hidden": (8,), "inverse": True, "normalization": "actnorm"},
     {"dims": 2, "layers": 2, "hidden": (8,), "sampler": "jacobi", "log_scale_clip": 2.0},
     {"image_shape": (1, 2, 2), "layers": 2, "hidden": (8,), "mixture": 2, "alpha": 0.05},
+    {"image_shape": (1, 2, 2), "layers": 2, "hidden": (2,), "direct": 2, "alpha": 0.05},
 ]
 
 
@@ -152,6 +169,7 @@ def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
         ({"base": "uniform"}, "unit cube"),
         ({"mixture": 2, "mixture_layers": 9}, "at most 5"),
         ({"alpha": 0.7}, "alpha"),
+        ({"direct": 2}, "direct"),
     ],
 )
 def test_what_cannot_be_is_refused(config: dict[str, Any], words: str) -> None:
