@@ -23,6 +23,20 @@ def test_a_flow_is_an_ordinary_module(capability: str, architecture: str) -> Non
     check_capability(architecture, capability, engine=True)
 
 
+@pytest.mark.parametrize(
+    ("capability", "architecture"),
+    [
+        ("empty batch", "idf"),
+        ("empty batch", "tarflow"),
+        ("hooks of leaf modules", "idf"),
+        ("prune", "idf"),
+        ("weights changed before backward raise", "maf"),
+    ],
+)
+def test_plugins_with_layers_of_their_own_are_ordinary_modules(capability: str, architecture: str) -> None:
+    check_capability(architecture, capability, engine=True)
+
+
 # Inductor takes many seconds for each of the others; what differs between the models is before it, in the tracing.
 @pytest.mark.parametrize("architecture", ["realnvp", "flowpp"])
 def test_the_other_models_are_traced_by_the_compiler(architecture: str) -> None:
