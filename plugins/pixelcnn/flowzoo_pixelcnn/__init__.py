@@ -1,0 +1,1 @@
+"""PixelCNN as a flow for flowzoo."""
