@@ -26,7 +26,9 @@ def test_a_flow_is_an_ordinary_module(capability: str, architecture: str) -> Non
 @pytest.mark.parametrize(
     ("capability", "architecture"),
     [
+        ("empty batch", "fvae"),
         ("empty batch", "idf"),
+        ("empty batch", "jet"),
         ("empty batch", "tarflow"),
         ("hooks of leaf modules", "idf"),
         ("prune", "idf"),

@@ -145,7 +145,7 @@ def empty_batch(flow: Flow) -> str:
     with torch.no_grad():
         z, log_det = flow.bijector(y)
         back, _ = flow.bijector.inverse(z)
-    assert (z.shape, log_det.shape, back.shape) == ((0, flow.dims), (0,), y.shape), "wrong shapes"
+    assert (z.shape, log_det.shape, back.shape) == ((0, flow.latent_dims), (0,), y.shape), "wrong shapes"
     return "empty results"
 
 

@@ -51,13 +51,13 @@ class ViTCoupling(Bijector, RunsNetwork):
             return one, two
         one, two = x.index_select(1, self.order).chunk(2, dim=1)
         half = x.shape[2] // 2
-        return one.reshape(len(x), -1, half), two.reshape(len(x), -1, half)
+        one, two = (part.unflatten(2, (2, half)).flatten(1, 2) for part in (one, two))
+        return one, two
 
     def _merge(self, one: Tensor, two: Tensor) -> Tensor:
         if not self.spatial:
             return torch.cat((one, two), dim=2).index_select(2, self.inverse_order)
-        size = 2 * one.shape[2]
-        parts = [half.reshape(len(half), -1, size) for half in (one, two)]
+        parts = [half.unflatten(1, (half.shape[1] // 2, 2)).flatten(2) for half in (one, two)]
         return torch.cat(parts, dim=1).index_select(1, self.inverse_order)
 
     def _shift_and_log_scale(self, one: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
