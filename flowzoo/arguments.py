@@ -10,11 +10,16 @@ from torch import Tensor
 
 from flowzoo.errors import InputError
 
+MAX_DRAWS = 1_000_000
+"""Most noise samples or probes of an item: each is a pass through the model, and more would never end."""
 
-def require_count(name: str, value: object, least: int = 1) -> None:
-    """Raises an InputError unless an argument is a whole number of at least ``least``."""
+
+def require_count(name: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Raises an InputError unless an argument is a whole number of at least ``least``, and at most ``most``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}.")
+    if most is not None and int(value) > most:
+        raise InputError(f"{name} is more than {most}; expected at most that.")
 
 
 def require_generator(generator: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from flowzoo.arguments import require_count, require_generator
+from flowzoo.arguments import MAX_DRAWS, require_count, require_generator
 from flowzoo.bijectors.chain import Chain, MemoryMode
 from flowzoo.errors import InputError
 from flowzoo.inference import Inference
@@ -89,7 +89,7 @@ class Flow(Inference):
             InputError: Wrong type, dtype, shape or device, or a label of another model.
         """
         values = self._values(x)
-        require_count("samples", samples)
+        require_count("samples", samples, most=MAX_DRAWS)
         require_generator(generator)
         # Not its len(), which is one number for good in an exported program.
         n = values.shape[0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from torch import Tensor
 
-from flowzoo.arguments import describe, few, generator_of, is_temperature, require_count
+from flowzoo.arguments import MAX_DRAWS, describe, few, generator_of, is_temperature, require_count
 from flowzoo.bijectors.replicas import in_eval_mode
 from flowzoo.errors import InputError, NotConverged
 from flowzoo.parts import FlowParts
@@ -83,7 +83,7 @@ class Inference(FlowParts):
     ) -> Tensor:
         """Log-probability in nats ``(B,)``, a batch at a time."""
         values = self._values(x)
-        require_count("samples", samples)
+        require_count("samples", samples, most=MAX_DRAWS)
         require_count("batch_size", batch_size)
         context = self.context_of(y, len(values))
         keys = self._keys(len(values), generator)
@@ -101,7 +101,31 @@ class Inference(FlowParts):
                 term = torch.cat(terms)
                 total = term if total is None else torch.logaddexp(total, term)
         assert total is not None
+        if not grad and self._may_look(total) and not bool(torch.isfinite(total).all()):
+            self._require_invertible(values, context, int(torch.isfinite(total).logical_not().nonzero()[0]))
         return total - math.log(samples)
+
+    @torch.no_grad()
+    def _require_invertible(self, values: Tensor, context: Tensor | None, row: int) -> None:
+        """Checks that an item without a finite probability is unlikely, and not the map without an inverse.
+
+        Raises:
+            InputError: The log-determinant is what is not finite.
+        """
+        if context is None and self.labels is not None:
+            context = self.labels.context(torch.zeros(len(values), dtype=torch.int64), *self._placement())
+        item = values[row : row + 1]
+        u, _ = self.dequantization(item, self.draw_noise(1), self.engine.run)
+        v = self.space.to_reals(item + u)
+        if self.augmentation is not None:
+            v, _ = self.augmentation(v, self.engine.run)
+        own = None if context is None else context[row : row + 1]
+        z, log_det = self.engine.run(self.bijector, v, own)
+        if bool(torch.isfinite(z).all()) and not bool(torch.isfinite(log_det).all()):
+            raise InputError(
+                f"the log-determinant of this flow is {float(log_det):g} at row {row}: a matrix or a scale of it is "
+                "singular, so that there is no density. The weights are damaged, or training has diverged."
+            )
 
     @torch.no_grad()
     def class_log_probs(

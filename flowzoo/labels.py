@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -38,8 +40,11 @@ class Labels:
         Raises:
             InputError: They are no labels of this model, or not as many as items.
         """
-        if isinstance(y, int) and not isinstance(y, bool):
-            y = torch.full((n,), y)
+        if isinstance(y, Integral) and not isinstance(y, bool):
+            number = int(y)
+            if not NO_LABEL <= number < self.classes:  # before a tensor is made, which could not hold it
+                raise InputError(f"label is {number}; expected 0 to {self.classes - 1}.")
+            y = torch.full((n,), number)
         if not isinstance(y, Tensor) or y.dtype not in _INTEGERS:
             raise InputError(
                 f"labels are {describe(y)}; expected an int64 tensor ({n},) of 0 to {self.classes - 1}."

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, TransformedDistribution
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+    TransformedDistribution,
+    kl_divergence,
+)
 from torch.distributions.transforms import AffineTransform
 
 from flowzoo.bijectors import ActNorm, Bijector, Chain, sum_per_item
@@ -107,3 +115,32 @@ def test_other_events_are_refused(affine: Affine, value: object) -> None:
 def test_a_wrong_temperature_is_refused() -> None:
     with pytest.raises(InputError, match="temperature"):
         Flow(dims=2, bijector=ActNorm((2,))).density.sample((2,), temperature=-1)
+
+
+def test_a_batch_of_equal_ones_goes_into_mixtures_and_products(affine: Affine) -> None:
+    density = Flow(dims=2, bijector=affine).density
+    three = density.expand((3,))
+    assert (three.batch_shape, three.sample((5,)).shape) == (torch.Size([3]), (5, 3, 2))
+    v = torch.randn(5, 1, 2, dtype=torch.float64)
+    torch.testing.assert_close(three.log_prob(v), known(affine).log_prob(v).expand(5, 3))
+    mixture = MixtureSameFamily(Categorical(torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)), three)
+    torch.testing.assert_close(mixture.log_prob(v[:, 0]), density.log_prob(v[:, 0]))
+    assert mixture.sample((7,)).shape == (7, 2)
+    product = Independent(three, 1)
+    torch.testing.assert_close(product.log_prob(v.expand(5, 3, 2)), 3 * density.log_prob(v[:, 0]))
+    with pytest.raises(InputError, match="cannot become"):
+        three.expand((2,))
+
+
+def test_what_has_no_closed_form_says_how_to_estimate_it(affine: Affine) -> None:
+    density = Flow(dims=2, bijector=affine).density
+    for ask in (
+        density.entropy,
+        lambda: density.mean,
+        lambda: density.variance,
+        lambda: kl_divergence(density, known(affine)),
+        lambda: kl_divergence(known(affine), density),
+        lambda: kl_divergence(density, density),
+    ):
+        with pytest.raises(NotImplementedError, match="no closed form; estimate it, as"):
+            ask()

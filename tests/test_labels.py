@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -169,3 +170,15 @@ def test_labels_asked_of_a_flow_without_are_refused(x: Tensor) -> None:
     ):
         with pytest.raises(InputError, match=r"has none|without classes"):
             ask()
+
+
+@pytest.mark.parametrize("label", [K, -2, 10**30])
+def test_a_number_that_is_no_label_is_refused(flow: Flow, x: Tensor, label: int) -> None:
+    for call in (lambda: flow.log_prob(x, label), lambda: flow.sample(2, y=label)):
+        with pytest.raises(InputError, match=r"label is .*; expected 0 to 2"):
+            call()
+
+
+def test_a_label_may_be_a_number_of_numpy(flow: Flow, x: Tensor) -> None:
+    noise = noise_of(x)
+    torch.testing.assert_close(flow.log_prob(x, np.int64(1), noise=noise), flow.log_prob(x, 1, noise=noise))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def _external(name: str) -> _Subject | None:
         FlowzooError: It is there and cannot be read.
     """
     path = Path(name.removeprefix("path:"))
-    run, card = (path / "run.json").is_file(), (path / "flowzoo.json").is_file()
+    run, card = (os.path.lexists(path / file) for file in ("run.json", "flowzoo.json"))
     if not (run or card or name.startswith(("hf:", "path:"))):
         return None
     from flowzoo.evaluation.trained_model import check_unambiguous

@@ -57,7 +57,9 @@ def open_npy(path: Path) -> StoredArray | NDArray[np.uint8]:
             raise
         raise IntegrityError(f"{path} is not a complete .npy file of numbers: {error}.") from error
     if header.dtype != np.uint8:
-        raise InputError(f"{path} holds {header.dtype}, expected uint8 pixels 0 to 255: convert it first.")
+        raise InputError(
+            f"{path} holds {header.dtype}, expected uint8 pixels, or vectors of floats (N, D): convert it first."
+        )
     if present < header.num_bytes:
         raise IntegrityError(
             f"{path} is not a complete .npy file: its header promises {header.num_bytes} bytes of numbers, "

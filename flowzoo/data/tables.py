@@ -99,6 +99,10 @@ def _csv(name: str, path: Path | None, options: Mapping[str, str]) -> Dataset:
     wanted = (
         options["columns"].split(",") if "columns" in options else [c for c in form.columns if c != label]
     )
+    if twice := {column for column in wanted if wanted.count(column) > 1}:
+        raise InputError(
+            f"{name!r} asks for column {min(twice)!r} twice; equal numbers have no density: name each once."
+        )
     for column in [*wanted, *([] if label is None else [label])]:
         if column not in form.columns:
             raise InputError(f"{path} has no column {column!r}; it has {', '.join(form.columns[:20])}.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
-from flowzoo.arguments import require_count
+from flowzoo.arguments import MAX_DRAWS, require_count
 from flowzoo.data import get_dataset
 from flowzoo.data.portable import is_own
 from flowzoo.distributed import World, world
@@ -262,8 +262,8 @@ def protocol_of(
         seed=base.seed if seed is None else seed,
         dtype=base.dtype if dtype is None else dtype,
     )
-    require_count("samples", found.samples)
-    require_count("probes", found.probes)
+    require_count("samples", found.samples, most=MAX_DRAWS)
+    require_count("probes", found.probes, most=MAX_DRAWS)
     require_count("seed", found.seed, least=0)
     if found.dtype not in get_args(Dtype):
         raise InputError(f"dtype is {found.dtype!r}; choose one of {', '.join(get_args(Dtype))}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,9 @@ def find_target(name: str) -> Target:
         )
     path = Path(name.removeprefix("path:"))
     check_unambiguous(name, path)
-    if (path / "run.json").is_file():
+    if _present(path, "run.json"):
         return _run_target(name, path)
-    if (path / "flowzoo.json").is_file() and not name.startswith("path:"):
+    if _present(path, "flowzoo.json") and not name.startswith("path:"):
         name = f"path:{name}"
     elif name.startswith(("/", ".", "~")):
         raise InputError(
@@ -105,17 +106,18 @@ def stated_entry(card: Unlisted) -> Entry | None:
     return None if entry.measured is None or any(entry.faults()) else entry
 
 
+def _present(directory: Path, file: str) -> bool:
+    """Whether anything has this name: who reads it says what is wrong with a pipe or a broken link."""
+    return os.path.lexists(directory / file)
+
+
 def check_unambiguous(name: str, path: Path) -> None:
     """Checks that a bare name does not mean both a listed model and a directory here.
 
     Raises:
         InputError: It does; the figure of one would pass for the other's.
     """
-    if (
-        "/" in name
-        or ":" in name
-        or not any((path / file).is_file() for file in ("run.json", "flowzoo.json"))
-    ):
+    if "/" in name or ":" in name or not any(_present(path, file) for file in ("run.json", "flowzoo.json")):
         return
     from flowzoo.manifest.read import load_manifests
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,6 +162,16 @@ def test_info_prints_the_stack_and_the_papers(run: Run) -> None:
     assert "AffineCoupling" in run("info", "glow-tiny", "--stack")[1]
     assert "AffineCoupling" in json.loads(run("info", "glow-tiny", "--stack", "--json")[1])["stack"]
     assert run("info", "glow", "--bibtex")[1].startswith("@inproceedings{kingma2018glow,\n")
+
+
+@pytest.mark.parametrize("file", ["run.json", "flowzoo.json"])
+@pytest.mark.parametrize("command", ["info", "eval"])
+def test_what_stands_in_the_place_of_a_card_is_named(
+    run: Run, tmp_path: Path, command: str, file: str
+) -> None:
+    os.mkfifo(tmp_path / file)
+    code, _, err = run(command, str(tmp_path))
+    assert code in (6, 9) and f"{file} cannot be read (it is not a regular file)" in err
 
 
 def test_info_of_an_unknown_name_suggests(run: Run) -> None:

@@ -67,6 +67,7 @@ def test_a_column_of_classes_gives_labels(tmp_path: Path) -> None:
         ("a,a\n1,2\n", "", "two columns 'a'"),
         ("a,b\n1,2\n", "&columns=c", "no column 'c'"),
         ("a,b\n1,2\n", "&label=c", "no column 'c'"),
+        ("a,b\n1,2\n", "&columns=a,b,a", "column 'a' twice"),
         ("a\nx\n", "&label=a", "no column of numbers"),
         ("a,b\n1,2\n", "&delimiter=dot", "delimiter must be"),
         ("a,b\n1,2\n", "&header=perhaps", "header must be"),

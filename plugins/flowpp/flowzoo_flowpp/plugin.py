@@ -131,7 +131,7 @@ IMAGENET64: dict[str, Any] = {
 }
 
 ARCHITECTURE = Architecture(
-    api_version=1,
+    api_version=2,
     name="flowpp",
     summary="Flow++: variational dequantization, mixture-of-logistics couplings, gated self-attention",
     config="flowzoo_flowpp.config:FlowppConfig",

@@ -155,7 +155,7 @@ PRESETS = {
 }
 
 ARCHITECTURE = Architecture(
-    api_version=1,
+    api_version=2,
     name="glow",
     summary="Generative flow with invertible 1x1 convolutions",
     config="flowzoo_glow.config:GlowConfig",

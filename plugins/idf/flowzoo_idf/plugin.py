@@ -59,7 +59,7 @@ _PRESETS = {
 }
 
 ARCHITECTURE = Architecture(
-    api_version=1,
+    api_version=2,
     name="idf",
     summary="Translations of integers by rounded networks, mixtures of discretised logistics: compresses losslessly",
     config="flowzoo_idf.config:IDFConfig",

@@ -96,7 +96,7 @@ PRESETS = {
 }
 
 ARCHITECTURE = Architecture(
-    api_version=1,
+    api_version=2,
     name="nice",
     summary="Non-linear independent components estimation: additive couplings and one diagonal scaling",
     config="flowzoo_nice.config:NICEConfig",

@@ -130,7 +130,7 @@ _PRESETS = {
 }
 
 ARCHITECTURE = Architecture(
-    api_version=1,
+    api_version=2,
     name="realnvp",
     summary="Affine couplings over checkerboards and channels at many scales, with residual networks",
     config="flowzoo_realnvp.config:RealNVPConfig",
