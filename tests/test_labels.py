@@ -152,7 +152,7 @@ def test_label_dropout_models_an_item_without_a_label() -> None:
         (torch.rand(5), "int64"),
         ("zero", "int64"),
         (True, "int64"),
-        (3, "labels hold 3"),
+        (3, "label is 3"),
     ],
 )
 def test_wrong_labels_are_refused(flow: Flow, x: Tensor, y: object, words: str) -> None:
