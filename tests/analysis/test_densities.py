@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from flowzoo.analysis.densities import Fit, measure_fit, save_picture
 from flowzoo.analysis.layers import layers_of, through_layers
 from flowzoo.bijectors import Bijector, Chain, Flatten, Standardize
+from flowzoo.cli.main import cli
 from flowzoo.cli.picture import picture
 from flowzoo.data import VectorSet, get_dataset
 from flowzoo.errors import FlowzooError, InputError
@@ -165,3 +168,27 @@ def test_the_command_refuses_models_of_images_and_other_files(tmp_path: Path) ->
     assert isinstance(result.exception, FlowzooError)
     assert "flowzoo sample nice-mnist" in str(result.exception)
     assert "ending with .png" in str(run("nice-mnist", "-o", "a.jpg").exception)
+
+
+def test_two_moons_from_nothing_to_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"five lines:\n\n```sh\n(.*?)```", page, re.DOTALL)
+    lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+    assert len(lines) == 5
+    quick = {
+        "recipe": [],
+        "train": ["--set", "train.steps=3", "--set", "train.samples=0"],
+        "eval": ["--limit", "50"],
+    }
+    for words in lines:
+        shown, _, to = " ".join(words).partition(" > ")
+        result = CliRunner().invoke(cli, [*shown.split(), *quick.get(words[0], [])], standalone_mode=False)
+        assert result.exception is None, result.output
+        if to:
+            Path(to).write_text(result.stdout, encoding="utf-8")
+        if words[0] == "eval":
+            assert "true entropy" in result.stdout
+    assert len(Path("points.csv").read_text(encoding="utf-8").splitlines()) in (1000, 1001)
+    with Image.open("moons.png") as drawn:
+        assert min(drawn.size) > 100
