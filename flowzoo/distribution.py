@@ -147,9 +147,9 @@ def _no_closed_form(name: str, estimate: str) -> str:
     return f"the {name} of a flow has no closed form; estimate it, as {estimate}."
 
 
-@register_kl(FlowDistribution, Distribution)
-@register_kl(FlowDistribution, FlowDistribution)
-@register_kl(Distribution, FlowDistribution)
+@register_kl(FlowDistribution, Distribution)  # type: ignore[untyped-decorator]
+@register_kl(FlowDistribution, FlowDistribution)  # type: ignore[untyped-decorator]
+@register_kl(Distribution, FlowDistribution)  # type: ignore[untyped-decorator]
 def _kl(p: Distribution, q: Distribution) -> Tensor:
     raise NotImplementedError(
         _no_closed_form(
