@@ -40,7 +40,7 @@ class Labels:
         Raises:
             InputError: They are no labels of this model, or not as many as items.
         """
-        if isinstance(y, Integral) and not isinstance(y, bool):
+        if not isinstance(y, bool) and isinstance(y, Integral):
             number = int(y)
             if not NO_LABEL <= number < self.classes:  # before a tensor is made, which could not hold it
                 raise InputError(f"label is {number}; expected 0 to {self.classes - 1}.")
