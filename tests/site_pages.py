@@ -13,11 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 
 def generator() -> list[str] | None:
-    """The command that runs zensical: of this interpreter, else the one on the path; None where there is none."""
-    if importlib.util.find_spec("zensical") is not None:
+    """The command that runs zensical with mkdocstrings: of this interpreter, else on the path; None without one."""
+    if all(importlib.util.find_spec(name) for name in ("zensical", "mkdocstrings")):
         return [sys.executable, "-m", "zensical"]
     found = shutil.which("zensical")
-    return [found] if found else None
+    own = Path(sys.executable).parent.resolve()
+    return [found] if found and Path(found).parent.resolve() != own else None
 
 
 def browser() -> str | None:

@@ -65,6 +65,9 @@ def _figures(entry: Entry) -> Iterator[str]:
         rows.append(("measured, one sample", one_sample(entry), "the same with one noise sample an image"))
     if entry.compressed is not None:
         rows.append(("as a file", f"{entry.compressed.bpd:.4f}", file_size(entry)))
+    if (uniform := entry.uniform_noise) is not None:
+        how = "uniform noise in place of the learned one, one sample an image"
+        rows.append(("measured, uniform noise", f"{uniform.bpd:.4f} ± {uniform.stderr:.4f}", how))
     if entry.published is not None:
         source = f"{entry.published.source}; {entry.published.dataset}; {entry.published.protocol}"
         codes = ", ".join(entry.published.incomparable)
@@ -73,7 +76,7 @@ def _figures(entry: Entry) -> Iterator[str]:
     if rows:
         yield table(("", "bits/dim" if entry.valid_bpd else "nats", "how"), rows)
     if entry.published is None:
-        yield f"Published: none. {entry.published_reason}"
+        yield f"Published: none; {entry.published_reason}."
     if entry.measured is None:
         return
     if entry.published is not None:

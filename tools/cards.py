@@ -18,7 +18,7 @@ from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry, Manifest, parse
 from flowzoo.registry import get_architecture
 from tools.card import GENERATED, card
-from tools.cells import count, finite, measured, one_sample, published, shape, table
+from tools.cells import count, finite, measured, one_sample, published, shape, table, wide
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES_A_ROW = 3
@@ -134,9 +134,9 @@ def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
         f"{GENERATED}\n\n# Models\n\nFigures are bits per dimension. ± is the standard error over the "
         "images of the split; ≤ marks a bound, under learned\ndequantization. Published figures are "
         "references, never gates: each card has source and protocol.\n\n"
-        f"## With weights\n\n`flowzoo.load(NAME)` loads these.\n\n{with_weights}\n\n"
+        f"## With weights\n\n`flowzoo.load(NAME)` loads these.\n\n{wide(with_weights)}\n\n"
         "## Without weights\n\n`flowzoo.create(NAME)` builds these untrained, and "
-        f"`flowzoo train NAME --out RUN` trains them.\n\n{without}\n"
+        f"`flowzoo train NAME --out RUN` trains them.\n\n{wide(without)}\n"
     )
 
 

@@ -16,6 +16,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
+def wide(text: str) -> str:
+    """A table that needs all the room of the page, which the site gives it."""
+    return f'<div class="wide" markdown>\n\n{text}\n\n</div>'
+
+
 def measured(entry: Entry) -> str:
     """Bits per dimension with standard error; a bound under learned noise carries the sign for it."""
     if entry.measured is None:

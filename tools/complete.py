@@ -1,8 +1,8 @@
 """Measures what older entries of the manifest lack: ``python -m tools.complete [NAME...]``.
 
-The share of finite samples, the figure of one noise sample an image where the recorded one is of several, the size of
-the images as a file where the model can compress, and what follows from the config: kind of inverse and passes. Figures
-that are there stay as they are.
+The share of finite samples, the figure of one noise sample an image where the recorded one is of several, the figure
+under uniform noise where the recorded one is under learned noise, the size of the images as a file where the model can
+compress, and what follows from the config: kind of inverse and passes. Figures that are there stay as they are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flowzoo.evaluation.sampling import count_finite
 from flowzoo.factory import build_flow, resolve
 from flowzoo.manifest.schema import Compressed, Entry
 from flowzoo.manifest.write import read_manifest, write_entry
-from flowzoo.publishing.figures import kinds_of
+from flowzoo.publishing.figures import kinds_of, uniform_noise_of
 from flowzoo.weights.load import load
 from tools.announce import ROOT
 from tools.weigh import of_model
@@ -38,7 +38,7 @@ def completed(entry: Entry, data_root: Path | None) -> Entry:
     if entry.sampling is None:
         entry = dataclasses.replace(entry, sampling=count_finite(load(entry.key)))
     try:
-        return _with_one_sample(_with_file(entry, data_root), data_root)
+        return _with_other_noise(_with_file(entry, data_root), data_root)
     except DataUnavailable as error:
         click.echo(f"{entry.key}: {error}", err=True)
         return entry
@@ -63,15 +63,18 @@ def _with_file(entry: Entry, data_root: Path | None) -> Entry:
     return dataclasses.replace(entry, compressed=found)
 
 
-def _with_one_sample(entry: Entry, data_root: Path | None) -> Entry:
-    """The entry with the figure of one noise sample an image, if its own is of several."""
+def _with_other_noise(entry: Entry, data_root: Path | None) -> Entry:
+    """The entry with the figures of one sample and of uniform noise, where they are other than the measured one."""
     measured = entry.measured
-    if measured is None or measured.samples == 1 or entry.one_sample_bpd is not None:
+    if measured is None:
         return entry
-    found = evaluate(
-        entry.key, samples=1, seed=measured.seed, dtype=measured.dtype, audit=False, data_root=data_root
-    )
-    return dataclasses.replace(entry, one_sample_bpd=found.bpd)
+    if measured.samples > 1 and entry.one_sample_bpd is None:
+        found = evaluate(entry.key, samples=1, audit=False, data_root=data_root)
+        entry = dataclasses.replace(entry, one_sample_bpd=found.bpd)
+    if measured.dequantization == "variational" and entry.uniform_noise is None:
+        found = evaluate(entry.key, noise="uniform", data_root=data_root)
+        entry = dataclasses.replace(entry, uniform_noise=uniform_noise_of(found))
+    return entry
 
 
 @click.command()

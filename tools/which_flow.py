@@ -27,7 +27,7 @@ from flowzoo.errors import FlowzooError
 from flowzoo.factory import build_flow, resolve
 from flowzoo.manifest.read import Entry, Manifest, parse
 from flowzoo.registry import discover
-from tools.cells import NOTHING, count, measured, table
+from tools.cells import NOTHING, count, measured, table, wide
 
 if TYPE_CHECKING:
     from flowzoo.flow import Flow
@@ -217,7 +217,7 @@ def render(rows: Mapping[str, Row]) -> str:
     lines = [f"- **{name}** (`{row['preset']}`): {row['summary']}." for name, row in rows.items()]
     return (
         f"{GENERATED}\n\n# Which flow?\n\n{CHOICE}\n"
-        f"{table(HEADINGS, [_cells(name, row) for name, row in rows.items()])}\n\n"
+        f"{wide(table(HEADINGS, [_cells(name, row) for name, row in rows.items()]))}\n\n"
         f"{NOTE}"
         f"{': ' + said if said else ''}.\n\n" + "\n".join(lines) + "\n"
     )

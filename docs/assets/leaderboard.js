@@ -70,6 +70,13 @@
     return made;
   };
 
+  // Two lines of a long text, and the rest on a click.
+  const fold = (cell) => {
+    cell.classList.add("long");
+    const text = element("summary", { title: "Click for all of it" }, ...cell.childNodes);
+    cell.append(element("details", {}, text));
+  };
+
   const prepare = (table) => {
     headings(table).forEach((cell) => {
       cell.dataset.name = cell.textContent.trim();
@@ -89,7 +96,7 @@
       for (const cell of row.cells) {
         cell.dataset.text = cell.textContent.trim();
         if (number(cell.dataset.text) !== null && cell.dataset.text.length < 24) cell.classList.add("number");
-        if (cell.dataset.text.length > 60) cell.classList.add("long");
+        if (cell.dataset.text.length > 60 && !cell.querySelector("a")) fold(cell);
       }
       row.dataset.kind = row.cells[kind].dataset.text;
       const code = commands >= 0 ? row.cells[commands].querySelector("code") : null;

@@ -14,12 +14,16 @@ import torch
 from flowzoo.errors import InputError, WeightsUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-__all__ = ["find_network", "frechet_distance", "frechet_inception_distance"]
+__all__ = ["FEW_IMAGES", "find_network", "frechet_distance", "frechet_inception_distance", "load_network"]
 
 _FILE = "inception_v3_google-0cc3c7bd.pth"
 _BATCH = 32
+FEW_IMAGES = 2048
+"""The network has as many features: of fewer images their covariance is singular, and the figure mostly bias."""
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -52,25 +56,46 @@ def find_network() -> Path:
     return path
 
 
-def frechet_inception_distance(a: Tensor, b: Tensor) -> float:
-    """The distance between images ``uint8 (N, C, H, W)`` and ``(M, C, H, W)``.
+def load_network() -> torch.nn.Module:
+    """Inception v3 without its last layer: images ``(B, 3, 299, 299)`` to features ``(B, 2048)``.
 
     Raises:
-        WeightsUnavailable: The network's weights are not on this machine.
+        WeightsUnavailable: Its weights are not on this machine.
     """
     from torchvision.models import inception_v3
 
     path = find_network()
-
     network = inception_v3(weights=None, init_weights=False, aux_logits=True, transform_input=True)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network.fc = torch.nn.Identity()
-    network.eval()
-    return frechet_distance(_features(network, a), _features(network, b))
+    return network.eval()
+
+
+def frechet_inception_distance(
+    a: Tensor,
+    b: Tensor,
+    *,
+    network: Callable[[Tensor], Tensor] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> float:
+    """The distance between images ``uint8 (N, C, H, W)`` and ``(M, C, H, W)``.
+
+    Args:
+        a: The images of one set; one channel is repeated, three stay as they are.
+        b: Those of the other.
+        network: Standardised images ``(B, 3, 299, 299)`` to features ``(B, F)``; :func:`load_network` unless given.
+        advance: Called with the number of images after each batch.
+
+    Raises:
+        InputError: A set has fewer than two images.
+        WeightsUnavailable: The network's weights are not on this machine.
+    """
+    found = load_network() if network is None else network
+    return frechet_distance(_features(found, a, advance), _features(found, b, advance))
 
 
 @torch.no_grad()
-def _features(network: torch.nn.Module, images: Tensor) -> Tensor:
+def _features(network: Callable[[Tensor], Tensor], images: Tensor, advance: Callable[[int], None]) -> Tensor:
     mean = torch.tensor((0.485, 0.456, 0.406)).reshape(3, 1, 1)
     spread = torch.tensor((0.229, 0.224, 0.225)).reshape(3, 1, 1)
     found = []
@@ -80,4 +105,5 @@ def _features(network: torch.nn.Module, images: Tensor) -> Tensor:
             coloured, size=(299, 299), mode="bilinear", align_corners=False, antialias=True
         )
         found.append(network((large - mean) / spread))
+        advance(len(batch))
     return torch.cat(found)

@@ -14,7 +14,8 @@ from flowzoo.cli.output import fields, json_option, note, print_json, print_line
 from flowzoo.errors import DataUnavailable, FlowzooError, InputError, WeightsUnavailable
 
 if TYPE_CHECKING:
-    from flowzoo.evaluation.measure import Evaluation, Protocol
+    from flowzoo.evaluation.measure import Evaluation
+    from flowzoo.evaluation.protocol import Protocol
     from flowzoo.weights.fingerprint import Comparison
 
 HEADERS = ("model", "items", "measured here", "on record", "published", "verdict")
@@ -32,6 +33,13 @@ RIGHT = ("items", "measured here", "on record", "published")
     help="Of an item given its label, or of the item itself; given the label where there is one.",
 )
 @click.option("--classify", is_flag=True, help="Find the likeliest label of each image by Bayes' rule too.")
+@click.option(
+    "--noise",
+    type=click.Choice(["own", "uniform"]),
+    default="own",
+    show_default=True,
+    help="Dequantize by the model's own noise, or by uniform noise in place of a learned one.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Key of the noise.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Precision; float64 is an audit.")
 @click.option(
@@ -136,13 +144,15 @@ def _proof_as_dict(proof: Comparison) -> dict[str, Any]:
 
 def _explanation(name: str, options: dict[str, Any]) -> str:
     from flowzoo.evaluation.explain import explain
-    from flowzoo.evaluation.measure import protocol_of
+    from flowzoo.evaluation.protocol import protocol_of, under
     from flowzoo.evaluation.trained_model import find_target
 
     target = find_target(name)
-    protocol = protocol_of(target, options["samples"], options["seed"], options["dtype"])
+    protocol = protocol_of(
+        target, options["samples"], options["seed"], options["dtype"], noise=options["noise"]
+    )
     dataset, split = options["dataset"] or target.dataset, options["split"] or target.split
-    return explain(target.name, target.flow, protocol, dataset, split)
+    return explain(target.name, under(target.flow, protocol.noise), protocol, dataset, split)
 
 
 def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:

@@ -86,8 +86,19 @@ def nearest(
         "out": str(out), "among": source, "searched": len(images_there), "copies": int(found.copies.sum()),
     }  # fmt: skip
     if fid:
-        report["fid"] = frechet_inception_distance(chosen.images, images_there[:])
+        _warn_of_few(len(chosen), len(images_there))
+        with progress(len(chosen) + len(images_there)) as advance:
+            report["fid"] = frechet_inception_distance(chosen.images, images_there[:], advance=advance)
     _show(chosen, found, report, as_json)
+
+
+def _warn_of_few(*counts: int) -> None:
+    from flowzoo.analysis.fid import FEW_IMAGES
+
+    if min(counts) < FEW_IMAGES:
+        note(
+            f"FID of {min(counts):,} images is mostly bias; give {FEW_IMAGES:,} and more, as sample:0:{FEW_IMAGES}."
+        )
 
 
 def _draw(chosen: Chosen, there: Any, found: Neighbours, title: str, out: Path, model: str) -> None:

@@ -107,9 +107,9 @@ def publish(
 
     Exports the averaged weights, draws 10,000 samples that must all be finite, measures bits per dimension on the whole
     test split, takes the fingerprint, and writes a model card and the recipes of the training. --plugin puts weights
-    and manifest entry into the plugin's checkout, --package into another package. --repo uploads to the Hub in one
-    commit and writes the entry with it; without --yes it stops before uploading. --stage alone writes the directory.
-    --all uploads every model of the manifest whose revision is null.
+    and manifest entry into the plugin's checkout, --package into another package. --repo uploads to the Hub, where a
+    second commit names the first in the card, and writes the entry with it; without --yes it stops before
+    uploading. --stage alone writes the directory. --all uploads every model of the manifest whose revision is null.
     """
     targets = [plugin, package is not None, options["repo"] is not None, everything, record]
     if (

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flowzoo.evaluation.measure import Protocol
+    from flowzoo.evaluation.protocol import Protocol
     from flowzoo.flow import Flow
 
 

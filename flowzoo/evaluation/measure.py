@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 
-from flowzoo.arguments import MAX_DRAWS, require_count
 from flowzoo.data import get_dataset
 from flowzoo.data.portable import is_own
 from flowzoo.distributed import World, world
@@ -20,9 +19,9 @@ from flowzoo.evaluation.facts import dequantization_of, facts_of, figures_of
 from flowzoo.evaluation.likelihood import Likelihoods, likelihoods
 from flowzoo.evaluation.metrics import Mean, mean_and_stderr, nats_to_bpd
 from flowzoo.evaluation.progress import Bar
+from flowzoo.evaluation.protocol import Dtype, NoiseChoice, Protocol, protocol_of, under
 from flowzoo.evaluation.trained_model import Target, find_target
 from flowzoo.evaluation.verdict import Verdict, judge
-from flowzoo.nets.keyed import check_seed
 
 if TYPE_CHECKING:
     import os
@@ -31,27 +30,6 @@ if TYPE_CHECKING:
 
     from flowzoo.data.images import ImageSet
     from flowzoo.flow import Flow
-
-Dtype = Literal["float32", "float64"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """How a figure is measured; part of the figure.
-
-    Attributes:
-        samples: Noise samples an image, combined by importance weighting.
-        probes: Probes of an estimated log-determinant, over which bits per dimension are averaged.
-        conditional: Whether the figure is of log P(x|y), with the labels of the data.
-        seed: Key of the noise.
-        dtype: Type that the likelihood is computed in.
-    """
-
-    samples: int = 1
-    probes: int = 1
-    conditional: bool = False
-    seed: int = 0
-    dtype: Dtype = "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +112,7 @@ def evaluate(
     probes: int | None = None,
     conditional: bool | None = None,
     classify: bool = False,
+    noise: NoiseChoice = "own",
     seed: int | None = None,
     dtype: Dtype | None = None,
     batch_size: int = 100,
@@ -153,6 +132,8 @@ def evaluate(
         probes: Probes of an estimated log-determinant; None for the manifest's protocol, 1 without one.
         conditional: Whether log P(x|y) is measured rather than log P(x); None does where model and data have labels.
         classify: Whether to find the likeliest label of each image too, by Bayes' rule: a pass for each label.
+        noise: ``"own"`` is the model's; ``"uniform"`` puts uniform noise in its place, of one sample unless
+            ``samples`` says otherwise, and leaves the audit out, which is of the model's own noise.
         seed: Key of the noise; None for the manifest's, 0 without one.
         dtype: ``"float32"`` or, for an audit of rounding, ``"float64"``; None for the manifest's.
         batch_size: Images computed at a time; does not change the result.
@@ -173,7 +154,7 @@ def evaluate(
     with world(device) as where:
         target = find_target(name)
         images, total = _images(target, dataset, split, data_root, limit)
-        protocol = protocol_of(target, samples, seed, dtype, probes=probes)
+        protocol = protocol_of(target, samples, seed, dtype, probes=probes, noise=noise)
         if conditional is None and target.entry is not None and target.entry.labels is not None:
             conditional = target.entry.labels.figure == "x|y"
         protocol = replace(protocol, conditional=_is_conditional(target.flow, images, conditional))
@@ -235,47 +216,6 @@ def _images(
     return (images if limit is None else images.take(limit)), len(images)
 
 
-def protocol_of(
-    target: Target,
-    samples: int | None,
-    seed: int | None,
-    dtype: Dtype | None,
-    *,
-    probes: int | None = None,
-) -> Protocol:
-    """The protocol that is asked for; where nothing is, that of the manifest entry.
-
-    Raises:
-        InputError: A value is impossible.
-    """
-    base, defaults = Protocol(), target.entry.measured if target.entry else None
-    if defaults is not None:
-        base = Protocol(
-            samples=defaults.samples,
-            probes=defaults.probes,
-            seed=defaults.seed,
-            dtype=defaults.dtype,
-        )
-    found = Protocol(
-        samples=base.samples if samples is None else samples,
-        probes=base.probes if probes is None else probes,
-        seed=base.seed if seed is None else seed,
-        dtype=base.dtype if dtype is None else dtype,
-    )
-    require_count("samples", found.samples, most=MAX_DRAWS)
-    require_count("probes", found.probes, most=MAX_DRAWS)
-    require_count("seed", found.seed, least=0)
-    if found.dtype not in get_args(Dtype):
-        raise InputError(f"dtype is {found.dtype!r}; choose one of {', '.join(get_args(Dtype))}.")
-    check_seed(found.seed)
-    if found.probes > 1 and target.flow.log_det_kind == "exact":
-        raise InputError(
-            f"probes is {found.probes}, and the log-determinant of {target.name} is exact: there is nothing to "
-            "average over. Leave probes out."
-        )
-    return found
-
-
 def measure(
     target: Target,
     images: ImageSet,
@@ -303,9 +243,10 @@ def measure(
         classify: Whether to find the likeliest label of each image.
         progress: Whether a terminal gets a bar.
     """
+    target = replace(target, flow=under(target.flow, protocol.noise))
     flow = _ready(target.flow, where, protocol)
     bar = Bar(len(images), unit=flow.data_kind[:-1], shown=progress and where.main)
-    checker = ReconstructionAudit(flow) if audit else None
+    checker = ReconstructionAudit(flow) if audit and protocol.noise == "own" else None
     labels = images.labels if protocol.conditional else None
 
     def on_batch(indices: Tensor, x: Tensor, y: Tensor | int | None) -> None:

@@ -12,13 +12,15 @@ from flowzoo.data.epochs import as_set
 from flowzoo.distributed import world
 from flowzoo.errors import InputError
 from flowzoo.evaluation import measure
+from flowzoo.evaluation.protocol import protocol_of
 from flowzoo.evaluation.trained_model import Target
 from flowzoo.flow import Flow
 
 if TYPE_CHECKING:
     import os
 
-    from flowzoo.evaluation.measure import Dtype, Evaluation
+    from flowzoo.evaluation.measure import Evaluation
+    from flowzoo.evaluation.protocol import Dtype, NoiseChoice
 
 __all__ = ["evaluate", "evaluate_flow"]
 
@@ -65,6 +67,7 @@ def evaluate_flow(
     probes: int = 1,
     conditional: bool | None = None,
     classify: bool = False,
+    noise: NoiseChoice = "own",
     seed: int = 0,
     dtype: Dtype | None = None,
     batch_size: int = 100,
@@ -84,6 +87,7 @@ def evaluate_flow(
         probes: Probes of an estimated log-determinant.
         conditional: Whether log P(x|y) is measured; None does where flow and data have labels.
         classify: Whether to find the likeliest label of each item too.
+        noise: ``"own"`` is the flow's; ``"uniform"`` puts uniform noise in its place, without the audit.
         seed: Key of the noise.
         dtype: ``"float32"`` or ``"float64"``; None for the flow's own.
         batch_size: Items computed at a time; does not change the result.
@@ -110,7 +114,7 @@ def evaluate_flow(
     own = flow.draw_noise(0)
     name = flow.architecture or "flow"
     target = Target(name=name, flow=copy.deepcopy(flow), entry=None, dataset=found.id, split=found.split)
-    protocol = measure.protocol_of(target, samples, seed, dtype or _dtype(own.dtype), probes=probes)
+    protocol = protocol_of(target, samples, seed, dtype or _dtype(own.dtype), probes=probes, noise=noise)
     has_labels = flow.labels is not None and found.labels is not None
     if conditional and not has_labels:
         lacking = "the flow has no classes" if flow.labels is None else f"{found.id!r} has no labels"

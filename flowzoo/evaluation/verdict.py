@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from flowzoo.data import get_dataset
@@ -11,8 +11,8 @@ from flowzoo.data.portable import portable_id
 
 if TYPE_CHECKING:
     from flowzoo.data.images import ImageSet
-    from flowzoo.evaluation.measure import Protocol
     from flowzoo.evaluation.metrics import Mean
+    from flowzoo.evaluation.protocol import Protocol
     from flowzoo.manifest.schema import Entry
 
 _UNITS = {"bits per dimension": "bits/dim", "nats": "nats"}
@@ -84,6 +84,7 @@ def judge(
         return Verdict(state="no entry", reason="no manifest entry to compare with")
     if entry is None:
         return Verdict(state="not finite", reason=_NOT_FINITE)
+    entry = _under(entry, protocol)
     # A paper's figure is of the entry's images and of no others.
     same_images = (portable_id(images.id), images.split) == (portable_id(entry.data.id), entry.data.split)
     published = entry.published if same_images else None
@@ -105,6 +106,17 @@ def judge(
         published_bpd=published.bpd if published else None,
         published_note=note,
     )
+
+
+def _under(entry: Entry, protocol: Protocol) -> Entry:
+    """The entry with the figure that is of the noise that was asked for, if it states one."""
+    if protocol.noise == "own" or entry.uniform_noise is None or entry.measured is None:
+        return entry
+    uniform = entry.uniform_noise
+    found = replace(
+        entry.measured, bpd=uniform.bpd, stderr=uniform.stderr, samples=1, dequantization="uniform"
+    )
+    return replace(entry, measured=found)
 
 
 def _state(

@@ -264,6 +264,7 @@ def _promises(old: Entry, new: Entry) -> list[tuple[str, Any, Any]]:
         "labels",
         "valid_bpd",
         "compressed",
+        "uniform_noise",
     )
     found = [(name, getattr(old, name), getattr(new, name)) for name in (*names, *figures)]
     found += [

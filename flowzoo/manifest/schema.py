@@ -12,7 +12,7 @@ from flowzoo.manifest.typed_json import Rule
 
 __all__ = [
     "Compressed", "Data", "Entry", "FigureKind", "Fingerprint", "InverseKind", "Labels", "Measured", "Sampling",
-    "Training", "Weights",
+    "Training", "UniformNoise", "Weights",
 ]  # fmt: skip
 
 Name = Annotated[
@@ -203,6 +203,19 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UniformNoise:
+    """The figure under uniform noise in place of a learned one: one sample an image, else the measured protocol.
+
+    Attributes:
+        bpd: Bits per dimension: the mean over the images.
+        stderr: Standard error of that mean.
+    """
+
+    bpd: NotNegative
+    stderr: NotNegative
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
     """Proof of code and weights without data: the figures of four integer-generated images or vectors.
 
@@ -284,6 +297,7 @@ class Entry:
         valid_bpd: Whether bits per dimension mean anything: false for vectors and for a density of noisy data.
         labels: The labels that the model takes, or None.
         compressed: The images as a file, of a model that can compress; written by a flowzoo command only.
+        uniform_noise: The figure under uniform noise, where the measured one is under learned noise.
     """
 
     name: Name
@@ -313,6 +327,7 @@ class Entry:
     valid_bpd: bool = field(default=True, metadata=EXTENSION)
     labels: Labels | None = field(default=None, metadata=EXTENSION)
     compressed: Compressed | None = field(default=None, metadata=EXTENSION)
+    uniform_noise: UniformNoise | None = field(default=None, metadata=EXTENSION)
 
     @property
     def figure_kind(self) -> FigureKind | None:

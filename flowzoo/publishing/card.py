@@ -12,9 +12,20 @@ from flowzoo.errors import InputError
 from flowzoo.manifest.schema import Entry, Measured
 from flowzoo.registry import get_architecture, get_plugin
 
-__all__ = ["SAMPLES_FILENAME", "check_model_card", "model_card", "passes", "repository"]
+__all__ = [
+    "CURVE_FILENAME",
+    "SAMPLES_FILENAME",
+    "UNKNOWN_COMMIT",
+    "check_model_card",
+    "model_card",
+    "passes",
+    "repository",
+]
 
 SAMPLES_FILENAME = "samples.png"
+CURVE_FILENAME = "curve.png"
+UNKNOWN_COMMIT = "<40 hex digits of a commit>"
+"""Stands for the commit in a card that is not on the Hub yet, since no commit can name itself."""
 _TASK = "unconditional-image-generation"
 _METRICS = {
     "bits per dimension": ("bits-per-dimension", "Bits per dimension (lower is better)"),
@@ -28,7 +39,14 @@ _KINDS = {
 }
 
 
-def model_card(entry: Entry, dataset_title: str, revision: str | None = None, *, listed: bool = True) -> str:
+def model_card(
+    entry: Entry,
+    dataset_title: str,
+    revision: str | None = None,
+    *,
+    listed: bool = True,
+    curve: bool = False,
+) -> str:
     """Writes the model card of an entry.
 
     Args:
@@ -36,6 +54,7 @@ def model_card(entry: Entry, dataset_title: str, revision: str | None = None, *,
         dataset_title: The data set's name in words.
         revision: Commit to name in the example; None for a placeholder, since a commit cannot name itself.
         listed: Whether a manifest lists the model; otherwise it is loaded from its repository.
+        curve: Whether a picture of the training curve lies beside the card.
 
     Returns:
         Markdown with a YAML front matter.
@@ -49,12 +68,12 @@ def model_card(entry: Entry, dataset_title: str, revision: str | None = None, *,
         )
     parts = [
         f"---\n{_front_matter(entry, entry.measured, dataset_title)}\n---",
-        _opening(entry, dataset_title),
+        _opening(entry, dataset_title, revision),
         entry.note or "",
         _usage(entry, revision, listed),
         _figures(entry, entry.measured, dataset_title),
         _sampling(entry),
-        _training(entry),
+        _training(entry, curve=curve),
         _data(entry, dataset_title),
         _citations(entry),
     ]
@@ -123,15 +142,21 @@ def _front_matter(entry: Entry, measured: Measured, dataset_title: str) -> str:
     return str(data.to_yaml()).strip()
 
 
-def _opening(entry: Entry, dataset_title: str) -> str:
+def _opening(entry: Entry, dataset_title: str, revision: str | None) -> str:
     summary = get_architecture(entry.architecture).summary.rstrip(".")
     return (
-        f"# {entry.name}\n\n{summary}. A normalizing flow trained on {dataset_title}; "
+        f"# {entry.name}\n\n```python\nimport flowzoo  # pip install flowzoo {_distribution(entry)}\n\n"
+        f'flow = flowzoo.load("{repository(entry, revision)}")\n```\n\n'
+        f"{summary}. A normalizing flow trained on {dataset_title}; "
         f"{entry.num_params:,} parameters, {_size(entry)} as safetensors. "
         f"Loaded by [flowzoo](https://pypi.org/project/flowzoo/), which checks every byte.\n\n"
         f"![Samples of {entry.name}]({SAMPLES_FILENAME})\n\n"
         f"*Samples at temperature {entry.recommended_temperature or 1:g}, the first that were drawn.*"
     )
+
+
+def _distribution(entry: Entry) -> str:
+    return str(get_plugin(entry.architecture).distribution)
 
 
 def _size(entry: Entry) -> str:
@@ -142,7 +167,7 @@ def _size(entry: Entry) -> str:
 def repository(entry: Entry, revision: str | None = None) -> str:
     """The name by which the model loads from its repository at a commit; placeholders for what is not known."""
     place = entry.weights.repo_id if entry.weights else None
-    return f"hf:{place or 'ORG/NAME'}@{revision or '<40 hex digits of a commit>'}"
+    return f"hf:{place or 'ORG/NAME'}@{revision or UNKNOWN_COMMIT}"
 
 
 def _usage(entry: Entry, revision: str | None, listed: bool) -> str:
@@ -157,7 +182,7 @@ def _usage(entry: Entry, revision: str | None, listed: bool) -> str:
     return f"""## Usage
 
 ```bash
-pip install flowzoo {get_plugin(entry.architecture).distribution}
+pip install flowzoo {_distribution(entry)}
 ```
 
 ```python
@@ -239,6 +264,9 @@ def _rows(entry: Entry, measured: Measured, dataset_title: str) -> Iterator[tupl
         yield "measured, one sample", f"{entry.one_sample_bpd:.4f}", "the same with one noise sample an image"
     if entry.compressed is not None:
         yield "as a file", f"{entry.compressed.bpd:.4f}", f"{file_size(entry)}: `{entry.compressed.command}`"
+    if (uniform := entry.uniform_noise) is not None:
+        how = "uniform noise in place of the learned one, one sample an image"
+        yield "measured, uniform noise", f"{uniform.bpd:.4f} ± {uniform.stderr:.4f}", how
     if entry.labels is not None and entry.labels.other is not None:
         other = "x|y" if entry.labels.figure == "x" else "x"
         yield f"measured of p({other})".replace("|", "\\|"), f"{entry.labels.other:.4f}", "the same protocol"
@@ -286,9 +314,10 @@ def _sampling(entry: Entry) -> str:
     )
 
 
-def _training(entry: Entry) -> str:
+def _training(entry: Entry, *, curve: bool) -> str:
+    picture = f"![Training curve of {entry.name}]({CURVE_FILENAME})" if curve else ""
     if entry.training is None:
-        return ""
+        return f"## Training\n\n{picture}" if curve else ""
     cost = entry.training
     seen = f" ({cost.images:,} {_items(entry)})" if cost.images else ""
     which = f"; {cost.weights}" if cost.weights else ""
@@ -299,7 +328,7 @@ def _training(entry: Entry) -> str:
         f"## Training\n\n{cost.steps:,} steps{seen} in {cost.hours:.2g} hours on {cost.hardware}, seed {cost.seed}"
         f"{which}; {versions}. What was done, with the recipes beside the weights "
         f"({cost.recipe}):\n\n```bash\n{cost.command}\n```\n\nThe full config:\n\n"
-        f"```json\n{json.dumps(entry.config, indent=2)}\n```"
+        f"```json\n{json.dumps(entry.config, indent=2)}\n```" + (f"\n\n{picture}" if curve else "")
     )
 
 

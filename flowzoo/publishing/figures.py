@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from flowzoo.data.portable import is_own
 from flowzoo.evaluation.sampling import check_shippable, count_finite
-from flowzoo.manifest.schema import Data, Entry, Fingerprint, Labels, Sampling
+from flowzoo.manifest.schema import Data, Entry, Fingerprint, Labels, Sampling, UniformNoise
 
 if TYPE_CHECKING:
     from flowzoo.evaluation.measure import Evaluation
+    from flowzoo.evaluation.protocol import NoiseChoice
     from flowzoo.flow import Flow
 
-__all__ = ["Figures", "kinds_of", "measure_model", "run_dataset"]
+__all__ = ["Figures", "kinds_of", "measure_model", "run_dataset", "uniform_noise_of"]
 
 _PROBES = 8
 """Probes of an estimated log-determinant that a published figure is averaged over."""
@@ -31,6 +33,7 @@ class Figures:
         fingerprint: Proof of code and weights.
         evaluation: Bits per dimension on the whole test split.
         one_sample_bpd: The same of one noise sample an image, if ``evaluation`` is of several.
+        uniform_noise: Bits per dimension under uniform noise of one sample, if the model's own noise is learned.
         stated: What the flow says of itself: the entry's fields on kinds, passes and labels.
     """
 
@@ -38,6 +41,7 @@ class Figures:
     fingerprint: Fingerprint
     evaluation: Evaluation
     one_sample_bpd: float | None = None
+    uniform_noise: UniformNoise | None = None
     stated: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, entry: Entry) -> Entry:
@@ -48,6 +52,7 @@ class Figures:
             entry,
             measured=measured_of(self.evaluation, entry),
             one_sample_bpd=self.one_sample_bpd,
+            uniform_noise=self.uniform_noise,
             fingerprint=self.fingerprint,
             sampling=self.sampling,
             **self.stated,
@@ -89,13 +94,14 @@ def measure_model(
     check_shippable(directory.name if flow.card is None else flow.card.name, sampling)
     labelled = flow.labels is not None and items.labels is not None
 
-    def measured(count: int, *, first: bool, conditional: bool) -> Evaluation:
+    def measured(count: int, *, first: bool, conditional: bool, noise: NoiseChoice = "own") -> Evaluation:
         return evaluate(
             f"path:{directory}",
             samples=count,
             probes=None if flow.log_det_kind == "exact" else _PROBES,
             conditional=conditional,
             classify=first and labelled,
+            noise=noise,
             audit=first,
             dataset=identifier,
             split=data.split,
@@ -107,13 +113,22 @@ def measure_model(
         for count in sorted({1, samples}, reverse=True)
     ]
     other = measured(samples, first=False, conditional=False) if labelled else None
+    uniform = None
+    if flow.dequantization.is_lower_bound:
+        uniform = uniform_noise_of(measured(1, first=False, conditional=labelled, noise="uniform"))
     return Figures(
         sampling=sampling,
         fingerprint=take_fingerprint(flow),
         evaluation=found[0],
         one_sample_bpd=found[-1].bpd if samples > 1 else None,
+        uniform_noise=uniform,
         stated=_stated(flow, found[0], other),
     )
+
+
+def uniform_noise_of(found: Evaluation) -> UniformNoise | None:
+    """A measurement under uniform noise in the manifest's form; None if the model gives such images no density."""
+    return UniformNoise(bpd=found.bpd, stderr=found.stderr) if math.isfinite(found.bpd) else None
 
 
 def _stated(flow: Flow, found: Evaluation, other: Evaluation | None) -> dict[str, Any]:

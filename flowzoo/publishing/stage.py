@@ -20,12 +20,12 @@ from flowzoo.evaluation.sampling import check_shippable, count_finite
 from flowzoo.manifest.schema import Entry
 from flowzoo.manifest.typed_json import read
 from flowzoo.manifest.write import read_manifest
-from flowzoo.publishing.card import SAMPLES_FILENAME, model_card, repository
+from flowzoo.publishing.card import CURVE_FILENAME, SAMPLES_FILENAME, model_card, repository
 from flowzoo.publishing.describe import check_held_out, describe, measured_images, training_stages
 from flowzoo.publishing.figures import measure_model, run_dataset
 from flowzoo.publishing.points_picture import save_points
 from flowzoo.training.provenance import recipe_files
-from flowzoo.weights.external import CARD_FILENAME, WEIGHTS_FILENAME, Unlisted, read_card
+from flowzoo.weights.external import CARD_FILENAME, CONFIG_FILENAME, WEIGHTS_FILENAME, Unlisted, read_card
 from flowzoo.weights.hub import HubSettings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ __all__ = ["Staged", "stage_entry", "stage_run"]
 
 _FIGURES = (
     "measured", "one_sample_bpd", "fingerprint", "sampling", "kind", "inverse_kind", "density_passes",
-    "sampling_passes", "valid_bpd", "labels", "compressed",
+    "sampling_passes", "valid_bpd", "labels", "compressed", "uniform_noise",
 )  # fmt: skip
 """The fields of an entry that are measured, or that the flow says of itself when it is."""
 
@@ -66,7 +66,11 @@ class Staged:
     def filenames(self) -> tuple[str, ...]:
         """The files of the repository, by name."""
         assert self.entry.weights is not None
-        return ("README.md", CARD_FILENAME, self.entry.weights.filename, SAMPLES_FILENAME, *self.recipes)
+        curve = [CURVE_FILENAME] if (self.directory / CURVE_FILENAME).is_file() else []
+        pictures = (SAMPLES_FILENAME, *curve)
+        return (
+            "README.md", CARD_FILENAME, CONFIG_FILENAME, self.entry.weights.filename, *pictures, *self.recipes,
+        )  # fmt: skip
 
 
 def stage_run(
@@ -176,6 +180,7 @@ def stage_entry(entry: Entry, directory: Path, hub: HubSettings, *, repo_id: str
         shutil.copyfile(source, new / entry.weights.filename)
         for recipe in source.parent.glob(f"{source.stem}.recipe*.toml"):
             shutil.copyfile(recipe, new / recipe.name)
+        _copy_curve(_curve_in_checkout(source, entry.name), new)
         entry = dataclasses.replace(entry, weights=dataclasses.replace(entry.weights, repo_id=repo_id))
         _write_card_file(new, entry, {})
         flow = load(f"path:{new}")
@@ -207,7 +212,8 @@ def _taken(directory: Path, name: str) -> AbstractContextManager[Path]:
         names = {file.name for file in path.iterdir() if not file.name.startswith(TEMPORARY)}
         strange = [
             file
-            for file in names - {"README.md", CARD_FILENAME, SAMPLES_FILENAME}
+            for file in names
+            - {"README.md", CARD_FILENAME, CONFIG_FILENAME, SAMPLES_FILENAME, CURVE_FILENAME}
             if not (file.startswith(name) and file.endswith((".safetensors", ".toml")))
         ]
         return card is not None and card.name == name and not strange
@@ -230,10 +236,12 @@ def _export(run: Path, directory: Path, name: str, dtype: Any) -> Unlisted:
     """Puts weights and ``flowzoo.json`` of a run into the directory."""
     if (run / "run.json").is_file():
         from flowzoo.training.export import run_weights, write_export
+        from flowzoo.training.run_dir import RunDir
         from flowzoo.weights.checkpoint import read_metadata
 
         source = run_weights(run)
         write_export(run, directory, source, read_metadata(source), name=name, dtype=dtype)
+        _copy_curve(RunDir(run).curve, directory)
         return read_card(directory / CARD_FILENAME)
     if dtype is not None:
         raise InputError(
@@ -241,10 +249,23 @@ def _export(run: Path, directory: Path, name: str, dtype: Any) -> Unlisted:
         )
     card = read_card(run / CARD_FILENAME)
     shutil.copyfile(run / card.weights.filename, directory / WEIGHTS_FILENAME)
+    _copy_curve(run / CURVE_FILENAME, directory)
     card = dataclasses.replace(card, weights=dataclasses.replace(card.weights, filename=WEIGHTS_FILENAME))
     described = {"schema": 1, **_plain(card), **card.details}
     write_text(directory / CARD_FILENAME, json.dumps(described, indent=2) + "\n")
     return card
+
+
+def _copy_curve(picture: Path, directory: Path) -> None:
+    """Takes a picture of the training curve along, where there is one."""
+    if picture.is_file():
+        shutil.copyfile(picture, directory / CURVE_FILENAME)
+
+
+def _curve_in_checkout(weights: Path, name: str) -> Path:
+    """The curve that the documentation of the weights' checkout shows; it need not exist."""
+    roots = [folder for folder in weights.resolve().parents if (folder / "weights_manifest.json").is_file()]
+    return (roots[-1] if roots else weights.parent) / "docs" / "images" / f"{name}-curve.png"
 
 
 def _plain(card: Unlisted) -> dict[str, Any]:
@@ -299,7 +320,15 @@ def _finish(
         save_points(points, new / SAMPLES_FILENAME, temperature=temperature)
     _write_card_file(new, entry, details)
     title = _own_title(entry) if is_own(entry.data.id) else get_dataset(entry.data.id).title.rstrip(".")
-    write_text(new / "README.md", model_card(entry, title, listed=listed))
+    # The Hub counts downloads by the requests for this file, which loading makes.
+    described = {
+        "library_name": "flowzoo",
+        "architecture": entry.architecture,
+        "config_hash": entry.config_hash,
+    }
+    write_text(new / CONFIG_FILENAME, json.dumps(described | {"config": dict(entry.config)}, indent=2) + "\n")
+    curve = (new / CURVE_FILENAME).is_file()
+    write_text(new / "README.md", model_card(entry, title, listed=listed, curve=curve))
     return Staged(entry, directory)
 
 

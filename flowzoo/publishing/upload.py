@@ -1,12 +1,14 @@
-"""One commit to the Hub, and the entry with what the Hub says about it."""
+"""The commits to the Hub, and the entry with what the Hub says about it."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 
+from flowzoo.atomic import write_text
 from flowzoo.errors import FlowzooError, InputError, IntegrityError, WeightsUnavailable
 from flowzoo.manifest.schema import Entry
+from flowzoo.publishing.card import UNKNOWN_COMMIT
 from flowzoo.publishing.stage import Staged
 from flowzoo.weights.hub import HubSettings
 from flowzoo.weights.hub.client import file_url, one_line
@@ -15,7 +17,9 @@ __all__ = ["upload"]
 
 
 def upload(staged: Staged, hub: HubSettings, *, private: bool = False) -> Entry:
-    """Publishes a staged model: makes the repository if it is missing, then one commit with all files.
+    """Publishes a staged model: makes the repository if it is missing, then commits all files.
+
+    A second commit names the first in the card, since no commit can name itself.
 
     Args:
         staged: The model, which has passed its checks.
@@ -48,6 +52,12 @@ def upload(staged: Staged, hub: HubSettings, *, private: bool = False) -> Entry:
         api.create_repo(weights.repo_id, private=private, exist_ok=True)
         commit = api.create_commit(weights.repo_id, files, commit_message=f"Publish {entry.key}")
         _check_arrived(api, entry, str(commit.oid), hub)
+        card = staged.directory / "README.md"
+        write_text(card, card.read_text("utf-8").replace(UNKNOWN_COMMIT, str(commit.oid)))
+        named = [CommitOperationAdd("README.md", card)]
+        api.create_commit(
+            weights.repo_id, named, commit_message=f"Name the commit of {entry.key} in its card"
+        )
     except FlowzooError:
         raise
     except Exception as error:  # the client raises its HTTP library's errors, and that library changes

@@ -6,6 +6,7 @@ keys (data, measurements, training) travel along. It never names code: the archi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -13,15 +14,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowzoo.errors import ConfigError, InputError, ManifestError, WeightsUnavailable
+from flowzoo.errors import ConfigError, InputError, IntegrityError, ManifestError, WeightsUnavailable
 from flowzoo.manifest.schema import Weights
 from flowzoo.manifest.typed_json import read
 from flowzoo.weights.hub import FileId, HubSettings, RemoteFile, check_file, expand, fetch, fetch_unlisted
 from flowzoo.weights.plain_files import open_regular, parse_json, shown
 
-__all__ = ["CARD_FILENAME", "WEIGHTS_FILENAME", "Unlisted", "card_file", "locate_unlisted", "read_card"]
+__all__ = [
+    "CARD_FILENAME",
+    "CONFIG_FILENAME",
+    "WEIGHTS_FILENAME",
+    "Unlisted",
+    "card_file",
+    "locate_unlisted",
+    "read_card",
+]
 
 CARD_FILENAME = "flowzoo.json"
+CONFIG_FILENAME = "config.json"
 WEIGHTS_FILENAME = "model.safetensors"
 _SCHEMA = 1
 _MAX_CARD_BYTES = 1_000_000
@@ -91,6 +101,7 @@ def locate_unlisted(reference: str, hub: HubSettings) -> tuple[Unlisted, Path]:
         return card, check_file(path, _id(card), f"it is not what {CARD_FILENAME} describes; export it again")
     remote = _remote_card(reference)
     card = _fetch_card(remote, hub)
+    _be_counted(remote, hub)
     return card, fetch(dataclasses.replace(remote, filename=card.weights.filename), _id(card), hub, reference)
 
 
@@ -131,6 +142,13 @@ def _fetch_card(remote: RemoteFile, hub: HubSettings) -> Unlisted:
         if hub.offline:
             raise
         return read_card(fetch_unlisted(remote, hub, max_bytes=_MAX_CARD_BYTES, force=True))
+
+
+def _be_counted(remote: RemoteFile, hub: HubSettings) -> None:
+    """Asks once for the file by whose requests the Hub counts downloads; a repository without it loads as well."""
+    with contextlib.suppress(WeightsUnavailable, IntegrityError):
+        config = dataclasses.replace(remote, filename=CONFIG_FILENAME)
+        fetch_unlisted(config, hub, max_bytes=_MAX_CARD_BYTES)
 
 
 def _id(card: Unlisted) -> FileId:

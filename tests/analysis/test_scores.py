@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from flowzoo.analysis.batches import draw, log_probs
-from flowzoo.analysis.fid import find_network, frechet_distance
+from flowzoo.analysis.fid import find_network, frechet_distance, frechet_inception_distance
 from flowzoo.analysis.histogram import save_histogram
 from flowzoo.analysis.neighbours import nearest
 from flowzoo.analysis.scores import auroc, complexity, score
@@ -141,6 +141,33 @@ def test_the_frechet_distance_is_that_of_gaussians() -> None:
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
     # Means 0 and 2, standard deviations 1 and 3, in four dimensions: 4 (2^2 + (3 - 1)^2).
     assert frechet_distance(a, 3 * a + 2) == pytest.approx(32)
+
+
+def test_the_distance_of_images_is_that_of_the_networks_features_of_them() -> None:
+    """With a small network in Inception's place: its input, its batches, one channel and three."""
+    shapes: list[tuple[int, ...]] = []
+    mean, spread = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    def levels(x: torch.Tensor) -> torch.Tensor:
+        """The mean level of each channel: standardising undone, so that constant images give their own level."""
+        shapes.append(tuple(x.shape))
+        return (x * torch.tensor(spread).reshape(3, 1, 1) + torch.tensor(mean).reshape(3, 1, 1)).mean(
+            (2, 3)
+        ) * 255
+
+    grey = torch.arange(0, 80, 2, dtype=torch.uint8).reshape(40, 1, 1, 1).expand(40, 1, 8, 8)
+    counted: list[int] = []
+    found = frechet_inception_distance(grey, grey + 10, network=levels, advance=counted.append)
+    # The covariances are equal and the means 10 apart in each of three channels.
+    assert found == pytest.approx(300, rel=1e-3)
+    assert frechet_inception_distance(grey, grey, network=levels) == pytest.approx(0, abs=1e-2)
+    assert shapes[:2] == [(32, 3, 299, 299), (8, 3, 299, 299)]
+    assert sum(counted) == 80
+    assert frechet_inception_distance(grey.repeat(1, 3, 1, 1), grey + 10, network=levels) == pytest.approx(
+        found
+    )
+    with pytest.raises(InputError, match="at least two images"):
+        frechet_inception_distance(grey[:1], grey, network=levels)
 
 
 def test_the_missing_network_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from flowzoo.cli.main import cli
 from flowzoo.evaluation.explain import explain
 from flowzoo.evaluation.likelihood import likelihoods
-from flowzoo.evaluation.measure import Protocol, evaluate, measure
+from flowzoo.evaluation.measure import evaluate, measure
 from flowzoo.evaluation.metrics import LogMeanExp, mean_and_stderr
 from flowzoo.evaluation.noise import keyed_noise
+from flowzoo.evaluation.protocol import Protocol
 from flowzoo.evaluation.trained_model import Target, find_target
 from flowzoo.training.train import train
 from tests.trainings import CPU, image_set, save_images, tiny_recipe

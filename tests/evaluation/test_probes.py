@@ -13,7 +13,8 @@ from flowzoo.data.images import ImageSet
 from flowzoo.distributed import World
 from flowzoo.errors import InputError
 from flowzoo.evaluation.likelihood import likelihoods
-from flowzoo.evaluation.measure import Protocol, measure, protocol_of
+from flowzoo.evaluation.measure import measure
+from flowzoo.evaluation.protocol import Protocol, protocol_of
 from flowzoo.evaluation.trained_model import Target
 from flowzoo.flow import Flow
 from flowzoo.nets.keyed import Keys, draw, keyed_noise

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+import flowzoo
 from flowzoo.cli.main import main
 from flowzoo.config import config_to_dict
 from flowzoo.errors import InputError, IntegrityError, ManifestError, WeightsUnavailable
@@ -191,25 +195,31 @@ def test_a_partial_measurement_is_not_published(staged: Staged, manifest: Path) 
 def test_publishing_makes_one_commit_and_an_entry_that_loads(
     staged: Staged, manifest: Path, hub: HubServer
 ) -> None:
-    published = upload(staged, hub_settings())
-    write_entry(manifest, published)
+    write_entry(manifest, published := upload(staged, hub_settings()))
     assert published.weights is not None
-    assert published.weights.revision == hub.heads[REPO]
-    assert sum("/commit/" in request.path for request in hub.requests) == 1
+    revision = str(published.weights.revision)
+    assert sum("/commit/" in request.path for request in hub.requests) == 2, (
+        "the files, and the card that names them"
+    )
     assert set(hub.commits[REPO, hub.heads[REPO]]) == {".gitattributes", *staged.filenames}
     loaded = load("probe-one")
     assert torch.equal(loaded.encode(IMAGES), trained().encode(IMAGES))
     assert published.fingerprint is not None
     assert compare(loaded, published.fingerprint).verified
-    assert load(f"hf:{REPO}@{published.weights.revision}").is_initialized
+    card = hub.commits[REPO, hub.heads[REPO]]["README.md"].decode()
+    first = re.findall(r"^flow = (flowzoo\.load\(.*\))$", card, flags=re.MULTILINE)[0]
+    assert first == f'flowzoo.load("hf:{REPO}@{revision}")'
+    assert eval(first, {"flowzoo": flowzoo}).is_initialized, "as a stranger would"
+    assert any(request.path.endswith("/config.json") for request in hub.requests), "counts the download"
+    assert json.loads(hub.commits[REPO, revision]["config.json"])["config"] == published.config
     assert load_manifests().get("probe-one") == published
 
 
 def test_publishing_into_a_repository_that_is_there_adds_a_commit(staged: Staged, hub: HubServer) -> None:
-    before = hub.add(REPO, {"notes.txt": b"mine"})
+    hub.add(REPO, {"notes.txt": b"mine"})
     published = upload(staged, hub_settings())
     assert published.weights is not None
-    assert published.weights.revision == hub.heads[REPO] != before
+    assert (REPO, published.weights.revision) in hub.commits
     assert hub.commits[REPO, hub.heads[REPO]]["notes.txt"] == b"mine"
 
 
@@ -287,7 +297,7 @@ def test_the_command_is_a_dry_run_until_yes(
     code, out, err = run(capsys, *arguments, "--yes", "--json")
     assert code == 0, err
     [result] = json.loads(out)
-    assert result["entry"]["weights"]["revision"] == hub.heads[REPO]
+    assert (REPO, result["entry"]["weights"]["revision"]) in hub.commits
     assert read_manifest(manifest).get("probe-one").measured == measured()
 
 
@@ -320,7 +330,7 @@ def test_all_publishes_what_waits_and_nothing_twice(
     for name in ("probe-one", "probe-two"):
         listed = read_manifest(manifest).get(name)
         assert listed.weights is not None
-        assert listed.weights.revision == hub.heads[f"zoo/{name}"]
+        assert (f"zoo/{name}", listed.weights.revision) in hub.commits
         (probe.package / "weights" / f"{name}.safetensors").unlink()
         assert load(name).is_initialized
     commits = len(hub.commits)
@@ -340,9 +350,6 @@ def test_a_large_file_goes_by_lfs(
         "staged = Staged(parse(sys.stdin.read(), 'stdin').entries[0], Path(sys.argv[1])); "
         "print(upload(staged, hub_settings(endpoint=sys.argv[2])).weights.revision)"
     )
-    import subprocess
-    import sys
-
     result = subprocess.run(
         [sys.executable, "-c", program, str(staged.directory), hub.url],
         input=dump(Manifest(entries=(staged.entry,))),
@@ -353,7 +360,7 @@ def test_a_large_file_goes_by_lfs(
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == hub.heads[REPO]
+    assert (REPO, result.stdout.strip()) in hub.commits
     assert staged.entry.weights is not None
     assert staged.entry.weights.sha256 in hub.blobs
 

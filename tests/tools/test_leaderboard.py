@@ -72,7 +72,9 @@ def test_a_models_row_holds_what_its_entry_says() -> None:
     assert (row.what, row.kind, row.samples) == ("model", "bound", 8)
     assert (row.figure, row.stderr) == (found["measured"]["bpd"], found["measured"]["stderr"])
     assert row.one_sample == found["one_sample_bpd"]
-    assert row.uniform is None, "its noise is learned"
+    assert row.uniform == found["uniform_noise"]["bpd"], "its own noise is learned"
+    del found["uniform_noise"]
+    assert only(tables(made(found))).uniform is None
     assert (row.published, row.comparable, row.reasons) == (1.05, "no", ("not-stated",))
     assert (row.parameters, row.license) == (found["num_params"], "Apache-2.0")
     assert row.sha256 == found["weights"]["sha256"][:12]
@@ -102,8 +104,10 @@ def test_a_paper_on_another_release_stands_in_the_table_of_that_release() -> Non
 def test_times_count_only_for_the_weights_that_were_timed() -> None:
     found = entry("glow-mnist")
     times = {"sha256": found["weights"]["sha256"], "density_ms": 2.5, "sample_ms": 3.5, "hardware": "this"}
+    times["round_trip"] = {"float32": 0.01, "float64": 2e-11}
     row = only(tables(made(found, timings={"glow-mnist@1": times})))
     assert (row.density_ms, row.sample_ms, row.hardware) == (2.5, 3.5, "this")
+    assert row.round_trip == "0.01 / 2e-11"
     stale = only(tables(made(found, timings={"glow-mnist@1": times | {"sha256": "0" * 64}})))
     assert (stale.density_ms, stale.sample_ms, stale.hardware) == (None, None, None)
 

@@ -24,9 +24,14 @@ images and say nothing of each other. In a row are
 
 ± is the standard error over the images. The kind says what a figure is: *exact*, a *bound* (the true figure is at most
 this), the mean of *unbiased* estimates, *biased*, or the length of a real *code*. A bound gets better with more noise
-samples, so the figure of one sample stands beside it. *As a file* is the size of what `flowzoo compress` makes of all
-the images, everything in it counted ([compression](compression.md)). The reason codes are explained
-[below](#reason-codes).
+samples, so the figure of one sample stands beside it. Where the noise is learned, so does the figure under *uniform
+noise*, of one sample: the same weights without the noise they were trained with, which shows what the learned noise is
+worth and what a paper's uniform noise would have to be compared with.
+
+Passes are those of a density and of a sample. *Round trip* is the largest difference, in grey levels, between images
+and what their latents give back, in float32 and in float64; *reconstructed* counts the test images that came back
+exactly. *As a file* is the size of what `flowzoo compress` makes of all the images, everything in it counted
+([compression](compression.md)). The reason codes are explained [below](#reason-codes).
 """
 
 Cell = Callable[[Row], str]
@@ -129,10 +134,12 @@ def _columns(unit: str) -> list[tuple[str, Cell]]:
         ("sample ms", lambda row: _milliseconds(row.sample_ms)),
         ("timed on", lambda row: row.hardware or NOTHING),
         ("passes", _passes),
+        ("round trip", lambda row: row.round_trip or NOTHING),
         ("reconstructed", lambda row: row.exact or NOTHING),
         ("finite samples", lambda row: row.finite or NOTHING),
         ("license", lambda row: row.license or NOTHING),
         ("sha256", lambda row: f"`{row.sha256}`" if row.sha256 else NOTHING),
+        ("revision", lambda row: f"`{row.revision}`" if row.revision else NOTHING),
         ("command", lambda row: f"`{row.command}`" if row.command else NOTHING),
         ("note", lambda row: row.note or NOTHING),
     ]

@@ -43,10 +43,13 @@ class Row:
         hardware: Where these were measured.
         density_passes: Passes through the networks that a density takes.
         sampling_passes: Those that a sample takes.
+        round_trip: The largest difference, in grey levels, between images and what their latents give back: in float32
+            and in float64.
         exact: Test images that ``decode(encode(x))`` gave back exactly, of how many.
         finite: Samples that are finite, of how many.
         license: Of the weights.
         sha256: The first twelve digits of the weights' digest.
+        revision: Those of the commit on the Hub.
         command: What to run: measure again, train, or compute.
         page: The model's card, relative to the docs.
         note: Caveats in words.
@@ -74,10 +77,12 @@ class Row:
     hardware: str | None = None
     density_passes: int | None = None
     sampling_passes: int | None = None
+    round_trip: str | None = None
     exact: str | None = None
     finite: str | None = None
     license: str | None = None
     sha256: str | None = None
+    revision: str | None = None
     command: str | None = None
     page: str | None = None
     note: str | None = None
@@ -218,7 +223,7 @@ def _model(entry: Json, timing: Json) -> Row:
         kind=entry.get("kind") or ("bound" if found["dequantization"] == "variational" else "exact"),
         samples=found["samples"],
         one_sample=None if conditional else one,
-        uniform=one if found["dequantization"] == "uniform" and not conditional else None,
+        uniform=None if conditional else _uniform(entry, one),
         file=(entry.get("compressed") or {}).get("bpd"),
         published=published.get("bpd"),
         source=published.get("source"),
@@ -232,14 +237,23 @@ def _model(entry: Json, timing: Json) -> Row:
         hardware=times.get("hardware"),
         density_passes=entry.get("density_passes"),
         sampling_passes=entry.get("sampling_passes"),
+        round_trip=_round_trip(times.get("round_trip")),
         exact=_of(found["reconstruction_exact"], total),
         finite=_of(sampling["finite"], sampling["drawn"]) if sampling else None,
         license=entry["license"],
         sha256=weights.get("sha256", "")[:12] or None,
+        revision=(weights.get("revision") or "")[:12] or None,
         command=found["command"],
         page=f"models/{entry['name']}.md",
         note=entry["note"],
     )
+
+
+def _uniform(entry: Json, one: float | None) -> float | None:
+    """The figure under uniform noise of one sample: the measured one's, or that of the noise in its place."""
+    if entry["measured"]["dequantization"] == "uniform":
+        return one
+    return (entry.get("uniform_noise") or {}).get("bpd")
 
 
 def _comparable(published: Json) -> str | None:
@@ -251,6 +265,10 @@ def _comparable(published: Json) -> str | None:
 
 def _of(part: int | None, whole: int) -> str | None:
     return None if part is None else f"{part:,} of {whole:,}"
+
+
+def _round_trip(found: Json | None) -> str | None:
+    return None if found is None else f"{found['float32']:g} / {found['float64']:g}"
 
 
 def _cost(training: Json | None) -> str | None:

@@ -101,6 +101,7 @@ _PRESETS = {
             dataset="CIFAR-10, test",
             source="Durkan et al. 2019 (arXiv 1906.04032), RQ-NSF (C); affine couplings in the same model 3.41",
             protocol="uniform dequantization, one noise sample, horizontal flips in training, model of the last step",
+            incomparable=("one-sample",),
         ),
         parameters=11_800_000,
         parameters_note=(
