@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 
@@ -37,7 +38,7 @@ class NICEConfig:
     input_range: Literal["unit", "symmetric"] = "unit"
     whitening: Literal["none", "zca"] = "none"
     whitening_eps: float = 1e-2
-    marginals: Literal["none", "histogram"] = "none"
+    marginals: Literal["none", "histogram"] = extension("none")
     init_range: float = 0.01
 
     def __post_init__(self) -> None:
