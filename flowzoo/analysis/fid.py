@@ -65,7 +65,9 @@ def load_network() -> torch.nn.Module:
     from torchvision.models import inception_v3
 
     path = find_network()
-    network = inception_v3(weights=None, init_weights=False, aux_logits=True, transform_input=True)
+    network: torch.nn.Module = inception_v3(
+        weights=None, init_weights=False, aux_logits=True, transform_input=True
+    )
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network.fc = torch.nn.Identity()
     return network.eval()
