@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from flowzoo.bijectors import Bijector, MapKind, sum_per_item
+from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.precision import RunsNetwork
-from flowzoo_pixelcnn.levels import GreyLevels
+from flowzoo_pixelcnn.levels import GreyLevels, HistogramLevels, LogisticLevels
 from flowzoo_pixelcnn.networks import Incremental, PixelCNN
 
+Conditional = Literal["histogram", "logistics"]
 
-class GreyLevelCDF(Bijector, RunsNetwork):
+
+class GreyLevelCDF(Bijector, RunsNetwork, DataDependentInit):
     """z_i = F_i(x_i), the distribution function of the grey level of x_i given the levels before, linear in each level.
 
     With K levels, k = floor(K x) and p_i(k) of a network that sees the levels before: z = P_i(below k) + (K x - k)
     p_i(k), log|det| = sum log K p_i(k). Quantized images therefore have exactly the probabilities of the discrete
     model, with whatever noise. The network sees levels alone, so that noise cannot change what it says.
 
-    The inverse finds one pixel after the other, and computes each hidden unit once.
+    Histograms begin with the shares of the levels in the initialisation batch. The inverse finds one pixel after the
+    other, and computes each hidden unit once.
     """
 
-    def __init__(self, net: PixelCNN, image_shape: tuple[int, int, int], count: int, floor: float) -> None:
+    def __init__(
+        self,
+        net: PixelCNN,
+        image_shape: tuple[int, int, int],
+        count: int,
+        conditional: Conditional,
+        floor: float,
+    ) -> None:
         """Makes the bijector.
 
         Args:
-            net: Gives the raw parameters of ``GreyLevels`` for each pixel.
+            net: Gives the raw parameters of the conditional distributions for each pixel.
             image_shape: ``(C, H, W)``.
             count: K.
-            floor: Share of the uniform distribution in every conditional one.
+            conditional: Kind of the distributions.
+            floor: Share of the uniform distribution in each.
         """
         super().__init__()
-        self.net = net
+        self.net, self.conditional = net, conditional
         self.image_shape = image_shape
         self.count, self.floor = count, floor
         self.own_kind = MapKind(inverse="sequential", inverse_passes=math.prod(image_shape[1:]))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         level = self._level(x)
+        if self.wants_init():
+            self._initialize_from(level)
         raw = self.run_network(self.net, self._seen(level), None)
         log_p, below = self._levels(raw.movedim(1, -1)).of(level.movedim(1, -1))
         log_p, below = log_p.movedim(-1, 1), below.movedim(-1, 1)
@@ -76,7 +91,7 @@ class GreyLevelCDF(Bijector, RunsNetwork):
 
     def _pixel(self, levels: GreyLevels, z: Tensor) -> tuple[Tensor, Tensor]:
         """Level and value ``(B, C)`` of a pixel whose latents are ``(B, C)``."""
-        level = torch.stack([found for _, found in levels.find(z)], dim=-1)
+        level = levels.find(z)
         log_p, below = levels.of(level)
         # A value at the end of its level must not be rounded into the next one.
         last = 1 - 32 * self.count * torch.finfo(z.dtype).eps
@@ -84,7 +99,9 @@ class GreyLevelCDF(Bijector, RunsNetwork):
         return level, (level + within) / self.count
 
     def _levels(self, raw: Tensor) -> GreyLevels:
-        return GreyLevels(raw, self.image_shape[0], self.count, self.floor)
+        if self.conditional == "histogram":
+            return HistogramLevels(raw, self.floor)
+        return LogisticLevels(raw, self.image_shape[0], self.count, self.floor)
 
     def _level(self, x: Tensor) -> Tensor:
         """Levels of values in [0, 1], as whole numbers in their dtype."""
@@ -93,3 +110,10 @@ class GreyLevelCDF(Bijector, RunsNetwork):
     def _seen(self, level: Tensor) -> Tensor:
         """Levels as the network sees them, in [-1, 1]."""
         return level * (2 / (self.count - 1)) - 1
+
+    @torch.no_grad()
+    def _initialize_from(self, level: Tensor) -> None:
+        if self.conditional == "histogram":
+            counts = torch.bincount(level.flatten().long(), minlength=self.count) + 1.0
+            self.net.out.bias.copy_((counts / counts.sum()).log())
+        self.mark_initialized()

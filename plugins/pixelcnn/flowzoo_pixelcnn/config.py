@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from flowzoo.errors import ConfigError
 
@@ -16,7 +17,9 @@ class PixelCNNConfig:
         n_bits: Bits per grey level.
         features: Channels of the network.
         dilations: Distance of the taps of each block, one number a block.
-        components: Logistic distributions in the mixture of a pixel.
+        conditional: The distribution of a value given those before it. ``"histogram"``: a probability for each grey
+            level, for images of one channel. ``"logistics"``: a mixture of logistic distributions cut into levels.
+        components: Of ``"logistics"``.
         floor: Share of a uniform distribution over all grey levels in every conditional one; keeps the rarest level
             apart from its neighbours in float32.
         dropout: In the blocks, in training.
@@ -26,6 +29,7 @@ class PixelCNNConfig:
     n_bits: int = 8
     features: int = 64
     dilations: tuple[int, ...] = (1, 1, 2, 1, 4, 1, 2, 1)
+    conditional: Literal["histogram", "logistics"] = "histogram"
     components: int = 10
     floor: float = 3e-4
     dropout: float = 0.0
@@ -45,4 +49,9 @@ class PixelCNNConfig:
             raise ConfigError(
                 f"pixelcnn: floor is {self.floor} and dropout {self.dropout}; expected 0 < floor < 1 and "
                 "0 <= dropout < 1."
+            )
+        if self.conditional == "histogram" and self.image_shape[0] != 1:
+            raise ConfigError(
+                f"pixelcnn: histograms are for images of one channel and image_shape is {self.image_shape}; "
+                "set conditional = logistics."
             )

@@ -13,10 +13,11 @@ from flowzoo_pixelcnn.networks import PixelCNN
 
 def build(config: PixelCNNConfig) -> Flow:
     """Builds an untrained flow; it begins with broad distributions of grey levels."""
-    channels = config.image_shape[0]
-    parameters = parameters_per_pixel(channels, config.components)
+    channels, count = config.image_shape[0], 2**config.n_bits
+    logistics = config.conditional == "logistics"
+    parameters = parameters_per_pixel(channels, config.components) if logistics else count
     net = PixelCNN(channels, config.features, config.dilations, parameters, config.dropout)
-    bijector = GreyLevelCDF(net, config.image_shape, 2**config.n_bits, config.floor)
+    bijector = GreyLevelCDF(net, config.image_shape, count, config.conditional, config.floor)
     return Flow(
         image_shape=config.image_shape,
         n_bits=config.n_bits,

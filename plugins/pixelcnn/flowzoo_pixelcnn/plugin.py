@@ -12,12 +12,12 @@ def _recipe(name: str) -> str:
 PRESETS = {
     "tiny": Preset(
         summary="8x8 images, for tests and documentation",
-        config={"image_shape": (1, 8, 8), "features": 8, "dilations": (1, 2), "components": 3},
+        config={"image_shape": (1, 8, 8), "features": 8, "dilations": (1, 2)},
         recipe=_recipe("tiny"),
     ),
     "toy": Preset(
         summary="2x2 images of two bits: few enough to enumerate",
-        config={"image_shape": (1, 2, 2), "n_bits": 2, "features": 4, "dilations": (1,), "components": 2},
+        config={"image_shape": (1, 2, 2), "n_bits": 2, "features": 4, "dilations": (1,)},
     ),
     "mnist": Preset(
         summary="Eight gated blocks for one core; discrete, so that its bits are exact",
@@ -29,6 +29,7 @@ PRESETS = {
         summary="Twelve gated blocks for one core",
         config={
             "image_shape": (3, 32, 32),
+            "conditional": "logistics",
             "features": 96,
             "dilations": (1, 1, 2, 1, 1, 4, 1, 1, 2, 1, 1, 1),
         },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flowzoo_pixelcnn.levels import GreyLevels, parameters_per_pixel
+from flowzoo_pixelcnn.levels import GreyLevels, HistogramLevels, LogisticLevels, parameters_per_pixel
 from flowzoo_pixelcnn.networks import Incremental, PixelCNN
 
 import flowzoo
@@ -13,21 +13,27 @@ from flowzoo.testing import conformance_suite, random_images, randomize
 
 test_conformance = conformance_suite("pixelcnn")
 
-COLOUR = {"image_shape": (3, 4, 5), "n_bits": 3}
+VARIANTS = [{"image_shape": (1, 4, 5), "n_bits": 3}, {"image_shape": (3, 4, 5), "conditional": "logistics"}]
 
 
-def test_the_noise_does_not_matter() -> None:
-    flow = randomize(flowzoo.create("pixelcnn-tiny", **COLOUR).double(), seed=1)
+@pytest.mark.parametrize("fields", VARIANTS, ids=str)
+def test_the_noise_does_not_matter(fields: dict[str, object]) -> None:
+    flow = randomize(flowzoo.create("pixelcnn-tiny", **fields).double(), seed=1)
     x = random_images(flow, 20, seed=0)
     first, second = (flow.log_prob(x, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     torch.testing.assert_close(first, second)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [0, 1, 3], ids=["histogram", "grey", "colour"])
 def test_probabilities_of_levels_sum_to_one_and_add_up_to_those_below(channels: int) -> None:
     torch.manual_seed(0)
-    raw = 3 * torch.randn(7, parameters_per_pixel(channels, 4), dtype=torch.float64)
-    levels = GreyLevels(raw[:, None], channels, 16, 1e-3)
+    levels: GreyLevels
+    if channels:
+        raw = 3 * torch.randn(7, 1, parameters_per_pixel(channels, 4), dtype=torch.float64)
+        levels = LogisticLevels(raw, channels, 16, 1e-3)
+    else:
+        channels = 1
+        levels = HistogramLevels(9 * torch.randn(7, 1, 16, dtype=torch.float64).expand(7, 16, 16), 1e-3)
     before = torch.randint(0, 16, (7, 1, channels)).double().expand(7, 16, channels)
     for c in range(channels):
         given = torch.cat(
@@ -55,6 +61,16 @@ def test_nothing_is_seen_of_a_pixel_and_those_after_it() -> None:
             assert not torch.equal(again[..., place + 1 :], full[..., place + 1 :])
 
 
+def test_histograms_begin_with_the_shares_of_all_levels() -> None:
+    flow = flowzoo.create("pixelcnn-tiny", n_bits=2).double()
+    x = random_images(flow, 40, seed=0) & random_images(flow, 40, seed=1)
+    flow.initialize(x)
+    shares = (torch.bincount((x >> 6).flatten(), minlength=4) + 1).double()
+    p = 0.9997 * shares / shares.sum() + 3e-4 / 4
+    expected = -(p.log2()[(x >> 6).long()]).mean()
+    torch.testing.assert_close(flow.bits_per_dim(x, seed=0).mean(), expected)
+
+
 def test_pixel_by_pixel_is_the_network() -> None:
     net = randomize(PixelCNN(2, 6, (1, 3), 5, 0.0).double(), seed=1)
     x = torch.randn(3, 2, 4, 5, dtype=torch.float64)
@@ -67,8 +83,9 @@ def test_pixel_by_pixel_is_the_network() -> None:
                 state.add(row, column, x[:, :, row, column])
 
 
-def test_images_come_back_exactly() -> None:
-    flow = randomize(flowzoo.create("pixelcnn-tiny", image_shape=(3, 6, 6)), seed=2).eval()
+@pytest.mark.parametrize("fields", VARIANTS, ids=str)
+def test_images_come_back_exactly(fields: dict[str, object]) -> None:
+    flow = randomize(flowzoo.create("pixelcnn-tiny", **fields), seed=2).eval()
     x = random_images(flow, 30, seed=0)
     assert torch.equal(flow.decode(flow.encode(x)), x)
 
@@ -85,5 +102,5 @@ def test_images_come_back_exactly() -> None:
     ],
 )
 def test_what_cannot_be_built_is_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=r"pixelcnn: .*expected"):
+    with pytest.raises(ConfigError, match=r"pixelcnn: .*(expected|conditional = logistics)"):
         flowzoo.create("pixelcnn-tiny", **fields)
