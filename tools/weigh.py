@@ -123,7 +123,8 @@ def _by_pillow(form: str, pixels: Tensor, options: Mapping[str, Any]) -> Row:
     mode = Image.fromarray(shown[0]).mode
     back = [Image.open(io.BytesIO(file)).convert(mode) for file in written]
     seconds = time.process_time() - middle
-    assert all(map(np.array_equal, back, shown)), f"{form}: a file did not decode to its image"
+    same = [np.array_equal(np.asarray(b), s) for b, s in zip(back, shown, strict=True)]
+    assert all(same), f"{form}: a file did not decode to its image"
     return Row(form, sum(map(len, written)), middle - began, seconds)
 
 

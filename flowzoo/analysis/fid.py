@@ -70,7 +70,8 @@ def load_network() -> torch.nn.Module:
     )
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network.fc = torch.nn.Identity()
-    return network.eval()
+    network.eval()
+    return network
 
 
 def frechet_inception_distance(

@@ -97,7 +97,8 @@ class MixtureMap:
         return z, torch.logsumexp(self.log_weights + log_density - self.log_scales, dim=-1)
 
     def _value_and_slope(self, x: Tensor, *parts: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_slope = MixtureMap(*parts, self.components, self.output)(x)
+        log_weights, means, log_scales = parts
+        z, log_slope = MixtureMap(log_weights, means, log_scales, self.components, self.output)(x)
         return z, log_slope.exp()
 
     def inverse(self, z: Tensor, owner: torch.nn.Module, tolerance: float) -> Tensor:

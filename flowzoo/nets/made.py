@@ -56,6 +56,7 @@ class MADE(nn.Module):
 
     degrees: Tensor
     order: Tensor
+    band: nn.Parameter | None
 
     def __init__(
         self,

@@ -87,7 +87,8 @@ class GreyLevelCDF(Bijector, RunsNetwork, DataDependentInit):
             raw = self.run_network(self.net, self._seen(self._level(x)).unflatten(2, (height, width)), None)
             _, pixel = self._pixel(self._levels(raw.flatten(2)[..., place]), z.flatten(2)[..., place])
             x = torch.cat((x[..., :place], pixel.unsqueeze(-1), x[..., place + 1 :]), dim=-1)
-        return x.unflatten(2, (height, width))
+        image: Tensor = x.unflatten(2, (height, width))
+        return image
 
     def _pixel(self, levels: GreyLevels, z: Tensor) -> tuple[Tensor, Tensor]:
         """Level and value ``(B, C)`` of a pixel whose latents are ``(B, C)``."""
@@ -105,7 +106,8 @@ class GreyLevelCDF(Bijector, RunsNetwork, DataDependentInit):
 
     def _level(self, x: Tensor) -> Tensor:
         """Levels of values in [0, 1], as whole numbers in their dtype."""
-        return (x.detach() * self.count).floor().clamp(0, self.count - 1)
+        level: Tensor = (x.detach() * self.count).floor().clamp(0, self.count - 1)
+        return level
 
     def _seen(self, level: Tensor) -> Tensor:
         """Levels as the network sees them, in [-1, 1]."""
@@ -115,5 +117,7 @@ class GreyLevelCDF(Bijector, RunsNetwork, DataDependentInit):
     def _initialize_from(self, level: Tensor) -> None:
         if self.conditional == "histogram":
             counts = torch.bincount(level.flatten().long(), minlength=self.count) + 1.0
-            self.net.out.bias.copy_((counts / counts.sum()).log())
+            bias = self.net.out.bias
+            assert bias is not None
+            bias.copy_((counts / counts.sum()).log())
         self.mark_initialized()

@@ -84,7 +84,7 @@ class GatedBlock(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.out = nn.Conv2d(features, 2 * features, 1)
         nn.init.normal_(self.out.weight, std=0.1 * features**-0.5)
-        nn.init.zeros_(self.out.bias)
+        _zero(self.out.bias)
 
     def forward(self, h: Tensor) -> Tensor:
         """``(B, features, H, W)`` to the same."""
@@ -117,7 +117,7 @@ class PixelCNN(nn.Module):
         self.blocks = nn.ModuleList(GatedBlock(features, dilation, dropout) for dilation in dilations)
         self.out = nn.Conv2d(features, parameters, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        _zero(self.out.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, C, H, W)`` of values in [-1, 1] to ``(B, P, H, W)``; ``context`` is ignored."""
@@ -145,7 +145,10 @@ class Incremental:
         n, channels, height, width = shape
         self.first = _Taps(net.first, n, height, width)
         self.first.fill(channels, 1.0)
-        self.blocks = [(_Taps(block.conv, n, height, width), *_matrix(block.out)) for block in net.blocks]
+        self.blocks = []
+        for block in net.blocks:
+            assert isinstance(block, GatedBlock)
+            self.blocks.append((_Taps(block.conv, n, height, width), *_matrix(block.out)))
         self.out = _matrix(net.out)
 
     def parameters(self, row: int, column: int) -> Tensor:
@@ -196,6 +199,12 @@ class _Taps:
         """The output ``(B, outputs)`` at a pixel."""
         seen = self.seen.index_select(1, self.offsets + self.place(row, column))
         return torch.addmm(self.bias, seen.flatten(1), self.weight)
+
+
+def _zero(parameter: Tensor | None) -> None:
+    """Sets a parameter to zero."""
+    assert parameter is not None
+    nn.init.zeros_(parameter)
 
 
 def _matrix(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
