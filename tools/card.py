@@ -8,7 +8,18 @@ from collections.abc import Iterator, Mapping
 from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry
 from flowzoo.publishing.card import file_size, passes
-from tools.cells import count, finite, measured, megabytes, one_sample, published, shape, table, versions
+from tools.cells import (
+    count,
+    finite,
+    measured,
+    megabytes,
+    one_sample,
+    published,
+    shape,
+    table,
+    true_entropy,
+    versions,
+)
 
 GENERATED = "<!-- generated from weights_manifest.json by `make docs`; edit that, not this -->"
 
@@ -53,7 +64,11 @@ def _opening(entry: Entry) -> Iterator[str]:
 
 
 def _items(entry: Entry) -> str:
-    return "vectors of" if entry.config.get("image_shape") is None else "images"
+    return f"{_noun(entry)} of" if _noun(entry) == "vectors" else _noun(entry)
+
+
+def _noun(entry: Entry) -> str:
+    return "vectors" if entry.config.get("image_shape") is None else "images"
 
 
 def _figures(entry: Entry) -> Iterator[str]:
@@ -61,6 +76,7 @@ def _figures(entry: Entry) -> Iterator[str]:
     rows = []
     if entry.measured is not None:
         rows.append(("measured", measured(entry), _protocol(entry)))
+        rows.extend(_entropy(entry))
     if entry.one_sample_bpd is not None:
         rows.append(("measured, one sample", one_sample(entry), "the same with one noise sample an image"))
     if entry.compressed is not None:
@@ -83,14 +99,14 @@ def _figures(entry: Entry) -> Iterator[str]:
         difference = entry.measured.value - entry.published.bpd
         yield (
             f"Measured minus published: {difference:+.4f}, with a standard error of "
-            f"{entry.measured.stderr:.4f} from the images alone. The published figure is a reference; the "
+            f"{entry.measured.stderr:.4f} from the {_noun(entry)} alone. The published figure is a reference; the "
             "verdict of `flowzoo eval` does not depend on it."
         )
     exact = entry.measured.reconstruction_exact
     if exact is not None:
         yield (
             f"Reconstruction audit: `decode(encode(x)) == x` exactly for {count(exact)} of "
-            f"{count(entry.measured.num_images)} images."
+            f"{count(entry.measured.num_images)} {_noun(entry)}."
         )
     if entry.compressed is not None:
         yield (
@@ -105,14 +121,23 @@ def _figures(entry: Entry) -> Iterator[str]:
     )
 
 
+def _entropy(entry: Entry) -> Iterator[tuple[str, str, str]]:
+    """The entropy of the data where it is known, which no density can be below."""
+    known = true_entropy(entry)
+    if known is not None and entry.measured is not None and entry.measured.nats is not None:
+        distance = f"the model is {entry.measured.nats - known:+.4f} ± {entry.measured.stderr:.4f} from it"
+        yield "entropy of the data", f"{known:.4f}", f"no density has less in expectation; {distance}"
+
+
 def _protocol(entry: Entry) -> str:
     found = entry.measured
     assert found is not None
     samples = f"{found.samples} sample{'s' if found.samples > 1 else ''} an image"
-    bound = "; a bound" if found.dequantization != "uniform" else ""
+    bound = "; a bound" if entry.figure_kind == "bound" else ""
+    noise = f" {found.dequantization} dequantization, {samples}," if found.bpd is not None else ""
     return (
-        f"{count(found.num_images)} images of {entry.data.id}/{entry.data.split}; {found.dequantization} "
-        f"dequantization, {samples}, seed {found.seed}, {found.dtype}; ± is the standard error{bound}"
+        f"{count(found.num_images)} {_noun(entry)} of {entry.data.id}/{entry.data.split};{noise} "
+        f"seed {found.seed}, {found.dtype}; ± is the standard error{bound}"
     )
 
 

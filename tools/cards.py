@@ -18,7 +18,7 @@ from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry, Manifest, parse
 from flowzoo.registry import get_architecture
 from tools.card import GENERATED, card
-from tools.cells import count, finite, measured, one_sample, published, shape, table, wide
+from tools.cells import count, finite, measured_with_unit, one_sample, published, shape, table, wide
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES_A_ROW = 3
@@ -69,7 +69,7 @@ def _readme_models(trained: list[Entry], untrained: list[Entry]) -> str:
             f"[`{entry.name}`](docs/models/{entry.name}.md)",
             entry.data.id,
             count(entry.num_params),
-            measured(entry),
+            measured_with_unit(entry),
             one_sample(entry),
             published(entry),
             finite(entry),
@@ -79,7 +79,7 @@ def _readme_models(trained: list[Entry], untrained: list[Entry]) -> str:
     headings = ("bits/dim, measured on test", "of one sample", "published", "finite samples")
     found = table(("model", "data", "parameters", *headings), rows)
     return (
-        f"\n{found}\n\n± is the standard error over the test images; ≤ marks a bound, under learned "
+        f"\n{found}\n\n± is the standard error over the test items; ≤ marks a bound, under learned "
         "dequantization, of several noise\nsamples an image; beside it stands the figure of one. Finite samples are "
         "counted at temperature 1. Protocols and sources of\nthe published figures are in each model's card. "
         f"[docs/models.md](docs/models.md) lists these and {len(untrained)}\nconfigurations that have no weights "
@@ -100,7 +100,7 @@ def _readme_samples(trained: list[Entry], pictures: Mapping[str, str]) -> str:
 
 def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
     with_weights = table(
-        ("model", "architecture", "data", "images", "parameters", "measured", "of one sample", "published"),
+        ("model", "architecture", "data", "shape", "parameters", "measured", "of one sample", "published"),
         [
             (
                 f"[`{entry.name}`](models/{entry.name}.md)",
@@ -108,7 +108,7 @@ def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
                 f"{entry.data.id}/{entry.data.split}",
                 shape(entry),
                 count(entry.num_params),
-                measured(entry),
+                measured_with_unit(entry),
                 one_sample(entry),
                 published(entry),
             )
@@ -116,7 +116,7 @@ def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
         ],
     )
     without = table(
-        ("configuration", "architecture", "data", "images", "parameters", "published", "source"),
+        ("configuration", "architecture", "data", "shape", "parameters", "published", "source"),
         [
             (
                 f"[`{entry.name}`](models/{entry.name}.md)",
@@ -131,9 +131,9 @@ def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
         ],
     )
     return (
-        f"{GENERATED}\n\n# Models\n\nFigures are bits per dimension. ± is the standard error over the "
-        "images of the split; ≤ marks a bound, under learned\ndequantization. Published figures are "
-        "references, never gates: each card has source and protocol.\n\n"
+        f"{GENERATED}\n\n# Models\n\nFigures are bits per dimension of images, and nats of vectors. ± is the standard "
+        "error over the items of the\nsplit; ≤ marks a bound, under learned dequantization. Published figures are "
+        "references, never gates: each card has source\nand protocol.\n\n"
         f"## With weights\n\n`flowzoo.load(NAME)` loads these.\n\n{wide(with_weights)}\n\n"
         "## Without weights\n\n`flowzoo.create(NAME)` builds these untrained, and "
         f"`flowzoo train NAME --out RUN` trains them.\n\n{wide(without)}\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from flowzoo.config import data_shape
+from flowzoo.data.registry import get_dataset
 from flowzoo.manifest.read import Entry
 
 NOTHING = "-"
@@ -29,8 +30,25 @@ def measured(entry: Entry) -> str:
     return f"{bound}{entry.measured.value:.4f} ± {entry.measured.stderr:.4f}"
 
 
+def measured_with_unit(entry: Entry) -> str:
+    """As :func:`measured`, with the unit where it is not bits per dimension, and the entropy of such data."""
+    found = measured(entry)
+    if entry.measured is None or entry.measured.nats is None:
+        return found
+    known = true_entropy(entry)
+    return f"{found} nats" + (f" (entropy {known:.4f})" if known is not None else "")
+
+
+def true_entropy(entry: Entry) -> float | None:
+    """Entropy in nats of the density that the data were drawn from; None where it is not known."""
+    found = get_dataset(entry.data.id).options.get("entropy") if entry.data.id.startswith("points:") else None
+    return float(found) if isinstance(found, int | float) else None
+
+
 def one_sample(entry: Entry) -> str:
     """The figure with one noise sample an image; nothing where it is not known."""
+    if entry.measured is not None and entry.measured.nats is not None:
+        return NOTHING
     if entry.measured is not None and entry.measured.samples == 1:
         return f"{entry.measured.value:.4f}"
     return NOTHING if entry.one_sample_bpd is None else f"{entry.one_sample_bpd:.4f}"
