@@ -31,6 +31,9 @@ class IDFConfig:
         mixtures: Logistics in each mixture.
         top_gain: Factor on the parameters of the last distribution, which are learned as they are: a network's output
             is a sum of many and moves faster.
+        means: ``"absolute"``, or ``"relative"`` (quarter splits only): to the average of the four nearest pixels that
+            stay; and each channel of a pixel shifts the means of those after it, by coefficients that are given with
+            the means (Salimans et al. 2017, section 2.2).
     """
 
     image_shape: tuple[int, int, int]
@@ -43,6 +46,7 @@ class IDFConfig:
     coupling_depth: int = 2
     mixtures: int = 5
     top_gain: int = extension(16)
+    means: Literal["absolute", "relative"] = extension("absolute")
 
     def __post_init__(self) -> None:
         """Refuses values that no model can have."""
@@ -54,6 +58,8 @@ class IDFConfig:
             raise ConfigError(
                 f"{', '.join(bad)} out of range; give at least 1, couplings and depths at least 0."
             )
+        if self.means == "relative" and self.split != "quarter":
+            raise ConfigError('relative means need single pixels that leave; set split to "quarter".')
         if not 1 <= self.n_bits <= 8:
             raise ConfigError(f"n_bits is {self.n_bits}; images have 1 to 8 bits.")
         _, height, width = self.image_shape

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from flowzoo.bijectors import Squeeze
 from flowzoo.codec import IntegerMixture, IntegerNetwork
-from flowzoo_idf.layers import IntegerCoupling, IntegerDiscreteFlow, IntegerSplit
+from flowzoo_idf.layers import IntegerCoupling, IntegerDiscreteFlow, IntegerSplit, parts_of
 from flowzoo_idf.networks import ACTIVATION_LIMIT, CouplingNetwork
+from flowzoo_idf.relative import COEFFICIENT_LIMIT, nearest_sum, pairs
 
 __all__ = ["IntegerFlow"]
 
@@ -47,14 +48,14 @@ class IntegerFlow:
                 found.append((split, x, out))
         write(self._top(len(images)), x)
         for split, kept, out in reversed(found):
-            write(split.distribution(kept), out)
+            split.write(kept, out, write)
 
     def decode(self, count: int, read: Callable[[IntegerMixture], Tensor]) -> Tensor:
         """Reads images, int64 ``(B, C, H, W)``; see ``flowzoo.codec.IntegerModel``."""
         x = read(self._top(count))
         for level in reversed(self.levels):
             for split in reversed(level):
-                x = split.translate_back(x, read(split.distribution(x)))
+                x = split.translate_back(x, split.read(x, read))
             x = _unsqueeze(x)
         return x
 
@@ -73,6 +74,8 @@ class _Split:
         self.kept = split.kept
         self.owner = owner
         self.window_bits = owner.window_bits
+        self.out = split.out
+        self.relative = split.relative
         self.prior = owner.network(split.prior)
         self.couplings = [
             owner.network(coupling.net)
@@ -80,9 +83,42 @@ class _Split:
             if isinstance(coupling, IntegerCoupling)
         ]
 
-    def distribution(self, kept: Tensor) -> IntegerMixture:
+    def write(self, kept: Tensor, out: Tensor, write: Callable[[IntegerMixture, Tensor], None]) -> None:
+        """Writes what leaves given what stays; with relative means one channel after the other."""
         raw = self._run(self.prior, kept)
-        return IntegerMixture(raw, self.owner.mixtures, self.window_bits, len(kept))
+        if not self.relative:
+            write(self._mixture(raw), out)
+            return
+        for channel in range(self.out):
+            write(self._relative(raw, kept, out[:, :channel]), out[:, channel : channel + 1])
+
+    def read(self, kept: Tensor, read: Callable[[IntegerMixture], Tensor]) -> Tensor:
+        """Reads what :meth:`write` wrote."""
+        raw = self._run(self.prior, kept)
+        if not self.relative:
+            return read(self._mixture(raw))
+        out = kept[:, :0]
+        for _ in range(self.out):
+            out = torch.cat((out, read(self._relative(raw, kept, out))), dim=1)
+        return out
+
+    def _mixture(self, raw: Tensor) -> IntegerMixture:
+        return IntegerMixture(raw, self.owner.mixtures, self.window_bits, len(raw))
+
+    def _relative(self, raw: Tensor, kept: Tensor, known: Tensor) -> IntegerMixture:
+        """The distribution of the first channel ``(B, 1, H, W)`` that is not known yet."""
+        channel = known.shape[1]
+        logits, means, log_scales, coefficients = parts_of(raw, self.owner.mixtures, self.out)
+        around = nearest_sum(kept, self.out)
+        # Means are in quarters of the window: W times a sum of four levels, and an eighth of the network's units.
+        mean = (around[:, channel] << (FRACTION_BITS - self.window_bits)) + (means[:, :, channel] >> 3)
+        limit = int(COEFFICIENT_LIMIT) << FRACTION_BITS
+        for index, (later, earlier) in enumerate(pairs(self.out)):
+            if later == channel:
+                above = 4 * known[:, earlier] - around[:, earlier]
+                mean = mean + (coefficients[:, :, index].clamp(-limit, limit) * above >> self.window_bits)
+        each = torch.stack((logits[:, :, channel], mean, log_scales[:, :, channel])).flatten(0, 1)
+        return self._mixture(each.transpose(0, 1))
 
     def translate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         kept, out = x[:, : self.kept], x[:, self.kept :]

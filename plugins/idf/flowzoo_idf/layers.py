@@ -17,6 +17,7 @@ from flowzoo.bijectors import Bijector, Squeeze, sum_per_item
 from flowzoo_idf.config import IDFConfig
 from flowzoo_idf.mixture import IntegerMixture
 from flowzoo_idf.networks import CouplingNetwork
+from flowzoo_idf.relative import COEFFICIENT_LIMIT, UNITS, nearest_sum, pairs
 
 if TYPE_CHECKING:
     from flowzoo_idf.integers import IntegerFlow
@@ -86,13 +87,44 @@ class IntegerSplit(nn.Module):
             IntegerCoupling(CouplingNetwork(a, b, config.features, config.coupling_depth), self.window)
             for a, b in shapes
         )
-        self.prior = CouplingNetwork(kept, 3 * config.mixtures * out, config.features, config.depth)
-        self.prior.start_at(start(config.mixtures).repeat_interleave(out))
+        self.relative = config.means == "relative"
+        first = (
+            relative_start(out, config.mixtures) if self.relative else absolute_start(out, config.mixtures)
+        )
+        self.prior = CouplingNetwork(kept, len(first), config.features, config.depth)
+        self.prior.start_at(first)
 
-    def distribution(self, kept: Tensor) -> IntegerMixture:
-        """The distribution of what leaves given what stays, ``(B, C, H, W)``."""
+    def distribution(self, kept: Tensor, out: Tensor) -> IntegerMixture:
+        """The distribution of what leaves given what stays, ``(B, C, H, W)``.
+
+        Args:
+            kept: What stays.
+            out: What leaves. With relative means, the distribution of a channel depends on those before it.
+        """
+        return self._mixture(self.prior(centred(kept, self.window, self.training)), kept, out)
+
+    def _mixture(self, raw: Tensor, kept: Tensor, out: Tensor) -> IntegerMixture:
+        if not self.relative:
+            return mixture_of(raw, self.mixtures, self.window)
+        logits, means, log_scales, coefficients = parts_of(raw, self.mixtures, self.out)
+        base = nearest_sum(floored(kept, self.training), self.out) / 4
+        above = floored(out, self.training) - base
+        coefficients = coefficients.clamp(-COEFFICIENT_LIMIT, COEFFICIENT_LIMIT)
+        shifted = list((base + means * (self.window / UNITS)).unbind(2))
+        for index, (later, earlier) in enumerate(pairs(self.out)):
+            shifted[later] = shifted[later] + coefficients[:, :, index] * above[:, earlier]
+        log_scales = log_scales + math.log(self.window / 8)
+        return IntegerMixture(logits, torch.stack(shifted, 2), log_scales, self.window)
+
+    def from_logistic(self, kept: Tensor, z: Tensor) -> Tensor:
+        """What leaves, from its standard logistic latent and what stays."""
         raw = self.prior(centred(kept, self.window, self.training))
-        return mixture_of(raw, self.mixtures, self.window)
+        out = torch.zeros_like(z)
+        for channel in range(self.out if self.relative else 1):
+            # Every channel that came before is final; the later ones are not looked at.
+            found = self._mixture(raw, kept, out).from_logistic(z)
+            out = torch.cat((out[:, :channel], found[:, channel:]), dim=1)
+        return out
 
     def translate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What stays and what leaves of ``(B, C, H, W)``, translated."""
@@ -130,7 +162,7 @@ class IntegerTop(nn.Module):
         self.mixtures = mixtures
         self.gain = gain
         channels, height, width = shape
-        first = start(mixtures).repeat_interleave(channels).view(-1, 1, 1)
+        first = absolute_start(channels, mixtures).view(-1, 1, 1)
         self.raw = nn.Parameter(first.repeat(1, height, width) / self.gain)
 
     def forward(self) -> Tensor:
@@ -142,13 +174,36 @@ class IntegerTop(nn.Module):
         return mixture_of(self(), self.mixtures, self.window)
 
 
-def start(mixtures: int) -> Tensor:
-    """Parameters ``(3 K,)`` to begin with: equal logistics spread over the grey levels.
+def absolute_start(channels: int, mixtures: int) -> Tensor:
+    """Parameters ``(3 K C,)`` to begin with: equal logistics spread over the grey levels.
 
     Means are in quarters of the window, and scales are half the distance of two.
     """
     means = (torch.arange(mixtures) + 0.5) * (4 / mixtures)
-    return torch.cat((torch.zeros(mixtures), means, torch.zeros(mixtures)))
+    return torch.cat((torch.zeros(mixtures), means, torch.zeros(mixtures))).repeat_interleave(channels)
+
+
+def relative_start(channels: int, mixtures: int) -> Tensor:
+    """Parameters ``(3 K C + K P,)`` to begin with, P pairs of channels.
+
+    The means are within a few hundredths of the window around what is known, scales a twenty-fifth of it, and a channel
+    is expected as far above its surroundings as the one before it.
+    """
+    means = torch.arange(mixtures) - (mixtures - 1) / 2
+    log_scales = torch.full((mixtures,), -1.2)
+    coefficients = torch.tensor([float(later == earlier + 1) for later, earlier in pairs(channels)])
+    each = torch.cat((torch.zeros(mixtures), means, log_scales)).repeat_interleave(channels)
+    return torch.cat((each, coefficients.repeat(mixtures)))
+
+
+def parts_of(raw: Tensor, mixtures: int, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits, means, log-scales ``(K, B, C, H, W)`` and coefficients ``(K, B, P, H, W)`` of a network's output."""
+    each, coefficients = raw.tensor_split([3 * mixtures * channels], dim=1)
+    logits, means, log_scales = (
+        part.unflatten(1, (mixtures, channels)).transpose(0, 1) for part in each.chunk(3, dim=1)
+    )
+    count = channels * (channels - 1) // 2
+    return logits, means, log_scales, coefficients.unflatten(1, (mixtures, count)).transpose(0, 1)
 
 
 def mixture_of(raw: Tensor, mixtures: int, window: int) -> IntegerMixture:
@@ -211,7 +266,7 @@ class IntegerDiscreteFlow(Bijector):
             x, _ = self.squeeze(x)
             for split in self.splits(level):
                 x, out = split.translate(x)
-                self._leave(out, split.distribution(x), latents, terms)
+                self._leave(out, split.distribution(x, out), latents, terms)
         self._leave(x, self.top.distribution(), latents, terms)
         scale = math.prod(self.image_shape) * math.log(self.window)
         return torch.cat(latents, dim=1), torch.stack(terms).sum(0) + scale
@@ -237,7 +292,7 @@ class IntegerDiscreteFlow(Bijector):
         x = self.top.distribution().from_logistic(parts.pop())
         for level in reversed(list(self.levels)):
             for split in reversed(self.splits(level)):
-                out = split.distribution(x).from_logistic(parts.pop())
+                out = split.from_logistic(x, parts.pop())
                 x = split.translate_back(x, out)
             x, _ = self.squeeze.inverse(x)
         x = x / self.window

@@ -11,7 +11,9 @@ from flowzoo_idf.layers import IntegerDiscreteFlow
 from flowzoo_idf.mixture import IntegerMixture
 from flowzoo_idf.model import build
 from flowzoo_idf.plugin import ARCHITECTURE
+from flowzoo_idf.relative import nearest_sum
 
+from flowzoo.bijectors import Squeeze
 from flowzoo.codec import integer_model
 from flowzoo.codec.coder import Weigher
 from flowzoo.config import config_to_dict, parse_config
@@ -27,6 +29,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "couplings": {"couplings": 3, "levels": 2},
     "quarters": {"split": "quarter", "couplings": 2, "levels": 2},
+    "relative": {"split": "quarter", "means": "relative", "levels": 2, "mixtures": 3},
+    "relative, grey, 5 bits": {
+        "image_shape": (1, 8, 8),
+        "split": "quarter",
+        "means": "relative",
+        "couplings": 1,
+        "n_bits": 5,
+    },
     "one grey channel": {"image_shape": (1, 8, 8), "levels": 1, "couplings": 1, "n_bits": 5},
 }
 
@@ -81,6 +91,34 @@ def test_a_mixtures_probabilities_sum_to_one_and_none_is_zero() -> None:
     assert torch.isfinite(log_probs).all()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_nearest_pixels_that_stay_are_those_of_the_image(channels: int) -> None:
+    image = torch.randint(0, 256, (2, channels, 8, 6), generator=torch.Generator().manual_seed(0))
+    blocks = Squeeze("checkerboard")(image.double())[0].long()
+    # A pixel and the offsets of its nearest: below and beside it, or diagonal where only one of four stays.
+    straight, diagonal = [(-1, 0), (1, 0), (0, -1), (0, 1)], [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+    for stay, (row, column), offsets in ((3, (1, 0), straight), (2, (0, 1), straight), (1, (1, 1), diagonal)):
+        found = nearest_sum(blocks[:, : stay * channels], channels)
+        for i, j in ((1, 1), (2, 1), (1, 0 if column else 1)):
+            y, x = 2 * i + row, 2 * j + column
+            expected = sum(image[:, :, y + dy, x + dx] for dy, dx in offsets)
+            assert torch.equal(found[:, :, i, j], expected)
+
+
+def test_a_channel_depends_on_those_before_it_and_not_on_those_after() -> None:
+    flow = randomized(split="quarter", means="relative")
+    assert isinstance(flow.bijector, IntegerDiscreteFlow)
+    split = flow.bijector.splits(flow.bijector.levels[0])[0]
+    kept = torch.randint(0, 256, (2, split.kept, 4, 4)).double()
+    out = torch.randint(0, 256, (2, 3, 4, 4)).double()
+    before = split.distribution(kept, out).means
+    for channel in range(3):
+        changed = out.clone()
+        changed[:, channel] += 9
+        moved = (split.distribution(kept, changed).means != before).any(0).flatten(2).any(2).any(0)
+        assert moved.tolist() == [other > channel for other in range(3)]
+
+
 def test_training_passes_gradients_through_rounding_and_lowers_the_loss() -> None:
     torch.manual_seed(0)
     flow = build(config(couplings=2)).train()
@@ -124,6 +162,7 @@ def test_the_integer_form_gives_the_bits_of_the_float_form(variant: str) -> None
         ({"features": 0}, "features"),
         ({"couplings": -1}, "couplings"),
         ({"n_bits": 9}, "n_bits"),
+        ({"means": "relative"}, "quarter"),
         ({"image_shape": (0, 8, 8)}, "image_shape"),
     ],
 )
