@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,11 @@ CHUNK_IMAGES = 256
 _MOST_HEADER = 1 << 16
 _MOST_NAMES = 1 << 28
 _MOST_NAME = 1024
+_MOST_PART = 251
+"""Bytes of a name between two slashes: file systems take 255, and .png comes after the last one."""
+_MOST_MODEL = 200
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", flags=re.IGNORECASE)
+"""Names that Windows takes for devices."""
 _CHUNK = struct.Struct("<HII")
 
 
@@ -189,8 +195,11 @@ def _is_sound(
     model: object, weights: object, shape: tuple[object, ...], count: object, named: object
 ) -> bool:
     """Whether the values of a header have the types and ranges of one; JSON may hold anything."""
-    texts = isinstance(model, str) and isinstance(weights, str) and isinstance(named, bool)
-    return texts and len(shape) == 3 and all(type(n) is int and n > 0 for n in (*shape, count))
+    # Both texts are shown in messages, which are one line.
+    texts = isinstance(model, str) and model.isprintable() and 0 < len(model) <= _MOST_MODEL
+    digest = isinstance(weights, str) and re.fullmatch(r"[0-9a-f]{64}", weights) is not None
+    counts = len(shape) == 3 and all(type(n) is int and n > 0 for n in (*shape, count))
+    return texts and digest and counts and isinstance(named, bool)
 
 
 def is_safe(name: str) -> bool:
@@ -204,4 +213,11 @@ def is_safe(name: str) -> bool:
         and str(path) == name
         and ".." not in path.parts
         and name != "."
+        and all(map(_is_safe_part, path.parts))
     )
+
+
+def _is_safe_part(part: str) -> bool:
+    """Whether a file system takes a name between two slashes, and none takes it for another one."""
+    short = len(part.encode()) <= _MOST_PART
+    return short and not part.endswith((".", " ")) and _DEVICES.fullmatch(part) is None

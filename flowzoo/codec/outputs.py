@@ -55,6 +55,10 @@ def write_images(
 
 def _write_png(image: Tensor, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        raise InputError(
+            f"two of the images would be {path.name} here, where upper and lower case are one; write a .npy file."
+        )
     pixels = image.permute(1, 2, 0).contiguous().numpy()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from flowzoo.cli.main import cli
+from flowzoo.codec.outputs import write_images
 from flowzoo.codec.sources import find_files
 from flowzoo.errors import FlowzooError, InputError, IntegrityError
 from tests.codec.examples import GOLDEN, GOLDEN_FILE, golden_images, random_images
@@ -51,6 +52,17 @@ def folder_of_images(path: Path, count: int = 5) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def _coder() -> None:
     pytest.importorskip("constriction", reason="the extra flowzoo[compress]")
+
+
+def test_names_that_become_one_file_are_an_error_and_no_image_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a system where upper and lower case are one."""
+    whole = Path.__truediv__
+    monkeypatch.setattr(Path, "__truediv__", lambda path, name: whole(path, str(name).lower()))
+    with pytest.raises(InputError, match=r"two of the images would be a\.png"):
+        write_images([random_images(2, 0)], tmp_path / "out", shape=(1, 8, 8), count=2, names=("a", "A"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_comes_back_with_its_names(tmp_path: Path) -> None:
