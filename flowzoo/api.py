@@ -57,6 +57,11 @@ class Citation:
         """The paper's address, if it is on arXiv."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None
 
+    @property
+    def place(self) -> str:
+        """Venue and year, such as ``"ICML 2019"`` or ``"arXiv, 2018"``; a year that the venue names comes once."""
+        return self.venue if str(self.year) in self.venue.split() else f"{self.venue}, {self.year}"
+
     def bibtex(self) -> str:
         """The citation as a BibTeX entry."""
         fields = {

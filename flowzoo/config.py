@@ -146,6 +146,16 @@ def config_to_dict(config: Any) -> dict[str, Any]:
     }
 
 
+def whole_config(config: Any) -> dict[str, Any]:
+    """As :func:`config_to_dict`, with every :func:`extension` too: for people, who are to see what can be set."""
+    return {
+        f.name: whole_config(value) if dataclasses.is_dataclass(value) else _plain(value)
+        for f in dataclasses.fields(config)
+        if f.init
+        for value in (getattr(config, f.name),)
+    }
+
+
 def config_hash(architecture: str, config: Mapping[str, Any]) -> str:
     """SHA-256 (64 hex digits) of an architecture's name and its full config as canonical JSON."""
     import hashlib  # milliseconds that listing models does not need

@@ -243,4 +243,4 @@ def _papers(entry: Entry, architecture: Architecture) -> Iterator[str]:
         yield "## Papers"
     for paper in papers:
         link = f" <{paper.url}>" if paper.url else ""
-        yield f"{', '.join(paper.authors)}. *{paper.title}.* {paper.venue}, {paper.year}.{link}"
+        yield f"{', '.join(paper.authors)}. *{paper.title}.* {paper.place}.{link}"

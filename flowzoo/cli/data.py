@@ -108,9 +108,8 @@ def check(name: str, root: str | None, as_json: bool) -> int:
         columns = ("split", dataset.kind, "labels", "sha256", "verdict")
         rows = [[_cell(result[column]) for column in columns] for result in results]
         table(columns, rows, right=(dataset.kind,))
-    for result in results:
-        if result["error"]:
-            note(f"Error: {result['error']}")
+    for error in dict.fromkeys(result["error"] for result in results if result["error"]):
+        note(f"Error: {error}")  # once, where it is of files that all splits share
     if skipped := _skipped(dataset):
         note(f"Not used: {skipped}.")
     for split in dataset.splits:
@@ -147,6 +146,7 @@ def prepare(name: str, splits: tuple[str, ...], root: str | None) -> None:
 
 def _check_split(dataset: Dataset, split: str, root: str | None) -> dict[str, Any]:
     from flowzoo.data.readers.folder import SkippedFiles
+    from flowzoo.data.splitting import EmptySplit
 
     result: dict[str, Any] = {
         "split": split, dataset.kind: None, "labels": None, "sha256": None, "error": None,
@@ -159,10 +159,10 @@ def _check_split(dataset: Dataset, split: str, root: str | None) -> dict[str, An
         if find_bad := getattr(images.images, "find_bad", None):
             find_bad()  # files too many for memory: names all bad ones, where the digest stops at the first
         result |= {dataset.kind: len(images), "labels": images.num_classes or None, "sha256": images.digest}
-    except IntegrityError as error:
+    except (EmptySplit, DataUnavailable) as error:
+        return result | {"verdict": f"no {dataset.kind}", "error": str(error)}
+    except (IntegrityError, InputError) as error:
         return result | {"verdict": "wrong", "error": str(error)}
-    except (InputError, DataUnavailable) as error:
-        return result | {"verdict": "no images", "error": str(error)}
     if dataset.split(split).sha256 is not None:
         return result | {"verdict": "as on record"}
     prepared = dataset.split(split).alternatives and is_regular(prepared_path(dataset, split, root))

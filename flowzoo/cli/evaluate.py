@@ -230,18 +230,13 @@ def _show(found: Evaluation, proof: Comparison | None) -> None:
     print_line()
     protocol, audit = found.protocol, found.reconstruction
     bound = ", an upper bound" if found.is_lower_bound else ""
-    of = (
-        f"log {'P' if found.unit == 'bits/dim' else 'p'}(x|y), given the label"
-        if protocol.conditional
-        else None
-    )
     items = found.data_kind
     noise = "" if found.dequantization == "none" else f"{found.dequantization} dequantization, "
     pairs: list[tuple[str, object]] = [
         ("verdict", f"{found.verdict.state}: {found.verdict.reason}"),
         ("published", found.verdict.published_note),
         ("data", f"{found.dataset}, {found.split} split, {found.num_images} {items}"),
-        ("of", of),
+        ("of", _likelihood_words(found)),
         ("true entropy", _entropy_words(found)),
         ("log-determinant", None if found.kind == "exact" else _kind_words(found)),
         ("protocol", f"{noise}{_protocol_words(protocol)}{bound}"),
@@ -263,6 +258,18 @@ def _show(found: Evaluation, proof: Comparison | None) -> None:
         pairs.append(("likeliest label is right", f"{100 * found.accuracy:.2f} %"))
     pairs.append(("time", f"{found.seconds:.1f} s, {found.images_per_s:.1f} {items}/s on {found.hardware}"))
     fields(pairs)
+
+
+def _likelihood_words(found: Evaluation) -> str | None:
+    """Which likelihood of a model of labels was measured; None of a model without any."""
+    log = "log P" if found.unit == "bits/dim" else "log p"
+    if found.protocol.conditional:
+        return f"{log}(x|y), given the label"
+    if not found.classes:
+        return None
+    if found.label_dropout:
+        return f"{log}(x), of an item without a label"
+    return f"{log}(x), the average over all {found.classes} labels"
 
 
 def _entropy_words(found: Evaluation) -> str | None:

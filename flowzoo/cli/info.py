@@ -292,9 +292,7 @@ def _shown(details: dict[str, Any], citations: tuple[Citation, ...]) -> list[tup
             shown.append((key, ", ".join(value)))
         else:
             shown.append((key.replace("_", " "), _lines(key, _short(value) if key == "training" else value)))
-    papers = [
-        f"{c.title} ({', '.join(c.authors)}; {c.venue} {c.year}) {c.url or ''}".strip() for c in citations
-    ]
+    papers = [f"{c.title} ({', '.join(c.authors)}; {c.place}) {c.url or ''}".strip() for c in citations]
     return [*shown, ("papers", "\n".join(papers) or None)]
 
 

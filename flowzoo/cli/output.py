@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
@@ -28,6 +29,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 """The ``--json`` flag that every command with a result has; its value is the argument ``as_json``."""
 
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal, turn the direction of writing or are half of a pair, which no encoding has."""
+
+
+def printable(text: str) -> str:
+    r"""The text with every character that is not for reading as its escape, such as ``\u001b``.
+
+    Names, cards and answers of servers are written by others. The escapes are those of JSON, so JSON stays the same.
+    """
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def prepare_streams() -> None:
     """Makes the standard streams usable whatever they are: closed, or of an encoding that lacks letters.
 
@@ -41,7 +54,7 @@ def prepare_streams() -> None:
         if stream is None:
             null = os.open(os.devnull, os.O_WRONLY)
             setattr(sys, name, os.fdopen(null, "w", encoding="utf-8"))
-        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -69,7 +82,7 @@ def print_line(text: str = "") -> None:
         OSError: Nothing can be written there; it names standard output.
     """
     try:
-        click.echo(text)
+        click.echo(printable(text))
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -86,7 +99,7 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """Says something about the result, on stderr; where that cannot be written, nobody listens."""
     try:
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
     except (OSError, ValueError):
         silence(sys.stderr)
 
@@ -122,4 +135,4 @@ def fields(pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None else str(value)
+    return "-" if value is None else printable(str(value))

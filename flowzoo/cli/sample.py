@@ -105,6 +105,8 @@ def sample(
     out = _destination(out, targets[0])
     asked = temperatures or (None,)
     n = count or (8 if len(targets) * len(asked) > 1 else 64)
+    for target in targets:
+        target.flow.context_of(label, 1)  # refuses a label before anything is said of what is to come
     _check_alike(targets)
     with progress(n * len(targets) * len(asked) * (2 if log_prob else 1)) as advance:
         drawn = [

@@ -14,7 +14,7 @@ from pathlib import Path
 from flowzoo.data.api import SPLITS
 from flowzoo.errors import InputError, IntegrityError
 
-__all__ = ["DESCRIPTIONS", "choose", "file_split", "split_of"]
+__all__ = ["DESCRIPTIONS", "EmptySplit", "choose", "file_split", "split_of"]
 
 _VALID, _TEST = 8, 9
 
@@ -23,6 +23,10 @@ DESCRIPTIONS = {
     "valid": "images of which the SHA-256, modulo 10, is 8 (about 10 %)",
     "test": "images of which the SHA-256, modulo 10, is 9 (about 10 %)",
 }
+
+
+class EmptySplit(InputError):
+    """The data are sound, and none of them falls into the split."""
 
 
 def split_of(content: bytes | memoryview) -> str:
@@ -58,13 +62,13 @@ def choose(splits: Sequence[str], wanted: str, dataset: str, advice: str) -> lis
         advice: Ends the error: what else can be done, a clause.
 
     Raises:
-        InputError: if there are none.
+        EmptySplit: if there are none.
     """
     chosen = [position for position, split in enumerate(splits) if split == wanted]
     if not chosen:
         count = Counter(splits)
         shares = ", ".join(f"{split} {count[split]}" for split in SPLITS)
-        raise InputError(
+        raise EmptySplit(
             f"The {wanted} split of {dataset!r} is empty: its {len(splits)} images are split by their content, "
             f"copies of one together, and fall unevenly where they are few ({shares}). Give some more, {advice}"
         )

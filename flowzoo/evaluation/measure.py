@@ -65,6 +65,8 @@ class Evaluation:
         data_kind: ``images`` or ``vectors``: what the items are.
         true_entropy: Of the density that the vectors were drawn from, in nats: no model has fewer on average. None
             where it is not known.
+        classes: K of a conditional model, which has a figure given the label and one without; 0 of any other.
+        label_dropout: Whether the model was trained with labels left out, so that it has an own P(x).
     """
 
     name: str
@@ -93,6 +95,8 @@ class Evaluation:
     dims: int
     data_kind: str = "images"
     true_entropy: float | None = None
+    classes: int = 0
+    label_dropout: bool = False
 
     @property
     def above_entropy(self) -> float | None:
@@ -291,6 +295,8 @@ def measure(
         verdict=_verdict(target, mean, protocol, images, partial),
         per_image=found,
         true_entropy=getattr(images, "true_entropy", None),
+        classes=flow.labels.classes if flow.labels else 0,
+        label_dropout=bool(flow.labels and flow.labels.dropout),
     )
 
 

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.errors import ManifestError
-from flowzoo.registry.files import read_small_text
+from flowzoo.registry.files import check_characters, read_small_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +73,7 @@ def load_json(text: str, where: str) -> Any:
             text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_short_integer
         )
         _check_depth(data)
+        check_characters(text, data)
     except RecursionError:
         raise ManifestError(f"{where}: {_TOO_DEEP}.") from None
     except ValueError as error:

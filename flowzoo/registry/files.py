@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+from typing import Any
 
-__all__ = ["read_small_text"]
+__all__ = ["check_characters", "read_small_text"]
 
 
 def read_small_text(path: str, limit: int) -> str:
@@ -34,3 +36,21 @@ def read_small_text(path: str, limit: int) -> str:
     if len(content) > limit:
         raise ValueError(f"it is larger than {limit:,} bytes")
     return content.decode("utf-8")
+
+
+def check_characters(text: str, value: Any) -> None:
+    r"""Refuses JSON with half of a surrogate pair, as ``"\ud800"``: no file and no terminal takes that as text.
+
+    Args:
+        text: The JSON text.
+        value: What ``json`` made of it.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if "\\ud" not in text.lower():
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("it holds half of a surrogate pair, which is no character") from error

@@ -12,6 +12,7 @@ from typing import Any
 from flowzoo.atomic import sha256_file, write_text
 from flowzoo.data.portable import portable_id
 from flowzoo.errors import CheckpointError
+from flowzoo.registry.files import check_characters
 from flowzoo.training.run_dir import COUNTED, RunDir
 from flowzoo.training.toml_text import toml_lines
 
@@ -81,7 +82,9 @@ def _earlier(run: RunDir, header: dict[str, Any]) -> list[dict[str, Any]]:
     path = run.path / STAGES
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            found = json.loads(text)
+            check_characters(text, found)
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{path} cannot be read ({error}); restore it from the earlier run."

@@ -23,6 +23,7 @@ from typing import Any
 
 from flowzoo.atomic import remove_leftovers, write_text
 from flowzoo.errors import CheckpointError
+from flowzoo.registry.files import check_characters
 from flowzoo.training.plain_values import read_small_file
 from flowzoo.training.recipe import Recipe, parse_recipe
 
@@ -95,7 +96,9 @@ class RunDir:
             CheckpointError: It is missing, damaged or of another schema.
         """
         try:
-            loaded = json.loads(read_small_file(self._header, MAX_HEADER_BYTES))
+            text = read_small_file(self._header, MAX_HEADER_BYTES)
+            loaded = json.loads(text)
+            check_characters(text, loaded)
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"{self.path} holds no training run: {self._header.name} cannot be read ({error}). "

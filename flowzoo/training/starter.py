@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from flowzoo.config import config_to_dict
+from flowzoo.config import config_to_dict, whole_config
 from flowzoo.config_fields import meanings
 from flowzoo.registry import config_class
 from flowzoo.training.recipe import Recipe, Segment, parse_recipe
@@ -55,7 +55,7 @@ def starter(name: str, sets: Iterable[str] = (), *, dataset: str | None = None) 
     if recipe.data.dataset == _LATER:
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, dataset=""))
     _, _, config = resolve(recipe.name, recipe.model)
-    return dataclasses.replace(recipe, model=config_to_dict(config))
+    return dataclasses.replace(recipe, model=whole_config(config))
 
 
 def commented(recipe: Recipe) -> Iterator[str]:

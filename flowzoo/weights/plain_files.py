@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flowzoo.registry.files import check_characters
+
 __all__ = ["NotRegular", "open_regular", "parse_json", "shown"]
 
 _MAX_DEPTH = 32
@@ -46,6 +48,8 @@ def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] 
     Raises:
         ValueError: It is not JSON, or not of this kind.
     """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig")  # json itself lets halves of surrogate pairs through
     try:
         value = json.loads(
             text, parse_int=_integer, parse_float=_number, parse_constant=_number, object_pairs_hook=pairs
@@ -61,6 +65,7 @@ def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] 
             for item in (outer.values() if isinstance(outer, dict) else outer)
         ]
         if not level:
+            check_characters(text, value)
             return value
     raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from flowzoo.cli.main import main
 from flowzoo.factory import preset_names
 from flowzoo.manifest.read import dump, list_models, load_manifests, merge, parse, schema
+from flowzoo.registry import plugin_names
 from tests.manifest_examples import example_entry, manifest_text, unpublished_entry
 from tests.plugin_factory import broken, good
 
@@ -166,6 +168,17 @@ def test_info_prints_the_stack_and_the_papers(run: Run) -> None:
 
 @pytest.mark.parametrize("file", ["run.json", "flowzoo.json"])
 @pytest.mark.parametrize("command", ["info", "eval"])
+def test_a_papers_year_is_said_once(run: Run) -> None:
+    shown = {}
+    for name in plugin_names():
+        code, out, _ = run("info", name)
+        assert code == 0
+        shown[name] = re.findall(r"\b((?:19|20)\d\d),? \1\b", out)
+        assert re.search(r"\b(19|20)\d\d\)", out), "and it is said"
+    assert {name: found for name, found in shown.items() if found} == {}
+    assert "ICML 2019)" in run("info", "residual")[1]
+
+
 def test_what_stands_in_the_place_of_a_card_is_named(
     run: Run, tmp_path: Path, command: str, file: str
 ) -> None:

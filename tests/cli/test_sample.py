@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from flowzoo.cli.main import cli
+from flowzoo.errors import InputError
 from flowzoo.manifest.read import load_manifests
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,14 @@ def test_the_temperature_is_said(tmp_path: Path, options: list[str], temperature
     assert f"Temperature {temperature}," in result.stderr and why in result.stderr
     with Image.open(out) as grid:
         assert grid.info["temperature"] == temperature
+
+
+def test_a_label_is_refused_before_anything_is_said(tmp_path: Path) -> None:
+    arguments = ["sample", "nice-mnist", "--label", "3", "-o", str(tmp_path / "grid.png")]
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert isinstance(result.exception, InputError)
+    assert "labels were given to a flow that has none" in str(result.exception)
+    assert result.output == ""
 
 
 @pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry.name)

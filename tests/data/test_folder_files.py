@@ -111,3 +111,27 @@ def test_all_bad_files_are_named_at_once(
     assert all(f"bad{number:02d}.png: " in error for number in range(20))
     assert "bad20" not in error
     assert error.endswith("and 10 more")
+
+
+def test_an_error_of_all_splits_is_said_once(tmp_path: Path) -> None:
+    for name in ("cats/a.png", "dogs/b.png", "stray.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4), len(name)).save(tmp_path / name)
+    name = f"folder:{tmp_path}?size=4&labels=folders&split=all"
+    done = CliRunner().invoke(data, ["check", name], standalone_mode=False)
+    assert done.return_value == IntegrityError.exit_code
+    assert done.stderr.count("stray.png is in no folder of a class") == 1
+    assert "no images" not in done.stdout, "there are three, one of them where it should not be"
+    assert done.stdout.count("wrong") == 3
+    (tmp_path / "stray.png").unlink()
+    done = CliRunner().invoke(data, ["check", name], standalone_mode=False)
+    assert done.return_value == 0, done.output
+
+
+def test_a_split_without_any_says_what_is_lacking(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("x,y\n1.5,2.5\n")
+    done = CliRunner().invoke(
+        data, ["check", f"csv:{tmp_path / 'table.csv'}", "--json"], standalone_mode=False
+    )
+    verdicts = sorted(row["verdict"] for row in json.loads(done.stdout))
+    assert verdicts == ["no digest on record", "no vectors", "no vectors"]

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -122,3 +123,22 @@ def test_a_card_is_held_to_the_figure_that_it_states(saved: Path, tmp_path: Path
 def test_a_card_that_states_nothing_sound_counts_as_none(saved: Path, tmp_path: Path) -> None:
     place = stated(saved, tmp_path / "lax", tolerance=10.0)
     assert verdict(place, "--data", MOONS)[:2] == (0, "no entry")
+
+
+@pytest.mark.parametrize(
+    ("dropout", "words"), [(False, "the average over all 3 labels"), (True, "without a label")]
+)
+def test_which_likelihood_of_a_conditional_model_is_said(tmp_path: Path, dropout: bool, words: str) -> None:
+    images = torch.randint(
+        0, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    labels = torch.arange(40) % 3
+    np.savez(tmp_path / "own.npz", x=images.numpy(), labels=labels.numpy())
+    flow = flowzoo.create("glow-tiny", classes=3, label_dropout=dropout)
+    flow.initialize(images, labels)
+    flowzoo.save(flow.eval(), tmp_path / "saved")
+    usual = ["eval", tmp_path / "saved", "--data", f"numpy:{tmp_path / 'own.npz'}?split=all", "--limit", 4]
+    assert "log P(x|y), given the label" in run(*usual).stdout
+    text = run(*usual, "--marginal").stdout
+    assert "log P(x)," in text and words in text
+    assert "P(x" not in run("eval", "nice-mnist", "--limit", 4).stdout

@@ -23,6 +23,7 @@ TEXTS = {
     "an integer of 5,000 digits": (NUMBER.replace("{}", "9" * 5_000), "5,000 digits"),
     "an integer of 4,000 digits": (NUMBER.replace("{}", "9" * 4_000), "4,000 digits"),
     "an integer of a million digits": (NUMBER.replace("{}", "9" * 10**6), "1,000,000 digits"),
+    "half of a surrogate pair": (manifest_text(example_entry(note="HALF")).replace("HALF", r"\ud800"), "surrogate"),
     "a name of 300 characters": (manifest_text(example_entry("a" * 300)), "at most 100"),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from flowzoo.cli.main import cli
-from flowzoo.config import config_to_dict
+from flowzoo.config import config_to_dict, whole_config
 from flowzoo.errors import ConfigError, UnknownArchitecture
 from flowzoo.factory import resolve
 from flowzoo.registry import discover
@@ -39,12 +39,15 @@ def test_the_file_is_the_presets_recipe_with_the_whole_config(name: str) -> None
     # TOML has no null: a field without a value is a comment there.
     empty = {f"model.{key}" for key, value in found.model.items() if value is None}
     assert set(read_back(found).differences(found)) <= empty
-    assert found.model == config_to_dict(config) or preset is None or preset.recipe is not None
+    assert set(found.model) == {field.name for field in dataclasses.fields(config) if field.init}
+    assert found.model == whole_config(config) or preset is None or preset.recipe is not None
     if preset is not None and preset.recipe is not None:
         original = find_recipe(name, ["data.dataset=mnist"])
         assert [key for key in found.differences(original) if not key.startswith("model")] == []
         _, _, meant = resolve(name, original.model)
-        assert found.model == config_to_dict(meant)
+        assert found.model == whole_config(meant)
+        _, _, again = resolve(name, found.model)
+        assert config_to_dict(again) == config_to_dict(meant), "the hash is that of the preset"
 
 
 def test_every_key_has_its_meaning_above_it() -> None:
@@ -61,6 +64,8 @@ def test_every_key_has_its_meaning_above_it() -> None:
             silent.append(line)
     assert silent == []
     assert "# Width of the networks inside the couplings." in lines
+    for field in ("depths = []", 'transformed_half = "second"', "label_dropout = false"):
+        assert field in lines, "a field that the config gained later is one of its fields"
     assert "# clip_norm is not set" not in lines and "# patience is not set" in lines
 
 

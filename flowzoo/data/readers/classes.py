@@ -17,6 +17,7 @@ from flowzoo.data.labelled import load_npz
 from flowzoo.data.layout import CHANNELS_FIRST
 from flowzoo.data.readers.folder import find_images, read_own
 from flowzoo.data.readers.table import rows_of
+from flowzoo.data.splitting import EmptySplit
 from flowzoo.errors import DataUnavailable, InputError
 
 __all__ = ["Joined", "read_folder", "read_npz"]
@@ -108,7 +109,7 @@ def read_npz(
         )
     chosen = np.arange(len(items)) if dataset.options["all"] else rows_of(items, split)
     if not len(chosen):
-        raise InputError(
+        raise EmptySplit(
             f"The {split} split of {dataset.id!r} is empty: its {len(items)} items are split by their content, and "
             "none falls there. Give more, or let every split hold all of them by '?split=all'."
         )

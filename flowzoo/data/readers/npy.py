@@ -15,9 +15,9 @@ from torch import Tensor
 from flowzoo.data.api import Dataset
 from flowzoo.data.images import ImageSource, Selected
 from flowzoo.data.layout import CHANNELS_FIRST, CHANNELS_LAST, IN_MEMORY_BYTES, array_layout, open_npy
-from flowzoo.data.splitting import choose, split_of
+from flowzoo.data.splitting import EmptySplit, choose, split_of
 from flowzoo.data.stored import StoredArray
-from flowzoo.errors import InputError, IntegrityError
+from flowzoo.errors import IntegrityError
 
 __all__ = ["ArrayImages", "array_images", "in_memory_if_small", "read_own", "read_ranges"]
 
@@ -76,7 +76,7 @@ def read_own(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Tensor | 
     count = source.shape[0]
     if dataset.options["all"]:
         if not count:
-            raise InputError(f"{dataset.id!r} is empty: {paths[0]} holds no image.")
+            raise EmptySplit(f"{dataset.id!r} is empty: {paths[0]} holds no image.")
         return in_memory_if_small(source)
     advice = "or try things out with all images in every split (?split=all)."
     return in_memory_if_small(

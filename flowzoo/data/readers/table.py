@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowzoo.data.api import Dataset
-from flowzoo.data.splitting import split_of
+from flowzoo.data.splitting import EmptySplit, split_of
 from flowzoo.data.stored import parse_npy_header
 from flowzoo.data.tables import TableForm
 from flowzoo.errors import InputError, IntegrityError
@@ -46,7 +46,7 @@ def read(dataset: Dataset, split: str, paths: tuple[Path, ...]) -> Read:
             labels = np.array([numbers[name] for name in classes], dtype=np.int64)
     chosen = np.arange(len(values)) if options["all"] else rows_of(values, split)
     if not len(chosen):
-        raise InputError(
+        raise EmptySplit(
             f"The {split} split of {dataset.id!r} is empty: its {len(values)} rows are split by their content, and "
             "none falls there. Give more rows, or let every split hold all of them by '?split=all'."
         )

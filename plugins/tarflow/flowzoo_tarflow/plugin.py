@@ -122,7 +122,7 @@ ARCHITECTURE = Architecture(
                 "Navdeep Jaitly",
                 "Josh Susskind",
             ),
-            year=2024,
+            year=2025,
             venue="ICML 2025",
             arxiv="2412.06329",
         ),
