@@ -166,19 +166,19 @@ def test_info_prints_the_stack_and_the_papers(run: Run) -> None:
     assert run("info", "glow", "--bibtex")[1].startswith("@inproceedings{kingma2018glow,\n")
 
 
-@pytest.mark.parametrize("file", ["run.json", "flowzoo.json"])
-@pytest.mark.parametrize("command", ["info", "eval"])
 def test_a_papers_year_is_said_once(run: Run) -> None:
     shown = {}
     for name in plugin_names():
         code, out, _ = run("info", name)
         assert code == 0
         shown[name] = re.findall(r"\b((?:19|20)\d\d),? \1\b", out)
-        assert re.search(r"\b(19|20)\d\d\)", out), "and it is said"
+        assert re.search(r"\b(19|20)\d\d[^)]*\)", out), "and it is said"
     assert {name: found for name, found in shown.items() if found} == {}
     assert "ICML 2019)" in run("info", "residual")[1]
 
 
+@pytest.mark.parametrize("file", ["run.json", "flowzoo.json"])
+@pytest.mark.parametrize("command", ["info", "eval"])
 def test_what_stands_in_the_place_of_a_card_is_named(
     run: Run, tmp_path: Path, command: str, file: str
 ) -> None:
