@@ -105,9 +105,7 @@ def sample(
     out = _destination(out, targets[0])
     asked = temperatures or (None,)
     n = count or (8 if len(targets) * len(asked) > 1 else 64)
-    for target in targets:
-        target.flow.context_of(label, 1)  # refuses a label before anything is said of what is to come
-    _check_alike(targets)
+    _check_alike(targets, label)
     with progress(n * len(targets) * len(asked) * (2 if log_prob else 1)) as advance:
         drawn = [
             _draw(target, value, n, label, seed, batch_size, log_prob, advance)
@@ -150,8 +148,10 @@ def _destination(out: Path | None, target: Target) -> Path:
     return out
 
 
-def _check_alike(targets: list[Target]) -> None:
-    """Checks that several models draw things of one shape from latents of one size."""
+def _check_alike(targets: list[Target], label: int | None) -> None:
+    """Checks, before anything is said or drawn, that all models know the label and draw things of one shape."""
+    for target in targets:
+        target.flow.context_of(label, 1)
     shapes = {target.flow.data_shape for target in targets}
     sizes = {target.flow.latent_dims for target in targets}
     if len(shapes) > 1 or len(sizes) > 1:
