@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -149,6 +150,17 @@ def left(root: Path) -> list[str]:
     return stray + [path.name for path in weights.glob("*.safetensors") if path.name not in listed]
 
 
+def named_in_card(server: HubServer) -> str | None:
+    """The commit that the card on the Hub names in its first line of code, if it holds the weights there now."""
+    now = server.commits.get((REPO, server.heads.get(REPO, "")), {})
+    found = re.search(rf"hf:{REPO}@([0-9a-f]{{40}})", now.get("README.md", b"").decode())
+    if found is None:
+        return None
+    then = server.commits.get((REPO, found[1]), {})
+    file = f"{NAME}.safetensors"
+    return found[1] if then.get(file) is not None and then.get(file) == now.get(file) else None
+
+
 def prepare(root: Path, kind: str) -> None:
     """A plugin with a model in it for ``plugin``; an empty manifest for ``hub``."""
     (root / "project" / "flowzoo_nice" / "weights").mkdir(parents=True)
@@ -201,7 +213,7 @@ def main(directory: Path, kind: str) -> None:
                 "broken_again": broken(root),
                 "left": left(root),
                 "revision": [entry.weights.revision for entry in entries if entry.weights],
-                "head": server.heads.get(REPO),
+                "named": named_in_card(server),
             }
             print(json.dumps(row), flush=True)
             shutil.rmtree(root)

@@ -146,6 +146,8 @@ def _fetch_card(remote: RemoteFile, hub: HubSettings) -> Unlisted:
 
 def _be_counted(remote: RemoteFile, hub: HubSettings) -> None:
     """Asks once for the file by whose requests the Hub counts downloads; a repository without it loads as well."""
+    if hub.endpoint:
+        return  # a mirror's requests are not the Hub's
     with contextlib.suppress(WeightsUnavailable, IntegrityError):
         config = dataclasses.replace(remote, filename=CONFIG_FILENAME)
         fetch_unlisted(config, hub, max_bytes=_MAX_CARD_BYTES)

@@ -13,7 +13,7 @@ from flowzoo.errors import InputError
 from flowzoo.manifest.read import load_manifests
 
 ROOT = Path(__file__).parents[2]
-MODELS = [entry for entry in load_manifests().entries if entry.weights is not None]
+MODELS = [e for e in load_manifests().entries if e.weights is not None and e.config.get("image_shape")]
 
 
 @pytest.mark.parametrize(

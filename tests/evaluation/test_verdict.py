@@ -140,7 +140,8 @@ def test_the_entrys_own_protocol_is_the_default(manifest: Path) -> None:
     code, text = call(NAME, "--json")
     assert code == 0
     protocol = json.loads(text)["protocol"]
-    assert protocol == {"samples": 3, "probes": 1, "conditional": False, "seed": 4, "dtype": "float32"}
+    stated = {"samples": 3, "probes": 1, "conditional": False, "seed": 4, "dtype": "float32", "noise": "own"}
+    assert protocol == stated
 
 
 def test_a_partial_figure_is_not_recorded(manifest: Path) -> None:

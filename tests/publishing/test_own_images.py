@@ -91,7 +91,8 @@ def test_it_is_published_and_loads_by_repository_and_commit(
     assert (entry["data"]["num_images"], entry["data"]["digest"]) == (len(test), test.digest)
     assert 0 < len(test) < 90 and test_images in (None, len(test))
     files = hub.commits[f"me/{NAME}", revision]
-    expected = {"README.md", "flowzoo.json", f"{NAME}.safetensors", "samples.png", f"{NAME}.recipe.toml"}
+    expected = {"README.md", "flowzoo.json", "config.json", f"{NAME}.safetensors", f"{NAME}.recipe.toml"}
+    expected |= {"samples.png", "curve.png"}
     assert set(files) - {".gitattributes"} == expected
     for text in (files["README.md"], files["flowzoo.json"], files[f"{NAME}.recipe.toml"]):
         assert str(own.parent).encode() not in text

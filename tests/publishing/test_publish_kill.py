@@ -28,4 +28,4 @@ def test_a_kill_at_every_event(kind: str, tmp_path: Path) -> None:
     assert [row for row in rows if row["broken"] or row["broken_again"] or row["left"]] == []
     assert all(row["again"] for row in rows)
     for row in rows:
-        assert row["revision"] == [row["head"]], "one entry, at the commit that the Hub holds"
+        assert row["revision"] == [row["named"]], "one entry, at the commit that the card on the Hub names"

@@ -35,7 +35,8 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Staged]:
         weights = save(flow, tmp_path / "stage" / "probe.safetensors")
         (tmp_path / "stage" / "README.md").write_text("")
         (tmp_path / "stage" / "samples.png").write_bytes(b"")
-        (tmp_path / "stage" / "flowzoo.json").write_text("{}")
+        for name in ("flowzoo.json", "config.json"):
+            (tmp_path / "stage" / name).write_text("{}")
         yield Staged(entry(flow, dataclasses.replace(weights, repo_id="org/probe")), tmp_path / "stage")
 
 
