@@ -40,6 +40,8 @@ def facts_of(flow: Flow) -> dict[str, Any]:
         "is_lower_bound": flow.is_lower_bound,
         "dims": flow.dims,
         "data_kind": flow.data_kind,
+        "classes": flow.labels.classes if flow.labels else 0,
+        "label_dropout": bool(flow.labels and flow.labels.dropout),
     }
 
 

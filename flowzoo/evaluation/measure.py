@@ -295,8 +295,6 @@ def measure(
         verdict=_verdict(target, mean, protocol, images, partial),
         per_image=found,
         true_entropy=getattr(images, "true_entropy", None),
-        classes=flow.labels.classes if flow.labels else 0,
-        label_dropout=bool(flow.labels and flow.labels.dropout),
     )
 
 

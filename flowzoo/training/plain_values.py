@@ -50,7 +50,7 @@ def check_values(tree: Any, where: str) -> None:
         where: What is being read, for the error message.
 
     Raises:
-        ConfigError: Tables are nested too deep, or a number is not finite or has too many digits.
+        ConfigError: Tables are nested too deep, a number is not finite or has too many digits, or a text is none.
     """
     level = [(where, tree)]
     for _ in range(MAX_DEPTH):
@@ -59,9 +59,18 @@ def check_values(tree: Any, where: str) -> None:
                 raise ConfigError(f"{place} is an integer of more than 64 bits; give a smaller one.")
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{place} is {value}; expected a finite number.")
+            if isinstance(value, str) and not _is_text(value):
+                raise ConfigError(
+                    f"{place} is {value!a}, which is no text in UTF-8; rename the file, if it is one."
+                )
         level = [(f"{place}: {key}", item) for place, value in level for key, item in _items(value)]
     if level:
         raise ConfigError(f"{where}: values are nested more than {MAX_DEPTH} deep; a recipe needs 3.")
+
+
+def _is_text(value: str) -> bool:
+    """Whether a file can hold it: a file's name of other bytes than UTF-8 comes with halves of surrogate pairs."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:

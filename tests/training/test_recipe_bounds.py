@@ -50,6 +50,7 @@ MINIMAL: dict[str, Any] = {
         ("model.depth=" + "[" * 100_000, "too long or nested too deep"),
         ("model.depth=" + "[" * 40 + "]" * 40, "nested more than 16 deep"),
         ("model." + "a." * 100_000 + "b=1", "not key=value"),
+        ("data.dataset=numpy:im\udcff.npy", r"'numpy:im\\udcff.npy', which is no text"),
         ("data.split=test", "flowzoo eval"),
         ("data.valid_split=test", "flowzoo eval"),
         ("data.valid_split=train", "have not seen"),
