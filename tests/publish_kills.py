@@ -1,7 +1,7 @@
 """Kills ``publish`` with SIGKILL before each of its file-system events, then runs it again.
 
-``python -m tests.publish_kills DIRECTORY plugin|hub`` prints one JSON line per event. Everything is imported once, each
-publication runs in a forked child. Measuring writes no files and is left out.
+``python -m tests.publish_kills DIRECTORY plugin|hub [STRIDE]`` prints one JSON line per event, or for every STRIDE-th.
+Everything is imported once, each publication runs in a forked child. Measuring writes no files and is left out.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def prepare(root: Path, kind: str) -> None:
         publish_in_plugin(root, "run1")
 
 
-def main(directory: Path, kind: str) -> None:
+def main(directory: Path, kind: str, stride: int) -> None:
     """Prints the table."""
     torch.set_num_threads(1)
     plugin_package.measure_model = lambda _, flow, *__, **___: Figures(flow)  # type: ignore[attr-defined]
@@ -197,7 +197,7 @@ def main(directory: Path, kind: str) -> None:
         whole = directory / "whole"
         shutil.copytree(template, whole)
         assert in_child(lambda: session(whole, None)) == 0, "the undisturbed publication failed"
-        for number in range(1, int(counted.read_text()) + 1):
+        for number in range(1, int(counted.read_text()) + 1, stride):
             root = directory / f"event{number}"
             shutil.copytree(template, root)
             server.heads.clear()
@@ -220,4 +220,4 @@ def main(directory: Path, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1)

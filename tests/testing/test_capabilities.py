@@ -46,8 +46,10 @@ def test_the_other_models_are_traced_by_the_compiler(architecture: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="on a CPU, torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("architecture", ["nice", "glow"])
-@pytest.mark.parametrize("capability", ["torch.compile", "torch.compile, training"])
+@pytest.mark.parametrize(
+    ("architecture", "capability"),
+    [("nice", "torch.compile"), ("nice", "torch.compile, training"), ("glow", "torch.compile")],
+)
 def test_the_small_models_compile(architecture: str, capability: str) -> None:
     check_capability(architecture, capability, engine=True)
 
