@@ -13,6 +13,7 @@ from flowzoo.bijectors import (
     polished,
     require_converged,
     residuals,
+    solve_by_newton,
     solve_increasing,
 )
 from flowzoo.errors import NotConverged
@@ -66,6 +67,79 @@ def test_a_polished_root_has_the_gradient_of_the_solution() -> None:
         return polished(x, cubic(x) * scale, derivative, target)
 
     assert torch.autograd.gradcheck(solve, (scale, target), atol=1e-6)
+
+
+# --- Newton steps inside a bracket ----------------------------------------------------------------------------
+
+
+def steep(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Flat for long, then steep: far from the root a Newton step leaps out of the bracket."""
+    inner = torch.tanh(x - shift)
+    return scale * inner + 0.01 * x, scale * (1 - inner**2) + 0.01
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+def test_newton_steps_converge_where_they_would_leap_away(dtype: torch.dtype, within: float) -> None:
+    wanted = torch.tensor([[-300.0, -3.0, 0.0], [0.5, 4.0, 900.0]], dtype=dtype)
+    scale = torch.tensor([[1.0, 0.5, 2.0], [1.0, 3.0, 1.0]], dtype=dtype)
+    shift = torch.tensor([[0.0, -2.0, 1.0], [40.0, 0.0, 0.0]], dtype=dtype)
+    evaluations = list[int]()
+
+    def counted(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        evaluations.append(x.numel())
+        return steep(x, scale, shift)
+
+    target = steep(wanted, scale, shift)[0]
+    found = solve_by_newton(counted, target, (scale, shift))
+    assert (found.shape, found.dtype) == (wanted.shape, dtype)
+    assert float(((steep(found, scale, shift)[0] - target) / target.abs().clamp(min=1)).abs().max()) < within
+    if dtype is torch.float64:
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+        assert len(evaluations) < 80
+    assert evaluations[-1] < wanted.numel(), "what is solved is not computed any further"
+
+
+def test_newton_steps_from_a_good_guess_are_few() -> None:
+    wanted = torch.linspace(-5, 5, 20, dtype=torch.float64)
+    calls = list[int]()
+
+    def counted(x: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        return cubic(x), 3 * x**2 / 50 + 1
+
+    found = solve_by_newton(counted, cubic(wanted), guess=wanted + 0.1)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-13)
+    assert len(calls) <= 8, "2 for the bracket; bisection alone would take 50"
+
+
+def test_what_newton_steps_cannot_reach_is_not_a_number_and_raises() -> None:
+    def sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+        value = torch.sigmoid(x)
+        return value, value * (1 - value)
+
+    target = torch.tensor([0.5, 1.5, -0.1, float("nan"), 0.25], dtype=torch.float64)
+    found = solve_by_newton(sigmoid, target)
+    torch.testing.assert_close(found[[0, 4]], torch.logit(target[[0, 4]]), rtol=0, atol=1e-12)
+    assert found[1:4].isnan().all()
+    with pytest.raises(NotConverged, match=r"3 of 5 items .*rows 1, 2, 3"):
+        require_converged(ActNorm((1,)), sigmoid(found)[0] - target, 1e-6)
+    stopped = solve_by_newton(sigmoid, target[4:], steps=1)
+    with pytest.raises(NotConverged, match="1 of 1 items"):
+        require_converged(ActNorm((1,)), sigmoid(stopped)[0] - target[4:], 1e-6)
+
+
+def test_a_newton_root_when_polished_has_the_gradient_of_the_solution() -> None:
+    scale = torch.tensor([1.3, 0.6], dtype=torch.float64, requires_grad=True)
+    shift = torch.tensor([0.2, -1.0], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([0.7, -0.3], dtype=torch.float64, requires_grad=True)
+
+    def solve(scale: Tensor, shift: Tensor, target: Tensor) -> Tensor:
+        x = solve_by_newton(steep, target, (scale, shift))
+        assert not x.requires_grad
+        value, slope = steep(x, scale, shift)
+        return polished(x, value, slope, target)
+
+    assert torch.autograd.gradcheck(solve, (scale, shift, target), atol=1e-6)
 
 
 class OnlyBelowTwo(Bijector):
