@@ -191,6 +191,13 @@ class RunDir:
         ]
         return _rows(self.before) + mine
 
+    def likelihoods(self) -> list[dict[str, Any]]:
+        """The history as far as it is in bits or nats per dimension: without losses of another objective."""
+        recipe = self.header().get("recipe") or {}
+        if not (recipe.get("train") or {}).get("objective"):
+            return self.history()
+        return [row for row in self.history() if row.get("kind") == "valid"]
+
     def cost(self) -> dict[str, float]:
         """Steps, images and seconds that the weights have cost, those of earlier runs included."""
         past, rows = self.header().get("before") or {}, self.rows()

@@ -84,10 +84,8 @@ def compare_runs(paths: Sequence[Path]) -> dict[str, Any]:
     keys = list(dict.fromkeys(key for one in fields for key in one))
     tables = list(dict.fromkeys(key.partition(".")[0] for key in keys))
     keys.sort(key=lambda key: tables.index(key.partition(".")[0]))  # the keys of a table side by side
-    missing = object()
-    differing = [
-        key for key in keys if any(one.get(key, missing) != fields[0].get(key, missing) for one in fields)
-    ]
+    # A key without a value is as good as no key: neither says anything.
+    differing = [key for key in keys if any(one.get(key) != fields[0].get(key) for one in fields)]
     return {"runs": found, "differences": {key: [one.get(key) for one in fields] for key in differing}}
 
 
@@ -136,6 +134,8 @@ def _short_names(paths: Sequence[str]) -> list[str]:
 def plot_runs(found: Sequence[dict[str, Any]], path: Path) -> None:
     """Draws the validations and, faintly, the training losses of runs into one PNG, over images seen.
 
+    The loss of another objective than the likelihood has no unit in common with them and is left out.
+
     Args:
         found: ``runs`` of :func:`compare_runs`.
         path: The file.
@@ -151,5 +151,5 @@ def plot_runs(found: Sequence[dict[str, Any]], path: Path) -> None:
         raise InputError(
             "Some runs are measured in bits/dim and some in nats/dim; plot those of a kind together."
         )
-    rows = [(run["run"], RunDir(run["path"]).history()) for run in found]
+    rows = [(run["run"], RunDir(run["path"]).likelihoods()) for run in found]
     save_comparison(rows, path, unit="bits" if units == {"bits/dim"} else "nats")

@@ -67,7 +67,7 @@ def write_pictures(flow: Flow, recipe: Recipe, run: RunDir, step: int, held_out:
         What went wrong, or None. Pictures never stop a training.
     """
     try:
-        save_curve(run.history(), run.curve, title=recipe.name)
+        save_curve(run.likelihoods(), run.curve, title=recipe.name)
         if recipe.train.samples:
             _write_samples(flow, recipe, run.samples / f"{step:09d}.png", held_out)
     except (FlowzooError, MemoryError, OSError, RuntimeError) as error:

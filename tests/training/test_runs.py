@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from flowzoo.analysis.curves import MANY_COLOURS
+from flowzoo.analysis.curves import MANY_COLOURS, _faint
 from flowzoo.cli.main import cli, main
 from flowzoo.errors import CheckpointError, InputError
 from flowzoo.training.run_dir import RunDir
@@ -86,6 +86,31 @@ def test_the_curves_of_all_are_in_one_picture(runs: Path, tmp_path: Path) -> Non
         colours = {colour for _, colour in image.getcolors(1 << 20) or []}
     assert {MANY_COLOURS[0], MANY_COLOURS[1]} <= colours
     assert MANY_COLOURS[2] not in colours
+
+
+def edited(runs: Path, to: Path, section: str, **keys: Any) -> Path:
+    """A copy of the first run, whose recipe has other keys."""
+    shutil.copytree(runs / "first", to)
+    header = json.loads((to / "run.json").read_text())
+    header["recipe"][section] |= keys
+    (to / "run.json").write_text(json.dumps(header))
+    return to
+
+
+def test_a_loss_that_is_no_likelihood_is_not_drawn_among_bits(runs: Path, tmp_path: Path) -> None:
+    other = edited(runs, tmp_path / "other", "train", objective="squared")
+    assert {row["kind"] for row in RunDir(runs / "first").likelihoods()} == {"train", "valid"}
+    assert {row["kind"] for row in RunDir(other).likelihoods()} == {"valid"}
+    plot_runs(compare_runs([runs / "first", other])["runs"], tmp_path / "both.png")
+    with Image.open(tmp_path / "both.png") as image:
+        colours = {colour for _, colour in image.getcolors(1 << 20) or []}
+    assert MANY_COLOURS[1] in colours and _faint(MANY_COLOURS[0]) in colours
+    assert _faint(MANY_COLOURS[1]) not in colours
+
+
+def test_a_key_without_a_value_is_as_good_as_none(runs: Path, tmp_path: Path) -> None:
+    other = edited(runs, tmp_path / "other", "optimizer", nothing=None)
+    assert compare_runs([runs / "first", other])["differences"] == {}
 
 
 def test_bits_and_nats_are_not_drawn_together(runs: Path, tmp_path: Path) -> None:
