@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from flowzoo.cli.main import cli
 from flowzoo.data import Dataset, get_dataset
 from flowzoo.errors import DataUnavailable
 from tests.documents import blocks, commands
@@ -103,3 +107,30 @@ def test_the_download_hint_is_a_command_that_downloads_to_the_data_root(
     assert done.returncode == 0, done.stderr
     class_name = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}[name]
     assert json.loads((tmp_path / "called.json").read_text()) == [class_name, str(root), True]
+
+
+def test_digits_are_learned_measured_and_sampled_by_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's commands, on 8x8 images whose class is the column that is bright."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 10, 400)
+    images = random.integers(0, 30, (400, 8, 8), dtype=np.uint8)
+    images[np.arange(400), :, labels % 8] += 200
+    np.savez("digits.npz", x=images, labels=labels)
+    sets = ["data.dataset=numpy:digits.npz", "model.image_shape=[1,8,8]", "model.depth=1", "train.steps=8"]
+    sets += ["train.init_images=64", "train.validate_every=8", "train.samples=0", "schedule.0.steps=2"]
+    quick = {"train": [part for text in sets for part in ("--set", text)], "eval": ["--json"], "sample": []}
+    [block] = [b for b in blocks("sh") if b.page == "docs/data.md" and "--label 3" in b.text]
+    lines = [shlex.split(line, comments=True)[1:] for line in block.text.splitlines()]
+    assert [words[0] for words in lines] == ["train", "eval", "eval", "sample"]
+    rows = []
+    for words in lines:
+        done = CliRunner().invoke(cli, [*words, *quick[words[0]], "--device", "cpu"], standalone_mode=False)
+        assert done.exception is None, done.output
+        rows += [json.loads(done.stdout)] if words[0] == "eval" else []
+    given, alone = rows
+    assert given["bpd"] != alone["bpd"]
+    assert 0 <= given["accuracy"] <= 1
+    assert Path("threes.png").stat().st_size > 0
