@@ -16,6 +16,7 @@ from flowzoo import errors
 from flowzoo.api import Architecture, Citation, Preset, Published
 from flowzoo.manifest.read import Data, Entry, Manifest, Measured, Training, Weights
 from tools.cards import differences, render
+from tools.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -155,6 +156,24 @@ def test_the_newest_release_stands_for_a_name() -> None:
     files = rendered(entry(version=1, num_params=111), entry(version=2, num_params=222))
     assert "222" in files["docs/models.md"]
     assert "111" not in files["docs/models.md"]
+
+
+def test_the_page_of_models_groups_them_by_family() -> None:
+    page = rendered(
+        entry(), entry(name="idf-digits", architecture="idf"), entry(name="odd", architecture="new")
+    )
+    lines = page["docs/models.md"].splitlines()
+    headings = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
+    assert headings == ["Couplings", "Integer", "Other"], "in the order of the families, none of them empty"
+    sections = page["docs/models.md"].split("\n## ")[1:]
+    for section, name in zip(sections, ("glow-digits", "idf-digits", "odd"), strict=True):
+        assert f"models/{name}.md" in section
+
+
+def test_every_shipped_architecture_has_one_family() -> None:
+    shipped = {path.name for path in (Path(__file__).parents[1] / "plugins").iterdir() if path.is_dir()}
+    named = [name for members in FAMILIES.values() for name in members]
+    assert sorted(named) == sorted(shipped)
 
 
 def test_a_readme_without_its_markers_is_refused() -> None:

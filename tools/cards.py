@@ -19,6 +19,7 @@ from flowzoo.manifest.read import Entry, Manifest, parse
 from flowzoo.registry import get_architecture
 from tools.card import GENERATED, card
 from tools.cells import count, finite, measured_with_unit, one_sample, published, shape, table, wide
+from tools.families import by_family
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES_A_ROW = 3
@@ -99,45 +100,58 @@ def _readme_samples(trained: list[Entry], pictures: Mapping[str, str]) -> str:
 
 
 def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
-    with_weights = table(
-        ("model", "architecture", "data", "shape", "parameters", "measured", "of one sample", "published"),
-        [
-            (
-                f"[`{entry.name}`](models/{entry.name}.md)",
-                entry.architecture,
-                f"{entry.data.id}/{entry.data.split}",
-                shape(entry),
-                count(entry.num_params),
-                measured_with_unit(entry),
-                one_sample(entry),
-                published(entry),
-            )
-            for entry in trained
-        ],
-    )
-    without = table(
-        ("configuration", "architecture", "data", "shape", "parameters", "published", "source"),
-        [
-            (
-                f"[`{entry.name}`](models/{entry.name}.md)",
-                entry.architecture,
-                entry.data.id,
-                shape(entry),
-                count(entry.num_params),
-                published(entry),
-                entry.published.source if entry.published else f"none: {entry.published_reason}",
-            )
-            for entry in untrained
-        ],
-    )
+    sections = [
+        f"## {family}\n\n{_with_weights(members)}{_without_weights(members)}"
+        for family, members in by_family([*trained, *untrained]).items()
+    ]
     return (
         f"{GENERATED}\n\n# Models\n\nFigures are bits per dimension of images, and nats of vectors. ± is the standard "
         "error over the items of the\nsplit; ≤ marks a bound, under learned dequantization. Published figures are "
         "references, never gates: each card has source\nand protocol.\n\n"
-        f"## With weights\n\n`flowzoo.load(NAME)` loads these.\n\n{wide(with_weights)}\n\n"
-        "## Without weights\n\n`flowzoo.create(NAME)` builds these untrained, and "
-        f"`flowzoo train NAME --out RUN` trains them.\n\n{wide(without)}\n"
+        "`flowzoo.load(NAME)` loads a model with weights. `flowzoo.create(NAME)` builds a configuration without "
+        "weights\nuntrained, and `flowzoo train NAME --out RUN` trains it.\n\n"
+        + "\n".join(sections).rstrip("\n")
+        + "\n"
     )
+
+
+def _with_weights(members: list[Entry]) -> str:
+    rows = [
+        (
+            f"[`{entry.name}`](models/{entry.name}.md)",
+            entry.architecture,
+            f"{entry.data.id}/{entry.data.split}",
+            shape(entry),
+            count(entry.num_params),
+            measured_with_unit(entry),
+            one_sample(entry),
+            published(entry),
+        )
+        for entry in members
+        if entry.weights is not None
+    ]
+    headings = ("data", "shape", "parameters", "measured", "of one sample", "published")
+    found = wide(table(("model with weights", "architecture", *headings), rows))
+    return f"{found}\n\n" if rows else ""
+
+
+def _without_weights(members: list[Entry]) -> str:
+    rows = [
+        (
+            f"[`{entry.name}`](models/{entry.name}.md)",
+            entry.architecture,
+            entry.data.id,
+            shape(entry),
+            count(entry.num_params),
+            published(entry),
+            entry.published.source if entry.published else f"none: {entry.published_reason}",
+        )
+        for entry in members
+        if entry.weights is None
+    ]
+    headings = ("data", "shape", "parameters", "published", "source")
+    found = wide(table(("configuration without weights", "architecture", *headings), rows))
+    return f"{found}\n" if rows else ""
 
 
 def expected(root: Path) -> Mapping[str, str]:
