@@ -269,3 +269,26 @@ def test_initialize_refuses_a_single_image() -> None:
     with pytest.raises(InputError, match="at least 2"):
         flow.initialize(random_images(flow, 1, seed=0))
     assert not flow.is_initialized
+
+
+def test_bad_samples_are_drawn_again_and_good_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = glow().eval()
+    sound = flow.sample(8, seed=3)
+    decode, calls = type(flow)._decode_many, []
+
+    def two_fail_at_first(self: Flow, z: Tensor, context: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        images, finite = decode(self, z, context, size)
+        calls.append(len(z))
+        if len(calls) % 2:  # the first draw of each call of sample
+            finite[[1, 5]] = False
+        return images, finite
+
+    monkeypatch.setattr(type(flow), "_decode_many", two_fail_at_first)
+    with pytest.warns(UserWarning, match="2 of 8 samples at temperature 1 were .* drawn again"):
+        found = flow.sample(8, seed=3)
+    with pytest.warns(UserWarning, match="2 of 8"):
+        assert torch.equal(flow.sample(8, seed=3), found), "the generator decides what is drawn again"
+    assert calls == [8, 2, 8, 2]
+    good = [0, 2, 3, 4, 6, 7]
+    assert torch.equal(found[good], sound[good])
+    assert not torch.equal(found[[1, 5]], sound[[1, 5]])
