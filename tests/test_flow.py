@@ -271,6 +271,15 @@ def test_initialize_refuses_a_single_image() -> None:
     assert not flow.is_initialized
 
 
+def test_initialize_warns_of_scales_that_fit_nothing_else() -> None:
+    flow = flowzoo.create("nice-tiny")
+    x = torch.full((8, *flow.image_shape), 7, dtype=torch.uint8)
+    with pytest.warns(
+        UserWarning, match=r"from 8 items the model gives [\d,]+ bits/dim: some scales are absurd"
+    ):
+        flow.initialize(x, noise=torch.full(x.shape, 0.5))
+
+
 def test_bad_samples_are_drawn_again_and_good_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     flow = glow().eval()
     sound = flow.sample(8, seed=3)
