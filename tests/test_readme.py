@@ -170,6 +170,13 @@ def test_the_page_of_models_groups_them_by_family() -> None:
         assert f"models/{name}.md" in section
 
 
+def test_a_picture_of_points_stands_with_the_command_that_drew_it() -> None:
+    page = rendered(entry(), pictures={"picture-glow-digits.png": ""})["docs/models.md"]
+    assert "(images/picture-glow-digits.png)" in page
+    assert "flowzoo picture glow-digits -o docs/images/picture-glow-digits.png" in page
+    assert "How points move" not in rendered(entry())["docs/models.md"]
+
+
 def test_every_shipped_architecture_has_one_family() -> None:
     shipped = {path.name for path in (Path(__file__).parents[1] / "plugins").iterdir() if path.is_dir()}
     named = [name for members in FAMILIES.values() for name in members]

@@ -47,7 +47,7 @@ def render(
     readme = _between(readme, "models", _readme_models(trained, untrained))
     files = {
         "README.md": _between(readme, "samples", _readme_samples(trained, pictures)),
-        "docs/models.md": _models_page(trained, untrained),
+        "docs/models.md": _models_page(trained, untrained, pictures),
     }
     for entry in entries:
         files[f"docs/models/{entry.name}.md"] = card(entry, architectures(entry.architecture), pictures)
@@ -99,7 +99,7 @@ def _readme_samples(trained: list[Entry], pictures: Mapping[str, str]) -> str:
     return "".join(f"\n{block}\n" for block in blocks) + ("\n" if blocks else "")
 
 
-def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
+def _models_page(trained: list[Entry], untrained: list[Entry], pictures: Mapping[str, str]) -> str:
     sections = [
         f"## {family}\n\n{_with_weights(members)}{_without_weights(members)}"
         for family, members in by_family([*trained, *untrained]).items()
@@ -112,7 +112,18 @@ def _models_page(trained: list[Entry], untrained: list[Entry]) -> str:
         "weights\nuntrained, and `flowzoo train NAME --out RUN` trains it.\n\n"
         + "\n".join(sections).rstrip("\n")
         + "\n"
+        + _points(trained, pictures)
     )
+
+
+def _points(trained: list[Entry], pictures: Mapping[str, str]) -> str:
+    shown = [
+        f"![Density and layers of {entry.name}](images/{file})\n\n"
+        f"Drawn by `flowzoo picture {entry.name} -o docs/images/{file}`.\n"
+        for entry in trained
+        if (file := f"picture-{entry.name}.png") in pictures
+    ]
+    return "\n## How points move\n\n" + "\n".join(shown) if shown else ""
 
 
 def _with_weights(members: list[Entry]) -> str:
