@@ -18,6 +18,9 @@ _lock = threading.Lock()
 _depth = 0
 _kept_streams: tuple[Any, Any] = (None, None)
 _leftover: list[threading.Thread] = []
+_streams: list[Any] = []
+"""Every stream that was sys.stdout: ``print`` in a thread that was given up may still use the one it began with,
+without a reference of its own, and would crash the process if it were gone."""
 
 
 class _Shield:
@@ -59,7 +62,14 @@ def mute(thread: threading.Thread) -> None:
     """Keeps what a thread that nobody waits for any more may still print out of a command's result."""
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is not None:
-            setattr(sys, name, _Muted(stream, thread))
+            _streams.append(stream)
+            setattr(sys, name, _kept(_Muted(stream, thread)))
+
+
+def _kept(stream: Any) -> Any:
+    """The stream, which now lives as long as the process."""
+    _streams.append(stream)
+    return stream
 
 
 @contextlib.contextmanager
@@ -73,7 +83,7 @@ def output_to_stderr() -> Iterator[None]:
         if _depth == 0:
             _kept_streams = sys.stdout, sys.stderr
             # Python has no stderr if the caller closed it.
-            sys.stdout = sys.stderr = _Shield(sys.stderr or io.StringIO())
+            sys.stdout = sys.stderr = _kept(_Shield(sys.stderr or io.StringIO()))
         _depth += 1
     try:
         yield
