@@ -93,9 +93,8 @@ def stated_entry(card: Unlisted) -> Entry | None:
     from flowzoo.manifest.schema import Entry
     from flowzoo.manifest.typed_json import read
 
-    fields = {field.name for field in dataclasses.fields(Entry)} - {
-        "training"
-    }  # an export's account is longer
+    # An export's account of its training is longer than an entry's.
+    fields = {field.name for field in dataclasses.fields(Entry)} - {"training"}
     known = {key: value for key, value in card.details.items() if key in fields}
     named = {key: getattr(card, key) for key in ("name", "architecture", "config", "config_hash")}
     weights = dataclasses.asdict(card.weights)

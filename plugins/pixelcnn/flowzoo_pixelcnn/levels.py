@@ -165,12 +165,12 @@ def _cdf(edge: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
 def _log_mass(lower: Tensor, upper: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """log(s(b) - s(a)) of standardized ends a < b, as log s(b) + log s(-a) + log(1 - e^(a-b)); ends may be infinite."""
     inverse_scale = torch.exp(-log_scale)
-    whole = torch.isinf(lower) | torch.isinf(upper)
+    open_ended = torch.isinf(lower) | torch.isinf(upper)
     # What is not chosen must not overflow either: gradients pass through both branches.
     a = (torch.where(torch.isinf(lower), 0.0, lower) - mean) * inverse_scale
     b = (torch.where(torch.isinf(upper), 1.0, upper) - mean) * inverse_scale
-    width = torch.where(whole, 1.0, upper - lower) * inverse_scale
+    width = torch.where(open_ended, 1.0, upper - lower) * inverse_scale
     log_below = torch.where(torch.isinf(upper), 0.0, F.logsigmoid(b))
     log_above = torch.where(torch.isinf(lower), 0.0, F.logsigmoid(-a))
-    between = torch.where(whole, 0.0, torch.log(-torch.expm1(-width)))
+    between = torch.where(open_ended, 0.0, torch.log(-torch.expm1(-width)))
     return log_below + log_above + between

@@ -1,4 +1,4 @@
-"""Bijectors made of splines: couplings, the histogram of all grey levels, and the way from the line to the cube."""
+"""Couplings made of splines, and the way from the line to the cube."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from flowzoo.bijectors import Bijector, Coupling, Partition, sum_per_item
-from flowzoo.nets.initialization import DataDependentInit
-from flowzoo_splines.functions import LinearSpline, Spline
+from flowzoo_splines.functions import Spline
 
-__all__ = ["CubeSigmoid", "GreyHistogram", "SplineCoupling"]
+__all__ = ["CubeSigmoid", "SplineCoupling"]
 
 
 class SplineCoupling(Coupling):
@@ -41,43 +40,6 @@ class SplineCoupling(Coupling):
     def _invert(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         x, log_slope = self.spline.inverse(z, self._raw(parameters))
         return x, self.sum_transformed(log_slope)
-
-
-class GreyHistogram(Bijector, DataDependentInit):
-    """z = F(x) elementwise, F the distribution function of the histogram of all values in [0, 1].
-
-    The histogram is counted on the first batch and learned from there.
-    """
-
-    def __init__(self, bins: int) -> None:
-        """Makes the identity.
-
-        Args:
-            bins: Equal bins, such as the grey levels of images.
-        """
-        super().__init__()
-        # Of 256 levels the darkest may be all but a few of the rest.
-        self.spline = LinearSpline(bins=bins, minimum=1e-3 / bins)
-        self.logits = nn.Parameter(torch.zeros(bins))
-
-    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.wants_init():
-            self._initialize_from(x)
-        z, log_slope = self.spline(x, self.logits)
-        return z, sum_per_item(log_slope)
-
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, log_slope = self.spline.inverse(z, self.logits)
-        return x, sum_per_item(log_slope)
-
-    @torch.no_grad()
-    def _initialize_from(self, x: Tensor) -> None:
-        bins = self.spline.bins
-        counts = torch.bincount((x * bins).floor().long().clamp(0, bins - 1).flatten(), minlength=bins)
-        # One more of each, for levels that the batch happens to lack.
-        shares = (counts + 1) / (counts + 1).sum()
-        self.logits.copy_(shares.log())
-        self.mark_initialized()
 
 
 class CubeSigmoid(Bijector):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -14,9 +15,11 @@ from flowzoo.bijectors import (
     Chain,
     ChannelHalves,
     Checkerboard,
+    CountedHistogramCDF,
     FactorOut,
     FixedAffine,
     Flatten,
+    Inverse,
     InvertibleConv1x1,
     Logit,
     Permutation,
@@ -26,7 +29,7 @@ from flowzoo.bijectors import (
 from flowzoo.densities import BaseDensity, StandardNormal, StandardUniform
 from flowzoo.flow import Flow
 from flowzoo.nets.mlp import MLP
-from flowzoo_splines.bijectors import CubeSigmoid, GreyHistogram, SplineCoupling
+from flowzoo_splines.bijectors import CubeSigmoid, SplineCoupling
 from flowzoo_splines.config import SplinesConfig
 from flowzoo_splines.functions import LinearSpline, QuadraticSpline, RationalQuadraticSpline, Spline
 from flowzoo_splines.networks import ConvResidualNet, DenseUNet, OneBlob, conv_network
@@ -84,7 +87,13 @@ def _image_head(config: SplinesConfig) -> Iterator[Bijector]:
     """The map of the pixels before the first level: images come in [0, 1]."""
     if config.space == "cube":
         if config.histogram:
-            yield GreyHistogram(2**config.n_bits)
+            assert config.image_shape is not None
+            flatten = Flatten(config.image_shape)
+            # One more of each grey level, for those that the batch happens to lack.
+            histogram = CountedHistogramCDF(
+                math.prod(config.image_shape), 2**config.n_bits, shared=True, pseudocount=1.0
+            )
+            yield from (flatten, histogram, Inverse(flatten))
     elif config.logit_alpha:
         yield Logit(config.logit_alpha)
     else:
