@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -62,6 +62,12 @@ encoder), or estimated; of integers, without noise. **Passes**: evaluations of a
 the most of any part. **ms**: processor time an image, one thread, batches of {IMAGES}, untrained weights. **Kept**:
 what the backward pass of an image keeps, in units of 10^6 bytes, in each memory mode. **bits/dim**: on the test
 images, of the weights that ship; a dash where none do yet. Measured by `python -m tools.which_flow`"""
+
+SAME_TIME = """\
+**bits/dim after {seconds} s**: of the model when it has been trained for {seconds} s of processor time on one thread,
+from nothing and by its own recipe, but for the schedule: the rate rises over the first twentieth of the time and falls
+to zero. So short a time favours what learns quickly, which is not what ends best. On the first 1,000 test images (or as
+many as are said, where as long again was not enough), one noise sample each, by `python -m tools.same_time`"""
 
 
 # --- what is so, whatever the machine -------------------------------------------------------------------------------
@@ -206,24 +212,37 @@ HEADINGS = (
     "kept, MB: store",
     "checkpoint",
     "invertible",
+    "bits/dim after {seconds} s",
     "bits/dim",
 )
 
 
 def render(rows: Mapping[str, Row]) -> str:
     """The page, from the rows alone."""
-    when = sorted({(row["date"], row["machine"]) for row in rows.values() if "date" in row})
-    said = "; ".join(f"{date} on {where}" for date, where in when)
+    trained = {name: row["trained"] for name, row in rows.items() if "trained" in row}
+    # The time that most have had; a figure of another time is not comparable.
+    times = sorted(found["seconds"] for found in trained.values())
+    seconds = times[len(times) // 2] if times else None
+    said = NOTHING if seconds is None else f"{seconds:g}"
+    headings = [heading.format(seconds=said) for heading in HEADINGS]
+    notes = f"{NOTE}{_when(rows.values())}."
+    if trained:
+        notes += f"\n\n{SAME_TIME.format(seconds=said)}{_when(trained.values())}."
     lines = [f"- **{name}** (`{row['preset']}`): {row['summary']}." for name, row in rows.items()]
     return (
         f"{GENERATED}\n\n# Which flow?\n\n{CHOICE}\n"
-        f"{wide(table(HEADINGS, [_cells(name, row) for name, row in rows.items()]))}\n\n"
-        f"{NOTE}"
-        f"{': ' + said if said else ''}.\n\n" + "\n".join(lines) + "\n"
+        f"{wide(table(headings, [_cells(name, row, seconds) for name, row in rows.items()]))}\n\n"
+        f"{notes}\n\n" + "\n".join(lines) + "\n"
     )
 
 
-def _cells(name: str, row: Row) -> Sequence[str]:
+def _when(found: Iterable[Row]) -> str:
+    """Days and machines of measurements."""
+    days = sorted({(row["date"], row["machine"]) for row in found if "date" in row})
+    return (": " if days else "") + "; ".join(f"{date} on {where}" for date, where in days)
+
+
+def _cells(name: str, row: Row, seconds: float | None) -> Sequence[str]:
     density = "bound" if row["bound"] else "exact, of integers" if row["discrete"] else "exact"
     if row["log_det"] != "exact":
         density = row["log_det"] + (", bound" if row["bound"] else "")
@@ -239,8 +258,18 @@ def _cells(name: str, row: Row) -> Sequence[str]:
         _number(row.get("log_prob_ms")),
         _number(row.get("sample_ms")),
         *(_number(kept[mode] / 1e6 if mode in kept else None) for mode in get_args(MemoryMode)),
+        _after(row, seconds),
         row["bpd"] or NOTHING,
     )
+
+
+def _after(row: Row, seconds: float | None) -> str:
+    """The figure after a training of so many seconds; see :mod:`tools.same_time`."""
+    found = row.get("trained")
+    if found is None or found["seconds"] != seconds:
+        return NOTHING
+    fewer = f" (of {found['images']})" if found["images"] < 1000 else ""
+    return f"{'≤ ' if row['bound'] else ''}{found['bpd']:.2f} ± {found['stderr']:.2f}{fewer}"
 
 
 def _number(value: float | None) -> str:
@@ -294,7 +323,7 @@ def update(root: Path, names: Sequence[str], *, measure: bool) -> None:
         if measure and (not names or name in names):
             click.echo(f"{name} ...", err=True)
             date = dt.datetime.now(dt.UTC).date().isoformat()
-            rows[name] |= costs(row["preset"]) | {"date": date, "machine": _machine()}
+            rows[name] |= costs(row["preset"]) | {"date": date, "machine": machine_name()}
     rows = dict(sorted(rows.items()))
     (root / ROWS).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (root / PAGE).write_text(render(rows), encoding="utf-8")
@@ -304,7 +333,8 @@ def update(root: Path, names: Sequence[str], *, measure: bool) -> None:
         click.echo(f"not installed, left as they were: {', '.join(missing)}", err=True)
 
 
-def _machine() -> str:
+def machine_name() -> str:
+    """Processor, system and torch, for the page."""
     known = machine()
     return f"{known['cpu']}, {known['system']}, torch {known['versions']['torch']}"
 
