@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+import flowzoo
 from flowzoo.errors import ConfigError, did_you_mean
 from flowzoo.ops import lists
 from flowzoo.registry.extensions import Extension, find_extension
 from flowzoo.registry.isolation import describe
+from flowzoo.training.muon import MuonAdam
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,10 +26,14 @@ GROUP = "flowzoo.optimizers"
 """The entry points; a value is a class of optimizers, or a function of (parameters or groups, **arguments)."""
 
 UNFIT = {
+    "muon": "it is for matrices alone; muon-adam takes kernels too, and moves everything else by Adam",
     "lbfgs": "it evaluates the loss several times an update, and the loop does so once",
     "sparseadam": "it is for sparse gradients, and those of a flow are dense",
 }
 """Classes of ``torch.optim`` that the loop cannot use, and why."""
+
+OWN = {"muon-adam": MuonAdam}
+"""Optimizers that flowzoo brings."""
 
 _FAMILY = {"adam": "Adam", "adamw": "AdamW", "adamax": "Adamax"}
 Named = list[tuple[str, nn.Parameter]]
@@ -44,7 +50,7 @@ def torch_optimizers() -> dict[str, Any]:
 
 
 def find_optimizer(name: str) -> Extension:
-    """The class that a recipe's ``optimizer.name`` stands for: of torch, or of an entry point.
+    """The class that a recipe's ``optimizer.name`` stands for: of torch, flowzoo's own, or of an entry point.
 
     Raises:
         ConfigError: There is none, or the loop cannot use it.
@@ -58,7 +64,11 @@ def find_optimizer(name: str) -> Extension:
         return Extension(
             group=GROUP, name=cls.__name__, value=cls, distribution="torch", version=torch.__version__
         )
-    built_in = tuple(cls.__name__ for cls in known.values())
+    if lower in OWN:
+        return Extension(
+            group=GROUP, name=lower, value=OWN[lower], distribution="flowzoo", version=flowzoo.__version__
+        )
+    built_in = (*OWN, *(cls.__name__ for cls in known.values()))
     return find_extension(GROUP, name, built_in, "recipe: optimizer.name")
 
 

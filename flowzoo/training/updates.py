@@ -35,7 +35,8 @@ class Optimizer:
 
     Attributes:
         name: A class of ``torch.optim``, such as ``adam`` (weight decay as L2 penalty), ``adamw`` (decoupled), ``SGD``
-            or ``RAdam``, in any case of letters; or an entry point of ``flowzoo.optimizers``.
+            or ``RAdam``, in any case of letters; ``muon-adam``, Muon for matrices and kernels and Adam for the rest; or
+            an entry point of ``flowzoo.optimizers``.
         lr: Learning rate; the schedule multiplies it.
         betas: Decay rates of the first and second moment, of ``adam``, ``adamw`` and ``adamax``.
         eps: Added to the denominator, of the same.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+import flowzoo
 from flowzoo.cli.main import main
 from flowzoo.errors import CheckpointError, ConfigError, PluginError
 from flowzoo.training.optim import build_optimizer, set_lr, torch_optimizers
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from flowzoo.training.recipe import Recipe
 
 IMAGES = (image_set(64), image_set(16, seed=1))
-FIT = sorted(set(torch_optimizers()) - {"muon"})
+FIT = sorted(torch_optimizers())
 
 
 class StopAt:
@@ -75,6 +76,17 @@ def test_every_optimizer_of_torch_resumes_bit_for_bit(name: str, tmp_path: Path)
     [used] = run.header()["used"]
     cls = torch_optimizers()[name].__name__
     assert used == {"kind": "optimizer", "name": cls, "distribution": "torch", "version": torch.__version__}
+
+
+def test_the_own_optimizer_resumes_bit_for_bit(tmp_path: Path) -> None:
+    run = assert_resumes(tmp_path, recipe_with("optimizer.name=Muon-Adam", "optimizer.adam_ratio=0.2"))
+    [used] = run.header()["used"]
+    assert used == {
+        "kind": "optimizer",
+        "name": "muon-adam",
+        "distribution": "flowzoo",
+        "version": flowzoo.__version__,
+    }
 
 
 def test_groups_are_matched_in_order_and_keep_their_rates() -> None:
@@ -132,7 +144,11 @@ BAD = [
         "optimizer.weight_decay is no argument of Rprop",
     ),
     (["optimizer.name=SGD", "optimizer.momentum=-1"], "SGD of torch .* refuses its arguments: ValueError"),
-    (["optimizer.name=muon"], "Muon of torch .* refuses its arguments"),
+    (["optimizer.name=Muon"], "matrices alone; muon-adam takes kernels too"),
+    (
+        ["optimizer.name=muon-adam", "optimizer.betas=[0.9, 1.0]"],
+        "betas.1. is 1.0; expected a number from 0 up to 1",
+    ),
     (['train.groups=[{match="*.bias", beta=1}]'], "train.groups.0.beta is no argument of Adam"),
     (['train.groups=[{match="*.bais", lr=0}]'], r"'\*.bais' matches no parameter.*names look like"),
     (['train.groups=[{match="*.bias"}]'], "expected a table with match"),
