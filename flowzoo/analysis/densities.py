@@ -15,6 +15,7 @@ from torch import Tensor
 from flowzoo.analysis.layers import Stage, through_layers
 from flowzoo.atomic import write_chunks
 from flowzoo.errors import InputError
+from flowzoo.evaluation.metrics import mean_and_stderr
 
 if TYPE_CHECKING:
     from flowzoo.data.vectors import VectorSet
@@ -39,12 +40,17 @@ class Fit:
         error: Its standard error.
         count: Number of vectors.
         entropy: The true entropy, nats, which no density can beat; None if it is not known.
+        divergence: Mean of log p(x) - log q(x), p the true density and q the flow's, nats: an estimate of the
+            Kullback-Leibler divergence; None if the true density is not known.
+        divergence_error: Its standard error, which lacks the scatter that both densities share.
     """
 
     nats: float
     error: float
     count: int
     entropy: float | None
+    divergence: float | None = None
+    divergence_error: float | None = None
 
     @property
     def gap(self) -> float | None:
@@ -54,9 +60,12 @@ class Fit:
 
 def measure_fit(flow: Flow, data: VectorSet) -> Fit:
     """Measures the mean negative log density of vectors, without labels."""
-    losses = -_log_prob(flow, data.vectors).double()
-    error = float(losses.std() / math.sqrt(len(losses))) if len(losses) > 1 else math.nan
-    return Fit(float(losses.mean()), error, len(losses), data.true_entropy)
+    losses = mean_and_stderr(-(log_prob := _log_prob(flow, data.vectors).double()))
+    found = losses.value, losses.stderr, losses.count, data.true_entropy
+    if data.true_entropy is None:
+        return Fit(*found)
+    apart = mean_and_stderr(data.true_log_prob(data.vectors) - log_prob)
+    return Fit(*found, apart.value, apart.stderr)
 
 
 def save_picture(flow: Flow, data: VectorSet, path: str | Path, *, name: str = "flow", seed: int = 0) -> Fit:
@@ -118,11 +127,10 @@ def _check(flow: Flow, data: VectorSet) -> None:
 def _caption(flow: Flow, data: VectorSet, name: str, fit: Fit) -> str:
     bound = "at most " if flow.is_lower_bound else ""
     text = f"{name} on {data.id}, {data.split} split: {bound}{fit.nats:.4f} ± {fit.error:.4f} nats"
-    if fit.gap is not None:
-        text += (
-            f"   (true entropy {fit.entropy:.4f}, {abs(fit.gap):.4f} {'above' if fit.gap >= 0 else 'below'})"
-        )
-    return text
+    if fit.divergence is None:
+        return text
+    apart = f"{bound}{fit.divergence:.4f} ± {fit.divergence_error:.4f}"
+    return f"{text}   (true entropy {fit.entropy:.4f}; KL divergence {apart})"
 
 
 def _device(flow: Flow) -> torch.device:

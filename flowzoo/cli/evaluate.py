@@ -238,6 +238,7 @@ def _show(found: Evaluation, proof: Comparison | None) -> None:
         ("data", f"{found.dataset}, {found.split} split, {found.num_images} {items}"),
         ("of", _likelihood_words(found)),
         ("true entropy", _entropy_words(found)),
+        ("KL divergence", _divergence_words(found)),
         ("log-determinant", None if found.kind == "exact" else _kind_words(found)),
         ("protocol", f"{noise}{_protocol_words(protocol)}{bound}"),
     ]
@@ -279,6 +280,16 @@ def _entropy_words(found: Evaluation) -> str | None:
     return (
         f"{found.true_entropy:.5f} nats, known of these data; the model is {found.above_entropy:+.5f} ± "
         f"{found.nats_stderr:.5f} from it"
+    )
+
+
+def _divergence_words(found: Evaluation) -> str | None:
+    """How far the model is from the density that the vectors were drawn from."""
+    if math.isnan(found.divergence):
+        return None
+    return (
+        f"{found.divergence:.5f} ± {found.divergence_stderr:.5f} nats of the model from the true density, on the same "
+        f"{found.data_kind}"
     )
 
 

@@ -49,7 +49,8 @@ def picture(
 ) -> None:
     """Draw density, samples and layers of NAME, a model or run over vectors of one or two numbers, into a PNG.
 
-    The caption states the mean negative log density on the split in nats, and the true entropy where it is known.
+    The caption states the mean negative log density on the split in nats; where the true density is known, its entropy
+    and the Kullback-Leibler divergence of the model from it, estimated on the same vectors.
     """
     if out.suffix.lower() != ".png":
         raise click.UsageError(
@@ -78,8 +79,10 @@ def picture(
     if as_json:
         print_json(_row(target.name, data, out, fit))
         return
-    gap = "" if fit.gap is None else f", {fit.gap:+.4f} from the true entropy {fit.entropy:.4f}"
-    note(f"{fit.nats:.4f} ± {fit.error:.4f} nats on {fit.count:,} vectors{gap}.")
+    known = "" if fit.gap is None else f", {fit.gap:+.4f} from the true entropy {fit.entropy:.4f}"
+    if fit.divergence is not None:
+        known += f"; KL divergence {fit.divergence:.4f} ± {fit.divergence_error:.4f}"
+    note(f"{fit.nats:.4f} ± {fit.error:.4f} nats on {fit.count:,} vectors{known}.")
     print_line(str(out))
 
 
@@ -98,4 +101,6 @@ def _row(name: str, data: Any, out: Path, fit: Any) -> dict[str, Any]:
         "nats": fit.nats,
         "standard_error": fit.error,
         "true_entropy": fit.entropy,
+        "divergence": fit.divergence,
+        "divergence_error": fit.divergence_error,
     }

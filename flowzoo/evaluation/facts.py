@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from flowzoo.evaluation.metrics import Mean, mean_and_stderr, nats_to_bpd
 
 if TYPE_CHECKING:
+    from flowzoo.data.images import ImageSet
     from flowzoo.evaluation.likelihood import Likelihoods
     from flowzoo.flow import Flow
 
-__all__ = ["dequantization_of", "facts_of", "figures_of"]
+__all__ = ["dequantization_of", "facts_of", "figures_of", "truth_of"]
 
 
 def figures_of(flow: Flow, found: Likelihoods) -> dict[str, Any]:
@@ -27,6 +28,26 @@ def figures_of(flow: Flow, found: Likelihoods) -> dict[str, Any]:
         "nats": nats.value,
         "nats_stderr": nats.stderr,
         "probe_stderr": of_probes / unit,
+    }
+
+
+def truth_of(images: ImageSet, found: Likelihoods, *, conditional: bool) -> dict[str, Any]:
+    """Entropy of the density that vectors were drawn from, and the distance to it; nothing where it is not known.
+
+    The distance is the mean of log p(x) - log q(x), p the truth and q the model: an estimate of the Kullback-Leibler
+    divergence whose standard error lacks the scatter that both share.
+    """
+    from flowzoo.data.vectors import VectorSet
+
+    if not isinstance(images, VectorSet) or images.true_entropy is None:
+        return {}
+    if conditional:
+        return {"true_entropy": images.true_entropy}
+    apart = mean_and_stderr(images.true_log_prob(images[found.indices]) - found.log_prob)
+    return {
+        "true_entropy": images.true_entropy,
+        "divergence": apart.value,
+        "divergence_stderr": apart.stderr,
     }
 
 

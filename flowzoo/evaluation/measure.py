@@ -15,7 +15,7 @@ from flowzoo.distributed import World, world
 from flowzoo.errors import DataUnavailable, InputError
 from flowzoo.evaluation.audit import Reconstruction, ReconstructionAudit
 from flowzoo.evaluation.environment import environment, versions
-from flowzoo.evaluation.facts import dequantization_of, facts_of, figures_of
+from flowzoo.evaluation.facts import dequantization_of, facts_of, figures_of, truth_of
 from flowzoo.evaluation.likelihood import Likelihoods, likelihoods
 from flowzoo.evaluation.metrics import Mean, mean_and_stderr, nats_to_bpd
 from flowzoo.evaluation.progress import Bar
@@ -65,6 +65,9 @@ class Evaluation:
         data_kind: ``images`` or ``vectors``: what the items are.
         true_entropy: Of the density that the vectors were drawn from, in nats: no model has fewer on average. None
             where it is not known.
+        divergence: Estimate of the Kullback-Leibler divergence of the model from that density, in nats: the mean of
+            log p(x) - log q(x) over these vectors. NaN where the density is not known.
+        divergence_stderr: Standard error of that mean, which lacks the scatter that both densities share.
         classes: K of a conditional model, which has a figure given the label and one without; 0 of any other.
         label_dropout: Whether the model was trained with labels left out, so that it has an own P(x).
     """
@@ -95,6 +98,8 @@ class Evaluation:
     dims: int
     data_kind: str = "images"
     true_entropy: float | None = None
+    divergence: float = math.nan
+    divergence_stderr: float = math.nan
     classes: int = 0
     label_dropout: bool = False
 
@@ -294,7 +299,7 @@ def measure(
         hardware=str(environment(where.device)["hardware"]),
         verdict=_verdict(target, mean, protocol, images, partial),
         per_image=found,
-        true_entropy=getattr(images, "true_entropy", None),
+        **truth_of(images, found, conditional=protocol.conditional),
     )
 
 

@@ -143,6 +143,9 @@ def test_the_fit_is_the_mean_over_the_vectors() -> None:
     assert fit.error == pytest.approx(float(losses.std()) / math.sqrt(5000), rel=1e-4)
     assert fit.gap == pytest.approx(fit.nats - 2.393879195966)
     assert Fit(1.0, 0.1, 5, None).gap is None
+    apart = data.true_log_prob(data.vectors) + losses
+    assert fit.divergence == pytest.approx(float(apart.mean()), abs=1e-5)
+    assert fit.divergence_error == pytest.approx(float(apart.std()) / math.sqrt(5000), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["two-moons", "checkerboard", "mixture-1d"])

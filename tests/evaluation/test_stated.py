@@ -51,8 +51,13 @@ def test_the_distance_to_the_true_entropy_is_a_number(saved: Path) -> None:
     assert found["true_entropy"] == truth.true_entropy
     assert found["above_entropy"] == pytest.approx(found["nats"] - found["true_entropy"])
     assert found["above_entropy"] > 0
+    assert found["divergence"] > 5 * found["divergence_stderr"] > 0
+    apart = found["above_entropy"] - found["divergence"]
+    assert 0 < abs(apart) < 4 * found["nats_stderr"], (
+        "both estimate the distance; one by the points' own log-density"
+    )
     text = run("eval", saved, "--data", MOONS, "--limit", 50).stdout
-    assert "true entropy" in text and "50 vectors" in text and "nats" in text
+    assert "true entropy" in text and "50 vectors" in text and "nats" in text and "KL divergence" in text
     assert "images" not in text and "bits" not in text
     assert "true entropy" not in run("eval", "nice-mnist", "--limit", 5).stdout
 
