@@ -171,10 +171,32 @@ def test_the_page_of_models_groups_them_by_family() -> None:
 
 
 def test_a_picture_of_points_stands_with_the_command_that_drew_it() -> None:
-    page = rendered(entry(), pictures={"picture-glow-digits.png": ""})["docs/models.md"]
+    both = {"picture-glow-digits.png": "", "glow-digits.png": "0.7"}
+    page = rendered(entry(), pictures=both)["docs/models.md"]
     assert "(images/picture-glow-digits.png)" in page
     assert "flowzoo picture glow-digits -o docs/images/picture-glow-digits.png" in page
-    assert "How points move" not in rendered(entry())["docs/models.md"]
+    assert "(images/glow-digits.png)" not in page, "points say more than samples"
+    assert "A picture of each" not in rendered(entry())["docs/models.md"]
+
+
+def test_each_architecture_has_a_picture_of_its_best_model_or_says_why_not() -> None:
+    found = entry().measured
+    assert found is not None
+    better = dataclasses.replace(found, bpd=0.5)
+    models = (
+        entry(),
+        entry(name="glow-sharp", measured=better),
+        entry(name="maf-digits", architecture="maf", config={"dims": 2}, weights=None),
+        entry(name="jet-digits", architecture="jet", weights=None),
+    )
+    page = rendered(*models, pictures={"glow-digits.png": "0.7", "glow-sharp.png": "0.8"})["docs/models.md"]
+    shown = page.partition("A picture of each")[2]
+    sections = {text.partition("\n")[0]: text for text in shown.split("\n### ")[1:]}
+    assert list(sections) == ["glow", "jet", "maf"], "by family"
+    assert "(images/glow-sharp.png)" in sections["glow"] and "temperature 0.8" in sections["glow"]
+    assert "glow-digits" not in sections["glow"]
+    assert "images alone; no weights" in sections["jet"]
+    assert "points; no weights" in sections["maf"]
 
 
 def test_every_shipped_architecture_has_one_family() -> None:

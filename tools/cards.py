@@ -20,6 +20,7 @@ from flowzoo.registry import get_architecture
 from tools.card import GENERATED, card
 from tools.cells import count, finite, measured_with_unit, one_sample, published, shape, table, wide
 from tools.families import by_family
+from tools.gallery import gallery
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES_A_ROW = 3
@@ -112,18 +113,8 @@ def _models_page(trained: list[Entry], untrained: list[Entry], pictures: Mapping
         "weights\nuntrained, and `flowzoo train NAME --out RUN` trains it.\n\n"
         + "\n".join(sections).rstrip("\n")
         + "\n"
-        + _points(trained, pictures)
+        + (f"\n{shown}" if (shown := gallery([*trained, *untrained], pictures)) else "")
     )
-
-
-def _points(trained: list[Entry], pictures: Mapping[str, str]) -> str:
-    shown = [
-        f"![Density and layers of {entry.name}](images/{file})\n\n"
-        f"Drawn by `flowzoo picture {entry.name} -o docs/images/{file}`.\n"
-        for entry in trained
-        if (file := f"picture-{entry.name}.png") in pictures
-    ]
-    return "\n## How points move\n\n" + "\n".join(shown) if shown else ""
 
 
 def _with_weights(members: list[Entry]) -> str:
