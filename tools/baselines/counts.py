@@ -10,7 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["choose_smoothing", "class_mixture", "empirical_entropy", "histogram", "independent_dimensions"]
+__all__ = [
+    "bits_of_levels",
+    "choose_smoothing",
+    "class_mixture",
+    "empirical_entropy",
+    "histogram",
+    "independent_dimensions",
+]
 
 Images = NDArray[np.uint8]
 Figures = NDArray[np.float64]
@@ -41,7 +48,7 @@ def histogram(train: Images, test: Images, levels: int, smoothing: float) -> Fig
 
 def independent_dimensions(train: Images, test: Images, levels: int, smoothing: float) -> Figures:
     """A histogram of its own for each dimension, none of which knows of another. Arguments as of histogram."""
-    return _code(_bits(train, levels, smoothing), test)
+    return _code(bits_of_levels(train, levels, smoothing), test)
 
 
 def class_mixture(
@@ -60,7 +67,9 @@ def class_mixture(
     terms = []
     for label in np.unique(labels):
         chosen = labels == label
-        terms.append(np.log2(chosen.mean()) - dims * _code(_bits(train[chosen], levels, smoothing), test))
+        terms.append(
+            np.log2(chosen.mean()) - dims * _code(bits_of_levels(train[chosen], levels, smoothing), test)
+        )
     return np.asarray(-np.logaddexp2.reduce(np.stack(terms), axis=0) / dims)
 
 
@@ -81,7 +90,8 @@ def _counts(images: Images, levels: int) -> NDArray[np.int64]:
     return counts.reshape(dims, levels)
 
 
-def _bits(train: Images, levels: int, smoothing: float) -> Figures:
+def bits_of_levels(train: Images, levels: int, smoothing: float) -> Figures:
+    """Bits of each level of each dimension, (D, levels), by smoothed counts. Arguments as of histogram."""
     counts = _counts(train, levels) + smoothing
     return np.asarray(-np.log2(counts / counts.sum(axis=1, keepdims=True)))
 
