@@ -29,9 +29,10 @@ noise*, of one sample: the same weights without the noise they were trained with
 worth and what a paper's uniform noise would have to be compared with.
 
 Passes are those of a density and of a sample. *Round trip* is the largest difference, in grey levels, between images
-and what their latents give back, in float32 and in float64; *reconstructed* counts the test images that came back
-exactly. *As a file* is the size of what `flowzoo compress` makes of all the images, everything in it counted
-([compression](compression.md)). The reason codes are explained [below](#reason-codes).
+and what their latents give back, in float32 and in float64, of vectors in their own units; *reconstructed* counts the
+test images that came back exactly, vectors within 0.0001. *As a file* is the size of what `flowzoo compress` makes of
+all the images, everything in it counted ([compression](compression.md)). The reason codes are explained
+[below](#reason-codes).
 """
 
 Cell = Callable[[Row], str]

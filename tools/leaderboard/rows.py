@@ -179,7 +179,8 @@ def _all_rows(sources: Sources) -> Iterator[tuple[str, str, str, Row]]:
         unit = "nats" if (found["measured"] or {}).get("nats") is not None else "bits/dim"
         if found["measured"] is not None:
             row = _model(found, sources.timings.get(entry.key, {}))
-            yield table, _description(found["data"]), unit, row
+            items = "vectors" if found["config"].get("dims") else "images"
+            yield table, _description(found["data"], items), unit, row
         elif found["published"] is not None:
             # The paper's figure may be of another release than the one that our recipe trains on.
             other = comparison.get("dataset", table)
@@ -198,9 +199,10 @@ def _table_name(entry: Json) -> str:
     return str(entry["data"]["id"]) + (f", {bits} bits" if bits != 8 else "")
 
 
-def _description(data: Json) -> str:
+def _description(data: Json, items: str = "images") -> str:
     release = f"{data['release']}; " if data.get("release") else ""
-    return f"{release}preprocessing {data['preprocessing']}; {data['num_images']:,} images of the {data['split']} split"
+    number = f"{data['num_images']:,} {items}"
+    return f"{release}preprocessing {data['preprocessing']}; {number} of the {data['split']} split"
 
 
 def _model(entry: Json, timing: Json) -> Row:
