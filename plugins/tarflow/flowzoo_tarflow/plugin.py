@@ -95,7 +95,7 @@ PRESETS = {
             incomparable=("one-sample", "other-release"),
         ),
         parameters=460_000_000,
-        parameters_note="Rounded; [2-768-8-8] in the paper's notation.",
+        parameters_note="Rounded; 460,142,784 here: [2-768-8-8] in the paper's notation.",
     ),
 }
 
