@@ -66,8 +66,8 @@ images, of the weights that ship; a dash where none do yet. Measured by `python 
 SAME_TIME = """\
 **bits/dim after {seconds} s**: of the model when it has been trained for {seconds} s of processor time on one thread,
 from nothing and by its own recipe, but for the schedule: the rate rises over the first twentieth of the time and falls
-to zero. So short a time favours what learns quickly, which is not what ends best. On the first 1,000 test images (or as
-many as are said, where as long again was not enough), one noise sample each, by `python -m tools.same_time`"""
+to zero. So short a time favours what learns quickly, which is not what ends best. On 1,000 test images, evenly spread
+(or as many as are said, where as long again was not enough), one noise sample each, by `python -m tools.same_time`"""
 
 
 # --- what is so, whatever the machine -------------------------------------------------------------------------------
