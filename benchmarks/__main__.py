@@ -16,13 +16,15 @@ from typing import Any
 
 import click
 
-from benchmarks import comparison, cuda, plots, report, scaling, sections, startup
+from benchmarks import comparison, cuda, families, plots, report, scaling, sections, startup
 from benchmarks.contention import watch
 from benchmarks.sections import Section, Settings
 
 SECTIONS: dict[str, Section] = {
     "speed": comparison.speed,
     "presets": comparison.presets,
+    "families": families.families,
+    "loops": families.loops,
     "footprint": comparison.footprint,
     "memory": sections.memory,
     "celebahq": sections.celebahq,
@@ -34,6 +36,8 @@ SECTIONS: dict[str, Section] = {
     "data_parallel": scaling.data_parallel,
     "costs": scaling.costs,
 }
+COMPARISONS = ("speed", "presets", "families", "loops")
+"""Sections of which single workloads can be measured."""
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
@@ -49,9 +53,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 @click.option(
     "--peers/--no-peers", default=True, show_default=True, help="Whether to measure other libraries."
 )
-@click.option(
-    "--only", default="", help="Text in the names of the workloads of speed and presets to measure."
-)
+@click.option("--only", default="", help="Text in the names of the workloads of comparisons to measure.")
 @click.option("--page", is_flag=True, help="Measure nothing; write the page again from the JSON.")
 def main(
     names: tuple[str, ...],
@@ -77,7 +79,7 @@ def main(
             print(f"{name} ...", file=sys.stderr, flush=True)  # noqa: T201
             others = watch()
             measured = SECTIONS[name](settings)
-            if only and name in ("speed", "presets"):
+            if only and name in COMPARISONS:
                 measured["rows"] = results.get(name, {"rows": {}})["rows"] | measured["rows"]
             results[name] = measured
             results.setdefault("others", {})[name] = others()

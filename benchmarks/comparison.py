@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import click
-
+from benchmarks.families import chosen
 from benchmarks.interleave import Measured, Spec, compare
 from benchmarks.peers import LIBRARIES, peers_of
 from benchmarks.sections import Result, Settings, row, spec
@@ -17,22 +16,12 @@ PLAIN = {"network": "conv", "network_batch_norm": False, "normalization": "actno
 
 def speed(settings: Settings) -> Result:
     """Glow and its peers against the floor."""
-    return {"rows": _against_floor(_chosen(glows(settings), settings), settings)}
+    return {"rows": _against_floor(chosen(glows(settings), settings.only), settings)}
 
 
 def presets(settings: Settings) -> Result:
     """The other architectures' MNIST presets and their peers against the floors."""
-    return {"rows": _against_floor(_chosen(others(settings), settings), settings)}
-
-
-def _chosen(workloads: dict[str, Workload], settings: Settings) -> dict[str, Workload]:
-    """The workloads whose names have the text that was asked for."""
-    chosen = {name: workload for name, workload in workloads.items() if settings.only in name}
-    if not chosen:
-        raise click.UsageError(
-            f"no workload has {settings.only!r} in its name; there are: {'; '.join(workloads)}."
-        )
-    return chosen
+    return {"rows": _against_floor(chosen(others(settings), settings.only), settings)}
 
 
 def footprint(settings: Settings) -> Result:

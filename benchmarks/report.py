@@ -8,14 +8,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import LIBRARIES, NOTES
+from benchmarks.peers import LIBRARIES, NOTES, OTHERS, SPECIAL
 
 Result = dict[str, Any]
 MEMORY_MODES = ("store", "checkpoint", "invertible")
-SUBJECTS = ("flowzoo", "flowzoo, frozen", "flowzoo, frozen, gradients held", "plain", *LIBRARIES)
+SUBJECTS = (
+    "flowzoo",
+    "flowzoo, frozen",
+    "flowzoo, frozen, gradients held",
+    "plain",
+    *LIBRARIES,
+    *SPECIAL,
+    "loop",
+)
 CONTENDED = 0.1
 """Cores held by others from which on the clock on the wall says little on this machine."""
-PACKAGES = ("torch", "flowzoo", *LIBRARIES)
+PACKAGES = ("torch", "flowzoo", *LIBRARIES, *SPECIAL)
 
 
 def machine() -> Result:
@@ -122,6 +130,32 @@ def _presets(result: Result) -> str:
     )
 
 
+def _families(result: Result) -> str:
+    return "\n\n".join(
+        [
+            "## The later flows relative to flowzoo",
+            "Times relative to flowzoo's, so that a number above 1 is a peer that is slower. The same shapes, the same "
+            "batch, float32; all weights are random and none is zero. A training step includes Adam. *flowzoo, "
+            "frozen* is `log_prob` inside `flow.frozen()`.",
+            *_against_floor(result["rows"]),
+            *_notes("maf", "splines", "naf", "residual", "ffjord"),
+            OTHERS,
+        ]
+    )
+
+
+def _loops(result: Result) -> str:
+    return "\n\n".join(
+        [
+            "## Samples of autoregressive flows relative to flowzoo",
+            "The *loop* evaluates the whole network once for each value (MAF), patch (TarFlow) or pixel (PixelCNN). "
+            "flowzoo computes each hidden unit once (MAF, PixelCNN) and keeps keys and values (TarFlow). Untrained "
+            "models with random weights.",
+            *_against_floor(result["rows"]),
+        ]
+    )
+
+
 def _own_subjects(rows: Result) -> list[str]:
     """The meaning of flowzoo's own columns, where they were measured."""
     if not any("plain" in row["ratios"] for row in rows.values()):
@@ -135,7 +169,17 @@ def _own_subjects(rows: Result) -> list[str]:
 
 
 def _notes(*workloads: str) -> list[str]:
-    names = {"glow": "Glow", "realnvp": "RealNVP", "nice": "NICE", "flowpp": "Flow++"}
+    names = {
+        "glow": "Glow",
+        "realnvp": "RealNVP",
+        "nice": "NICE",
+        "flowpp": "Flow++",
+        "maf": "MAF",
+        "splines": "NSF",
+        "naf": "NAF",
+        "residual": "Residual Flow",
+        "ffjord": "FFJORD",
+    }
     listed = []
     for workload in workloads:
         lines = [f"- **{library}**: {note}" for library, note in NOTES[workload].items()]
@@ -304,6 +348,8 @@ def _costs(result: Result) -> str:
 RENDERERS = {
     "speed": _speed,
     "presets": _presets,
+    "families": _families,
+    "loops": _loops,
     "footprint": _footprint,
     "memory": _memory,
     "celebahq": _celebahq,

@@ -25,7 +25,7 @@ class Settings:
         smallest: Whether every section shrinks to its smallest workload, to see that it works.
         device: Where models run.
         peers: Whether other libraries are measured, too.
-        only: Text in the names of the workloads of ``speed`` and ``presets`` that are measured; all have the empty one.
+        only: Text in the names of the workloads of comparisons that are measured; all have the empty one.
     """
 
     repeats: int = 7
@@ -38,7 +38,7 @@ class Settings:
     def record(self, section: str) -> Result:
         """How and on which day a section was measured, for the page."""
         day: Result = {"day": datetime.now(UTC).date().isoformat()}
-        timed = section in ("speed", "presets", "memory")
+        timed = section in ("speed", "presets", "families", "memory")
         return day | ({"repeats": self.repeats, "starts": self.starts} if timed else {})
 
 

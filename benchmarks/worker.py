@@ -37,12 +37,13 @@ def main() -> None:
 def prepare(spec: dict[str, Any]) -> Callable[[], Any]:
     """The callable that a specification's ``subject`` names."""
     from benchmarks import cuda, models, numerics
-    from benchmarks.peers import LIBRARIES, peer_task
+    from benchmarks.families import loop_task
+    from benchmarks.peers import LIBRARIES, SPECIAL, peer_task
     from benchmarks.workloads import Workload, floor_task, flow_task, plain_task
 
     subject = spec["subject"]
-    own = {"flowzoo": flow_task, "plain": plain_task, "floor": floor_task, **cuda.SUBJECTS}
-    if subject in (*own, *LIBRARIES):
+    own = {"flowzoo": flow_task, "plain": plain_task, "floor": floor_task, "loop": loop_task, **cuda.SUBJECTS}
+    if subject in (*own, *LIBRARIES, *SPECIAL):
         workload = Workload(**spec["workload"])
         make = own[subject] if subject in own else partial(peer_task, subject)
         return make(workload, spec["task"])

@@ -36,9 +36,10 @@ class Workload:
     Attributes:
         model: Name of an architecture or a preset.
         config: What is changed in its config.
-        batch: Images in a batch.
+        batch: Images, or vectors, in a batch.
         memory: What the backward pass keeps.
         device: Where it runs.
+        stirred: Standard deviation of the noise that is added to every weight, since most networks begin at zero.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Workload:
     batch: int = 32
     memory: Literal["store", "checkpoint", "invertible"] = "store"
     device: str = "cpu"
+    stirred: float = 0.0
 
     @property
     def architecture(self) -> str:
@@ -76,20 +78,32 @@ def glow(
 
 
 def build(workload: Workload) -> tuple[Flow, Tensor]:
-    """The initialised flow and a batch of random images."""
+    """The initialised flow and a batch of random images, or vectors."""
     torch.manual_seed(0)
     flow = flowzoo.create(workload.model, **workload.config).to(workload.device)
-    images = grey_images(workload)
+    images = batch_of(workload)
     # One image gives data-dependent initialisation no variance to measure.
     flow.initialize(images if workload.batch > 1 else torch.cat((images, images.flip(-1))))
+    stir(flow, workload.stirred)
     flow.set_memory(workload.memory)
     return flow, images
 
 
-def grey_images(workload: Workload) -> Tensor:
-    """A batch of random images, uint8."""
-    shape = (workload.batch, *workload.resolved().image_shape)
+def batch_of(workload: Workload) -> Tensor:
+    """A batch of random images, uint8, or of vectors of normal numbers."""
+    config = workload.resolved()
+    if config.image_shape is None:
+        return torch.randn(workload.batch, config.dims).to(workload.device)
+    shape = (workload.batch, *config.image_shape)
     return torch.randint(0, 256, shape, dtype=torch.uint8).to(workload.device)
+
+
+@torch.no_grad()
+def stir(module: nn.Module, noise: float) -> None:
+    """Adds normal noise of this standard deviation to every learned weight."""
+    for parameter in module.parameters():
+        if parameter.requires_grad and noise:
+            parameter.add_(noise * torch.randn_like(parameter))
 
 
 def flow_task(workload: Workload, task: Task) -> Run:

@@ -17,27 +17,44 @@ from benchmarks.workloads import Workload
 
 
 class Peer(nn.Module):
-    """A peer's model behind two methods, of images in grey levels as flowzoo's are.
+    """A peer's model behind two methods, of images in grey levels, or of vectors, as flowzoo's are.
 
     Attributes:
         model: The library's own object.
+        after_step: What has to be done after each update of the weights.
     """
 
     def __init__(
-        self, model: Any, log_prob: Callable[[Tensor], Any], sample: Callable[[int], Tensor]
+        self,
+        model: Any,
+        log_prob: Callable[[Tensor], Any],
+        sample: Callable[[int], Tensor],
+        after_step: Callable[[], None] | None = None,
+        *,
+        images: bool = True,
     ) -> None:
-        """Makes it of the library's object and how it gives log-densities and samples of images in [0, 1]."""
+        """Makes it.
+
+        Args:
+            model: The library's object.
+            log_prob: How it gives log-densities of images in [0, 1], or of vectors.
+            sample: How it draws them.
+            after_step: What has to be done after each update of the weights, if anything.
+            images: Whether they are images.
+        """
         super().__init__()
         self.model, self._log_prob, self._sample = model, log_prob, sample
+        self.after_step, self.images = after_step, images
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-density ``(B,)`` of ``uint8 (B, C, H, W)`` with uniform noise within each grey level."""
-        out: Tensor = self._log_prob((x + torch.rand(x.shape, device=x.device)) / 256)
+        """Log-density ``(B,)`` of vectors, or of ``uint8 (B, C, H, W)`` with uniform noise within each grey level."""
+        out: Tensor = self._log_prob((x + torch.rand(x.shape, device=x.device)) / 256 if self.images else x)
         return out
 
     def sample(self, n: int) -> Tensor:
-        """Draws ``n`` images, uint8."""
-        return (self._sample(n) * 256).clamp(0, 255).to(torch.uint8)
+        """Draws ``n`` images, uint8, or vectors."""
+        drawn = self._sample(n)
+        return (drawn * 256).clamp(0, 255).to(torch.uint8) if self.images else drawn
 
 
 Builders = dict[str, Callable[[Workload], Peer]]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import comparison, contention, workloads
+from benchmarks import comparison, contention, families, workloads
 from benchmarks.__main__ import SECTIONS, main
 from benchmarks.interleave import Measured, Spec
 from benchmarks.numerics import mixture
@@ -83,6 +83,28 @@ def test_workloads_are_chosen_by_a_part_of_their_name(
     wrong = CliRunner().invoke(main, [*arguments, "--only", "no such"])
     assert wrong.exit_code == 2
     assert "flowpp-tiny" in wrong.output
+
+
+def test_later_flows_and_loops_are_relative_to_flowzoo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compared(specs: dict[str, Spec], *_: int) -> dict[str, Measured]:
+        return {
+            name: Measured([{"task": t, "seconds": 2.0 if name == "flowzoo" else 3.0} for t in spec["tasks"]])
+            for name, spec in specs.items()
+        }
+
+    monkeypatch.setattr(families, "compare", compared)
+    arguments = ["families", "loops", "--smallest", "--out", str(tmp_path)]
+    assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
+    results = json.loads((tmp_path / "benchmarks.json").read_text())
+    rows = results["families"]["rows"]
+    assert rows["MAF, tiny: sample"]["ratios"] == {"flowzoo": 1, "normflows": 1.5, "nflows": 1.5, "zuko": 1.5}
+    assert set(rows["FFJORD, tiny images: train"]["ratios"]) == {"flowzoo", "torchdiffeq"}
+    assert all(row["ratios"] == {"flowzoo": 1, "loop": 1.5} for row in results["loops"]["rows"].values())
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "| NAF, tiny: train | 1.00 |" in page
+    assert "UMNNMAFFlow" in page
 
 
 def test_the_floor_of_sampling_has_no_dequantization() -> None:
