@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 
 from flowzoo.api import Architecture
-from flowzoo.manifest.read import Entry
+from flowzoo.manifest.read import Entry, Measured
 from flowzoo.publishing.card import file_size, passes
+from flowzoo.publishing.quantities import duration, file_length
 from tools.cells import (
     count,
     finite,
     measured,
-    megabytes,
     one_sample,
     published,
     shape,
@@ -117,7 +117,7 @@ def _figures(entry: Entry) -> Iterator[str]:
         f"Measure it again: `{entry.measured.command}`. It is verified if the result is within "
         f"{entry.measured.tolerance:g} of the figure above. Measured with "
         f"{versions(entry.measured.versions.items())}"
-        f"{_where(entry.measured.hardware, entry.measured.seconds)}."
+        f"{_where(entry.measured)}."
     )
 
 
@@ -141,9 +141,11 @@ def _protocol(entry: Entry) -> str:
     )
 
 
-def _where(hardware: str | None, seconds: float | None) -> str:
-    parts = [f" on {hardware}"] if hardware else []
-    return "".join(parts + ([f" in {seconds:.0f} s"] if seconds is not None else []))
+def _where(found: Measured) -> str:
+    """Hardware, time and day of a measurement, as far as they are known."""
+    parts = [f" on {found.hardware}"] if found.hardware else []
+    parts += [f" in {found.seconds:.0f} s"] if found.seconds is not None else []
+    return "".join(parts + ([f", {found.date}"] if found.date else []))
 
 
 def _samples(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
@@ -171,7 +173,7 @@ def _model(entry: Entry, architecture: Architecture) -> Iterator[str]:
         yield said
     if entry.weights is not None:
         rows = [
-            ("file", f"`{entry.weights.filename}`, {megabytes(entry.weights.size)}, {entry.weights.dtype}"),
+            ("file", f"`{entry.weights.filename}`, {file_length(entry.weights.size)}, {entry.weights.dtype}"),
             ("sha256", f"`{entry.weights.sha256}`"),
             ("on the Hub", _hub(entry)),
         ]
@@ -220,8 +222,8 @@ def _training(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
             ("recipe", f"`{cost.recipe}`"),
             ("command", f"`{cost.command}`"),
             ("steps", count(cost.steps)),
-            *([("images seen", count(cost.images))] if cost.images else []),
-            ("cost", f"{cost.hours:.1f} hours on {cost.hardware}"),
+            *([(f"{_noun(entry)} seen", count(cost.images))] if cost.images else []),
+            ("cost", f"{duration(cost.hours)} on {cost.hardware}"),
             ("seed", str(cost.seed)),
         ]
         if cost.weights:

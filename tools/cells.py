@@ -70,11 +70,6 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def megabytes(size: int) -> str:
-    """Bytes in units of 10^6."""
-    return f"{size / 1e6:.1f} MB"
-
-
 def shape(entry: Entry) -> str:
     """The images' shape, channels first, or the vectors' length, and their bits where they are not 8."""
     sizes = "x".join(map(str, data_shape(entry.config)))

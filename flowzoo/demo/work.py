@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -23,24 +24,21 @@ MOST_STEPS = 33
 
 
 def local_models() -> list[str]:
-    """The names of all models whose weights are on this machine, the smallest images first."""
+    """The names of all models of images whose weights are on this machine, the smallest images first."""
     from flowzoo.manifest.read import load_manifests
     from flowzoo.weights.hub.settings import hub_settings
     from flowzoo.weights.resolve import local_copies
 
     manifest = load_manifests()
-    entries = [manifest.get(name) for name in manifest.names()]
+    entries = [entry for name in manifest.names() if _pixels((entry := manifest.get(name)).config)]
     hub = hub_settings()
     here = [entry for entry in entries if any(True for _ in local_copies(entry, hub))]
     return [entry.name for entry in sorted(here, key=lambda entry: (_pixels(entry.config), entry.name))]
 
 
 def _pixels(config: Any) -> int:
-    shape = config.get("image_shape") or (0,)
-    size = 1
-    for length in shape:
-        size *= int(length)
-    return size
+    """Values in an image; 0 of a model of vectors, which the page cannot show."""
+    return math.prod(config.get("image_shape") or (0,))
 
 
 class Work:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flowzoo.data.portable import is_own, portable_id
@@ -43,6 +44,7 @@ def measured_of(evaluation: Evaluation, entry: Entry) -> Measured:
         reconstruction_exact=audit.exact if audit else None,
         seconds=round(evaluation.seconds, 1),
         hardware=evaluation.hardware,
+        date=datetime.now(UTC).date().isoformat(),
     )
 
 

@@ -40,6 +40,9 @@ Filename = Annotated[
         words="a bare file name of letters, digits, - _ and . that ends in .safetensors, without directories",
     ),
 ]
+Day = Annotated[
+    str, Rule(pattern=r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", words="a day such as 2026-11-28")
+]
 Count = Annotated[int, Rule(least=1, words="an integer of at least 1")]
 Seed = Annotated[int, Rule(least=0, words="an integer of at least 0")]
 Positive = Annotated[float, Rule(above=0, words="a number above 0")]
@@ -116,6 +119,7 @@ class Measured:
         hardware: What it was measured on.
         nats: Of a density: minus its logarithm in nats, the mean over the items, with both signs possible.
         probes: Probes of an estimated log-determinant, over which the figure is averaged.
+        date: Day of the measurement, by Universal Time.
     """
 
     bpd: NotNegative | None = None
@@ -133,6 +137,7 @@ class Measured:
     hardware: Text | None = None
     nats: float | None = field(default=None, metadata=EXTENSION)
     probes: Count = field(default=1, metadata=EXTENSION)
+    date: Day | None = field(default=None, metadata=EXTENSION)
 
     @property
     def value(self) -> float:

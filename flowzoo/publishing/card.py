@@ -10,6 +10,7 @@ from flowzoo.api import Citation
 from flowzoo.config import data_shape
 from flowzoo.errors import InputError
 from flowzoo.manifest.schema import Entry, Measured
+from flowzoo.publishing.quantities import duration, file_length
 from flowzoo.registry import get_architecture, get_plugin
 
 __all__ = [
@@ -161,7 +162,7 @@ def _distribution(entry: Entry) -> str:
 
 def _size(entry: Entry) -> str:
     assert entry.weights is not None
-    return f"{entry.weights.size / 1e6:.1f} MB in {entry.weights.dtype}"
+    return f"{file_length(entry.weights.size)} in {entry.weights.dtype}"
 
 
 def repository(entry: Entry, revision: str | None = None) -> str:
@@ -325,7 +326,7 @@ def _training(entry: Entry, *, curve: bool) -> str:
         ", ".join(f"{name} {version}" for name, version in cost.versions.items()) or "versions not recorded"
     )
     return (
-        f"## Training\n\n{cost.steps:,} steps{seen} in {cost.hours:.2g} hours on {cost.hardware}, seed {cost.seed}"
+        f"## Training\n\n{cost.steps:,} steps{seen} in {duration(cost.hours)} on {cost.hardware}, seed {cost.seed}"
         f"{which}; {versions}. What was done, with the recipes beside the weights "
         f"({cost.recipe}):\n\n```bash\n{cost.command}\n```\n\nThe full config:\n\n"
         f"```json\n{json.dumps(entry.config, indent=2)}\n```" + (f"\n\n{picture}" if curve else "")

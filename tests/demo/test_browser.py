@@ -124,7 +124,13 @@ def test_a_drawn_digit_has_bits_and_comes_back(browser: Any) -> None:
 
 
 def test_another_model_and_an_error(browser: Any) -> None:
-    browser.find_element("css selector", "#model option[value=realnvp-mnist]").click()
+    left = browser.execute_script(
+        "const menu = document.getElementById('model'); menu.value = 'realnvp-mnist';"
+        "menu.dispatchEvent(new Event('change'));"
+        "return [document.querySelectorAll('#samples button').length, document.getElementById('go').disabled];"
+    )
+    assert left == [0, True], "images of the model before, under the name of the new one"
+    assert set(pixels(browser, "between")) == {0}
     wait(
         browser,
         "state.info.model == 'realnvp-mnist' && state.way.length && !document.getElementById('go').disabled",

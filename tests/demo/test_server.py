@@ -82,6 +82,7 @@ def test_models_are_those_whose_weights_are_here(server: DemoServer) -> None:
     assert ask(server, "/api/models")[1] == {"models": [MODEL, "realnvp-mnist"]}
     assert {"glow-mnist", "nice-mnist", "glow-celeba64"} <= set(local_models())
     assert "glow-cifar10" not in local_models()
+    assert "cdf-points" not in local_models(), "vectors are nothing that the page can show"
     _, found, _ = ask(server, "/api/model", {"model": MODEL})
     assert found["shape"] == [1, 28, 28]
     assert found["temperature"] == 0.8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,6 +93,8 @@ def test_a_figure_is_recorded_and_then_verified(manifest: Path) -> None:
     measured = find_entry(NAME).measured
     assert measured is not None
     assert measured.num_images == measured.reconstruction_exact == 20
+    assert measured.date is not None
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(f"{measured.date}T00:00:00Z")) < timedelta(days=2)
     assert measured.command == f"flowzoo eval {NAME}@1 --data numpy:images.npy"
     assert measured.versions["torch"] == torch.__version__
     assert "flowzoo-glow" in measured.versions

@@ -80,6 +80,7 @@ def test_a_models_row_holds_what_its_entry_says() -> None:
     assert row.sha256 == found["weights"]["sha256"][:12]
     assert (row.exact, row.finite) == ("10,000 of 10,000", "10,000 of 10,000")
     assert row.command == "flowzoo eval glow-mnist@1"
+    assert row.date == found["measured"]["date"]
 
 
 def test_uniform_noise_of_one_sample_is_its_own_one_sample_figure() -> None:

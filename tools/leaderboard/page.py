@@ -31,8 +31,8 @@ worth and what a paper's uniform noise would have to be compared with.
 Passes are those of a density and of a sample. *Round trip* is the largest difference, in grey levels, between images
 and what their latents give back, in float32 and in float64, of vectors in their own units; *reconstructed* counts the
 test images that came back exactly, vectors within 0.0001. *As a file* is the size of what `flowzoo compress` makes of
-all the images, everything in it counted ([compression](compression.md)). The reason codes are explained
-[below](#reason-codes).
+all the images, everything in it counted ([compression](compression.md)); *date* is the day of the measurement. The
+reason codes are explained [below](#reason-codes).
 """
 
 Cell = Callable[[Row], str]
@@ -141,6 +141,7 @@ def _columns(unit: str) -> list[tuple[str, Cell]]:
         ("license", lambda row: row.license or NOTHING),
         ("sha256", lambda row: f"`{row.sha256}`" if row.sha256 else NOTHING),
         ("revision", lambda row: f"`{row.revision}`" if row.revision else NOTHING),
+        ("date", lambda row: row.date or NOTHING),
         ("command", lambda row: f"`{row.command}`" if row.command else NOTHING),
         ("note", lambda row: row.note or NOTHING),
     ]

@@ -50,6 +50,7 @@ class Row:
         license: Of the weights.
         sha256: The first twelve digits of the weights' digest.
         revision: Those of the commit on the Hub.
+        date: Day of the measurement.
         command: What to run: measure again, train, or compute.
         page: The model's card, relative to the docs.
         note: Caveats in words.
@@ -83,6 +84,7 @@ class Row:
     license: str | None = None
     sha256: str | None = None
     revision: str | None = None
+    date: str | None = None
     command: str | None = None
     page: str | None = None
     note: str | None = None
@@ -245,6 +247,7 @@ def _model(entry: Json, timing: Json) -> Row:
         license=entry["license"],
         sha256=weights.get("sha256", "")[:12] or None,
         revision=(weights.get("revision") or "")[:12] or None,
+        date=found.get("date"),
         command=found["command"],
         page=f"models/{entry['name']}.md",
         note=entry["note"],
@@ -274,7 +277,12 @@ def _round_trip(found: Json | None) -> str | None:
 
 
 def _cost(training: Json | None) -> str | None:
-    return None if training is None else f"{training['hours']:.1f} h, {training['hardware']}"
+    if training is None:
+        return None
+    hours = training["hours"]
+    return (
+        f"{hours:.1f} h, {training['hardware']}" if hours >= 0.1 else f"{hours:.1g} h, {training['hardware']}"
+    )
 
 
 def _without_weights(entry: Json, comparison: Json) -> Row:
