@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
 from flowzoo.arguments import describe, is_temperature
+from flowzoo.bijectors.wanted import values_alone
 from flowzoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class FlowDistribution(Distribution):
         flow, n = self.flow, shape.numel()
         z = flow._draw_latents(n, temperature, generator)
         context = flow._sampling_context(_flat(y), n, generator)
-        v, _ = flow.engine.run(flow.bijector, z, context, inverse=True)
+        with values_alone():
+            v, _ = flow.engine.run(flow.bijector, z, context, inverse=True)
         if flow.augmentation is not None:
             v = flow.augmentation.remove(v, flow.data_shape)
         return v.reshape(*shape, *self.event_shape)

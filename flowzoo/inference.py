@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flowzoo.arguments import MAX_DRAWS, describe, few, generator_of, is_temperature, require_count
 from flowzoo.bijectors.replicas import in_eval_mode
+from flowzoo.bijectors.wanted import values_alone
 from flowzoo.errors import InputError, NotConverged
 from flowzoo.parts import FlowParts
 
@@ -261,7 +262,8 @@ class Inference(FlowParts):
         for _ in range(len(z)):
             part = None if context is None else context[left]
             try:
-                v = self.engine.run(self.bijector, z[left], part, inverse=True)[0]
+                with values_alone():
+                    v = self.engine.run(self.bijector, z[left], part, inverse=True)[0]
             except NotConverged as error:
                 if not error.rows:
                     raise

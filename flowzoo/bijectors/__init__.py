@@ -37,6 +37,7 @@ from flowzoo.bijectors.partitions import (
 from flowzoo.bijectors.reshape import Flatten, Patches, Squeeze, SqueezeOrder
 from flowzoo.bijectors.scale_maps import ScaleMap, ScaleMapName
 from flowzoo.bijectors.standardize import Standardize
+from flowzoo.bijectors.wanted import log_det_wanted, unknown_log_det, values_alone
 from flowzoo.ops.affine import AffineOrder, ParameterLayout
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "Standardize",
     "Whitening",
     "checkerboard_mask",
+    "log_det_wanted",
     "normal_quantile",
     "polished",
     "require_converged",
@@ -97,5 +99,7 @@ __all__ = [
     "solve_by_newton",
     "solve_increasing",
     "sum_per_item",
+    "unknown_log_det",
+    "values_alone",
     "with_constant_matrices",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from flowzoo.bijectors.base import Bijector, sum_per_item
 from flowzoo.bijectors.kinds import MapKind
 from flowzoo.bijectors.numeric import require_converged
+from flowzoo.bijectors.wanted import log_det_wanted, unknown_log_det
 from flowzoo.nets.made import MADE, Incremental
 from flowzoo.nets.precision import RunsNetwork
 
@@ -66,6 +67,8 @@ class Autoregressive(Bijector, RunsNetwork):
             x = self._jacobi(z)
         else:
             x = self._one_by_one(z)
+        if not log_det_wanted():
+            return x, unknown_log_det(z)
         _, log_derivative = self._map(x, self.run_network(self.made, x, None))
         return x, -sum_per_item(log_derivative)
 

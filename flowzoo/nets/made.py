@@ -28,7 +28,8 @@ class MaskedLinear(nn.Linear):
         """
         outputs, inputs = mask.shape
         super().__init__(inputs, outputs)
-        self.register_buffer("mask", mask, persistent=False)
+        # In the weight's dtype: a product with another one would copy it first, at the cost of the layer itself.
+        self.register_buffer("mask", mask.to(self.weight.dtype), persistent=False)
         nn.init.normal_(self.weight, std=1 / math.sqrt(inputs))
         # With no biases all units of a function of one value would have their bend in the same place.
         nn.init.uniform_(self.bias, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))

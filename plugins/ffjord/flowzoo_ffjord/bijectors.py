@@ -10,7 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from flowzoo.bijectors import Bijector, MapKind, require_converged, sum_per_item
+from flowzoo.bijectors import (
+    Bijector,
+    MapKind,
+    log_det_wanted,
+    require_converged,
+    sum_per_item,
+    unknown_log_det,
+)
 from flowzoo.nets.full_precision import without_autocast
 from flowzoo.nets.keyed import draw
 from flowzoo_ffjord.solvers import State, dopri5, rk4, rk4_step
@@ -173,6 +180,8 @@ class ContinuousFlow(Bijector):
             x = z
             for index in reversed(range(self.steps)):
                 x = self._step_back(x, index * h, h)
+        if not log_det_wanted():
+            return x, unknown_log_det(z)
         _, log_det = self._forward(x, context)
         return x, -log_det
 

@@ -26,11 +26,13 @@ class TimeLayer(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
         """``(B, in, ...)`` and times ``(B,)`` to ``(B, out, ...)``."""
-        time = t.reshape(-1, *(1,) * (z.ndim - 1)).expand(-1, 1, *z.shape[2:])
-        given = torch.cat((time, z), dim=1)
-        if z.ndim == 4:
-            return F.conv2d(given, self.weight, self.bias, padding=1)
-        return F.linear(given, self.weight, self.bias)
+        # W (t, z) = W_z z + t W_t 1: one channel more would be copied, and is an awkward number of them.
+        of_time, of_z = self.weight[:, :1], self.weight[:, 1:]
+        if z.ndim == 2:
+            return torch.addcmul(F.linear(z, of_z, self.bias), t[:, None], of_time.T)
+        # Not the same at every pixel: beyond the edge there is no time.
+        ones = F.conv2d(torch.ones_like(z[:1, :1]), of_time, padding=1)
+        return torch.addcmul(F.conv2d(z, of_z, self.bias, padding=1), t[:, None, None, None], ones)
 
 
 class Velocity(nn.Module):

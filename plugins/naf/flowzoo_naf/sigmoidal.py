@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.bijectors import polished, require_converged, solve_by_newton
+from flowzoo.bijectors import log_det_wanted, polished, require_converged, solve_by_newton
 from flowzoo.errors import ConfigError
 
 __all__ = ["TOLERANCE", "SigmoidalFlow"]
@@ -127,7 +127,8 @@ class SigmoidalFlow:
         residual = (found.detach() - target.detach()) / target.detach().abs().clamp_min(1)
         require_converged(owner, residual.unsqueeze(-1), TOLERANCE)
         x = polished(root, found, log_slope.exp(), target).to(y.dtype)
-        return x, -self(x, raw)[1]
+        # Of the values as they are returned, in their precision.
+        return x, -self(x, raw)[1] if log_det_wanted() else torch.zeros_like(x)
 
     def _guess(self, y: Tensor, raw: Tensor) -> Tensor:
         """The inverse of y = (sum w a) x + sum w b, layer by layer: exact where all units are one."""

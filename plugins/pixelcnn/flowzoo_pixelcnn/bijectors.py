@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors import Bijector, MapKind, sum_per_item
+from flowzoo.bijectors import Bijector, MapKind, log_det_wanted, sum_per_item, unknown_log_det
 from flowzoo.nets.initialization import DataDependentInit
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo_pixelcnn.levels import GreyLevels, HistogramLevels, LogisticLevels
@@ -64,7 +64,7 @@ class GreyLevelCDF(Bijector, RunsNetwork, DataDependentInit):
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self._with_gradients(z) if torch.is_grad_enabled() else self._one_by_one(z)
-        return x, -self._forward(x, context)[1]
+        return x, -self._forward(x, context)[1] if log_det_wanted() else unknown_log_det(z)
 
     def _one_by_one(self, z: Tensor) -> Tensor:
         """Each pixel once, each hidden unit once."""

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors import Bijector, MapKind, require_converged
+from flowzoo.bijectors import Bijector, MapKind, log_det_wanted, require_converged, unknown_log_det
 from flowzoo.errors import InputError
 from flowzoo.nets.full_precision import without_autocast
 from flowzoo.nets.keyed import draw
@@ -103,8 +103,8 @@ class ResidualBlock(Bijector):
             return determinant(self.branch.run, x, tensors)
         probe, series = draw(self, self.probe, tuple(x.shape[1:]), x, name="probe"), self._series(x)
         if self.training and self.gradient == "neumann" and torch.is_grad_enabled():
-            return estimate_by_neumann(self.branch.run, x, tensors, probe, series)
-        return estimate(self.branch.run, x, tensors, probe, series)
+            return estimate_by_neumann(self.branch, x, tensors, probe, series)
+        return estimate(self.branch, x, tensors, probe, series)
 
     def _series(self, x: Tensor) -> Series:
         terms = self.exact_terms if self.training else self.eval_terms
@@ -119,6 +119,8 @@ class ResidualBlock(Bijector):
             x = self._fixed_point(z, tensors)
             if torch.is_grad_enabled():
                 x = self._implicit(x, z, tensors)
+            if not log_det_wanted():
+                return x, unknown_log_det(z)
             _, log_det = self._mapped(x)
         return x, -log_det
 

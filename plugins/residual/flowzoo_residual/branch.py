@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -77,6 +77,30 @@ class Branch(nn.Module):
             x = layer.run(x, *tensors[count + 2 * index : count + 2 * index + 2])
         return x
 
+    @torch.no_grad()
+    def linearised(self, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """g(x) without a graph, and the function u' J of batches u, J the Jacobian at x.
+
+        The slopes of the activations are computed once, so that each of many products costs the layers and no more.
+        """
+        count = len(self.activations)
+        scales = iter(tensors[:count])
+        steps: list[Callable[[Tensor], Tensor]] = []
+        for index, layer in enumerate(self._layers()):
+            if index > 0 or self.activated_input:
+                x, slope = self._activated_with_slope(x, scales)
+                steps.append(slope.mul)
+            weight, bias = tensors[count + 2 * index : count + 2 * index + 2]
+            x = layer.run(x, weight, bias)
+            steps.append(layer.transposed_map(weight))
+
+        def row(u: Tensor) -> Tensor:
+            for step in reversed(steps):
+                u = step(u)
+            return u
+
+        return x, torch.no_grad()(row)
+
     def forward(self, x: Tensor) -> Tensor:
         """g(x), the shape of x."""
         return self.run(x, self.tensors())
@@ -98,6 +122,15 @@ class Branch(nn.Module):
         if self.activation == "elu":
             return F.elu(x)
         return x * torch.sigmoid(F.softplus(next(slopes)) * x) / LIPSWISH_SCALE
+
+    def _activated_with_slope(self, x: Tensor, scales: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+        """The activation a, and da/dx."""
+        if self.activation == "elu":
+            return F.elu(x), x.clamp(max=0).exp()
+        scaled = F.softplus(next(scales)) * x
+        share = torch.sigmoid(scaled)
+        # d/dx x s(c x) = s + c x s (1 - s)
+        return x * share / LIPSWISH_SCALE, (share + scaled * share * (1 - share)) / LIPSWISH_SCALE
 
 
 def convolutional(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,21 @@ from flowzoo.bijectors import sum_per_item
 
 RouletteName = Literal["poisson", "geometric"]
 Function = Callable[[Tensor, Sequence[Tensor]], Tensor]
+Row = Callable[[Tensor], Tensor]
+"""The map of u to u' J."""
+
+
+class Contraction(Protocol):
+    """The function g of an input and of a list of tensors."""
+
+    def run(self, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+        """g(x), the shape of x."""
+        ...
+
+    def linearised(self, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Row]:
+        """g(x) without a graph, and the products u' J at x."""
+        ...
+
 
 MOST_DRAWN = 64
 """Drawn terms of an item at most; a Poisson(2) number exceeds it once in 10^70, a geometric(1/2) one in 10^19."""
@@ -87,27 +102,35 @@ def _per_item(weights: Tensor, like: Tensor) -> Tensor:
     return weights.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-def power_series(
-    y: Tensor, x: Tensor, probe: Tensor, series: Series, create_graph: bool
-) -> tuple[Tensor, Tensor]:
-    """The estimate of log det(I + J), J = dy/dx, and the Neumann series n' = sum_j (-1)^j w_j v' J^j.
+def power_series(row_of: Row, probe: Tensor, series: Series) -> tuple[Tensor, Tensor]:
+    """The estimate of log det(I + J), and the Neumann series n' = sum_j (-1)^j w_j v' J^j.
 
     The gradient of the log-determinant by any parameter is the mean of n' (dJ) v (Chen et al., 2019, equation 8).
 
+    Args:
+        row_of: The products u' J.
+        probe: v.
+        series: The weights w.
+
     Returns:
-        The estimate ``(B,)`` and n, the shape of x.
+        The estimate ``(B,)`` and n, the shape of v.
     """
-    row, log_det = probe, y.new_zeros(len(y))
+    row, log_det = probe, probe.new_zeros(len(probe))
     neumann = (
         probe * _per_item(series.gradient[0], probe) if len(series.gradient) else torch.zeros_like(probe)
     )
     for k, weights in enumerate(series.value, start=1):
-        (row,) = torch.autograd.grad(y, x, row, retain_graph=True, create_graph=create_graph)
+        row = row_of(row)
         sign = 1 if k % 2 else -1
         log_det = log_det + sign / k * weights * sum_per_item(row * probe)
         if k < len(series.gradient):
             neumann = neumann - sign * row * _per_item(series.gradient[k], row)
     return log_det, neumann
+
+
+def _recorded_rows(y: Tensor, x: Tensor) -> Row:
+    """The products u' J of J = dy/dx, with a graph."""
+    return lambda u: torch.autograd.grad(y, x, u, retain_graph=True, create_graph=True)[0]
 
 
 def exact_log_det(y: Tensor, x: Tensor, create_graph: bool) -> Tensor:
@@ -123,15 +146,16 @@ def exact_log_det(y: Tensor, x: Tensor, create_graph: bool) -> Tensor:
 
 
 def estimate(
-    function: Function, x: Tensor, tensors: Sequence[Tensor], probe: Tensor, series: Series
+    function: Contraction, x: Tensor, tensors: Sequence[Tensor], probe: Tensor, series: Series
 ) -> tuple[Tensor, Tensor]:
     """X + g(x) and the estimate of its log-determinant, whose gradient is that of the estimate itself."""
-    create_graph = torch.is_grad_enabled()
-    with recorded_apart():
-        start = _start(x, create_graph)
-        y = function(start, tensors if create_graph else _plain(tensors))
-        log_det, _ = power_series(y, start, probe.clone(), series, create_graph)
-    return (start + y, log_det) if create_graph else ((start + y).detach(), log_det.detach())
+    if not torch.is_grad_enabled():
+        y, row_of = function.linearised(x, tensors)
+        return x + y, power_series(row_of, probe, series)[0]
+    start = _start(x, create_graph=True)
+    y = function.run(start, tensors)
+    log_det, _ = power_series(_recorded_rows(y, start), probe, series)
+    return start + y, log_det
 
 
 def determinant(function: Function, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -156,7 +180,7 @@ def _plain(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def estimate_by_neumann(
-    function: Function, x: Tensor, tensors: Sequence[Tensor], probe: Tensor, series: Series
+    function: Contraction, x: Tensor, tensors: Sequence[Tensor], probe: Tensor, series: Series
 ) -> tuple[Tensor, Tensor]:
     """X + g(x) and the estimate of its log-determinant, whose gradient is estimated by the Neumann series.
 
@@ -171,15 +195,13 @@ def estimate_by_neumann(
 class _Neumann(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, function: Function, probe: Tensor, series: Series, x: Tensor, *tensors: Tensor
+        ctx: Any, function: Contraction, probe: Tensor, series: Series, x: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        with recorded_apart():
-            start = x.detach().requires_grad_()
-            y = function(start, _plain(tensors))
-            log_det, neumann = power_series(y, start, probe, series, create_graph=False)
+        y, row_of = function.linearised(x, tensors)
+        log_det, neumann = power_series(row_of, probe, series)
         ctx.function, ctx.series = function, series
-        ctx.save_for_backward(probe, neumann.detach(), x, *tensors)
-        return x + y.detach(), log_det.detach()
+        ctx.save_for_backward(probe, neumann, x, *tensors)
+        return x + y, log_det
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> Any:
@@ -193,11 +215,11 @@ class _Neumann(torch.autograd.Function):
             else:
                 start = x.detach().requires_grad_()
                 again = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted[1:], strict=True)]
-            y = ctx.function(start, again)
+            y = ctx.function.run(start, again)
             inputs = [t for t, want in zip([start, *again], wanted, strict=True) if want]
             if create_graph:
                 outputs = (y, _jacobian_times(y, start, probe))
-                _, neumann = power_series(y, start, probe, ctx.series, create_graph=True)
+                _, neumann = power_series(_recorded_rows(y, start), probe, ctx.series)
                 gradients = (grad_z, neumann * _per_item(grad_log_det, x))
             else:
                 (row,) = torch.autograd.grad(y, start, neumann, create_graph=True)

@@ -338,3 +338,22 @@ def test_a_network_of_convolutions_is_a_function_of_its_tensors() -> None:
 def test_what_cannot_be_is_refused(config: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         flowzoo.create("residual", **config)
+
+
+@pytest.mark.parametrize("activation", ["lipswish", "elu"])
+@pytest.mark.parametrize("images", [True, False])
+def test_products_with_the_jacobian_are_those_of_autograd(activation: Any, images: bool) -> None:
+    torch.manual_seed(0)
+    branch = (
+        convolutional((2, 6, 5), 7, (3, 1, 3), activation, 0.9, activated_input=True)
+        if images
+        else fully_connected(4, 9, 3, activation, 0.9, activated_input=False)
+    ).double()
+    x = torch.randn(3, *((2, 6, 5) if images else (4,)), dtype=torch.float64, requires_grad=True)
+    tensors = branch.tensors()
+    y, row_of = branch.linearised(x, tensors)
+    expected = branch.run(x, tensors)
+    torch.testing.assert_close(y, expected)
+    u = torch.randn_like(y)
+    torch.testing.assert_close(row_of(u), torch.autograd.grad(expected, x, u)[0])
+    assert not row_of(u).requires_grad

@@ -69,8 +69,8 @@ class Spline(ABC):
         """The map of [0, 1] onto itself, and the logarithm of its slope."""
 
     @abstractmethod
-    def _unit_inverse(self, t: Tensor, raw: Tensor) -> Tensor:
-        """The inverse of :meth:`_unit`."""
+    def _unit_inverse(self, t: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse of :meth:`_unit`, and the logarithm of the map's slope there."""
 
     def __call__(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Maps x, with a spline for each value.
@@ -97,9 +97,8 @@ class Spline(ABC):
             x and log dx/dy, each the shape of y.
         """
         inside, t = self._enter(y)
-        found = self._unit_inverse(t, raw).clamp(0, 1)
-        _, log_slope = self._unit(found, raw)
-        return self._leave(y, found, inside), -torch.where(inside, log_slope, 0.0)
+        found, log_slope = self._unit_inverse(t, raw)
+        return self._leave(y, found.clamp(0, 1), inside), -torch.where(inside, log_slope, 0.0)
 
     def _enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Which values are in the interval, and their place in units of it, those outside clipped to an end."""
@@ -129,11 +128,12 @@ class LinearSpline(Spline):
         y = _at(knots, index) + (t * self.bins - index.squeeze(-1)) * height
         return y, (height * self.bins).log()
 
-    def _unit_inverse(self, t: Tensor, raw: Tensor) -> Tensor:
+    def _unit_inverse(self, t: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         heights, knots = _shares(raw, self.minimum)
         index = _bin_of(t, knots)
-        place = (t - _at(knots, index)) / _at(heights, index)
-        return (index.squeeze(-1) + place) / self.bins
+        height = _at(heights, index)
+        place = (t - _at(knots, index)) / height
+        return (index.squeeze(-1) + place) / self.bins, (height * self.bins).log()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,15 +171,15 @@ class QuadraticSpline(Spline):
         y = _at(values, index) + width * a * (left + (right - left) * a / 2)
         return y, torch.lerp(left, right, a).log()
 
-    def _unit_inverse(self, t: Tensor, raw: Tensor) -> Tensor:
+    def _unit_inverse(self, t: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """A = 2 d / (v_k + sqrt(v_k^2 + 2 (v_{k+1} - v_k) d)), d = (y - c_k) / w_k: exact for equal slopes as well."""
         widths, knots, slopes, values = self._pieces(raw)
         index = _bin_of(t, values)
         width, left, right = _at(widths, index), _at(slopes, index), _at(slopes, index + 1)
         d = (t - _at(values, index)).clamp_min(0) / width
         discriminant = (left.square() + 2 * (right - left) * d).clamp_min(SMALLEST_DISCRIMINANT)
-        a = 2 * d / (left + discriminant.sqrt())
-        return _at(knots, index) + a.clamp(0, 1) * width
+        a = (2 * d / (left + discriminant.sqrt())).clamp(0, 1)
+        return _at(knots, index) + a * width, torch.lerp(left, right, a).log()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,11 +216,15 @@ class RationalQuadraticSpline(Spline):
         ab = a * (1 - a)
         denominator = s + (d0 + d1 - 2 * s) * ab
         y = _at(values, index) + height * (s * a.square() + d0 * ab) / denominator
-        # Equation 5.
-        numerator = d1 * a.square() + 2 * s * ab + d0 * (1 - a).square()
-        return y, 2 * s.log() + numerator.log() - 2 * denominator.log()
+        return y, self._log_slope(a, s, d0, d1, denominator)
 
-    def _unit_inverse(self, t: Tensor, raw: Tensor) -> Tensor:
+    @staticmethod
+    def _log_slope(a: Tensor, s: Tensor, d0: Tensor, d1: Tensor, denominator: Tensor) -> Tensor:
+        """Equation 5."""
+        numerator = d1 * a.square() + 2 * s * a * (1 - a) + d0 * (1 - a).square()
+        return (s.square() * numerator / denominator.square()).log()
+
+    def _unit_inverse(self, t: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Equations 6 to 8 divided by the height, so that the discriminant has a scale: a = -2 c / (b + sqrt(D))."""
         widths, knots, heights, values, slopes = self._pieces(raw)
         index = _bin_of(t, values)
@@ -230,8 +234,9 @@ class RationalQuadraticSpline(Spline):
         bend = eta * (d0 + d1 - 2 * s)
         a, b, c = s - d0 + bend, d0 - bend, -s * eta
         discriminant = (b.square() - 4 * a * c).clamp_min(SMALLEST_DISCRIMINANT)
-        place = -2 * c / (b + discriminant.sqrt())
-        return _at(knots, index) + place.clamp(0, 1) * width
+        place = (-2 * c / (b + discriminant.sqrt())).clamp(0, 1)
+        denominator = s + (d0 + d1 - 2 * s) * place * (1 - place)
+        return _at(knots, index) + place * width, self._log_slope(place, s, d0, d1, denominator)
 
 
 def _shares(logits: Tensor, minimum: float) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowzoo.bijectors import Bijector, MapKind, require_converged, sum_per_item
+from flowzoo.bijectors import (
+    Bijector,
+    MapKind,
+    log_det_wanted,
+    require_converged,
+    sum_per_item,
+    unknown_log_det,
+)
 from flowzoo.errors import InputError
 from flowzoo.nets.precision import RunsNetwork
 from flowzoo_tarflow.transformer import CausalTransformer
@@ -105,6 +112,8 @@ class TransformerBlock(Bijector, RunsNetwork):
             x = self._jacobi(z, context)
         else:
             x = self._one_by_one(z, context)
+        if not log_det_wanted():
+            return x.flip(1) if self.flip else x, unknown_log_det(z)
         a, _ = self.scale_and_shift(self.run_network(self.net, x, context))
         return x.flip(1) if self.flip else x, sum_per_item(a)
 
