@@ -137,7 +137,7 @@ def _bars(rows: Mapping[str, Any], folder: Path, name: str) -> str:
     axis.set(xlabel="time relative to the floor, the coupling networks alone (line at 1); shorter is faster")
     axis.spines[["top", "right"]].set_visible(False)
     handles = [Patch(color=COLOURS[subject]) for subject in subjects]
-    figure.legend(handles, subjects, loc="outside upper center", ncols=len(subjects), fontsize=9)
+    figure.legend(handles, subjects, loc="outside upper center", ncols=min(len(subjects), 4), fontsize=9)
     return _save(figure, folder, name)
 
 
