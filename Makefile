@@ -107,7 +107,7 @@ $(STAMP)-demo: $(STAMP)-torch $(PYPROJECTS)
 	@touch $@
 
 $(STAMP)-test: $(STAMP)-demo
-	$(PIP) --quiet --no-build-isolation -e '.[test,dev,plots]'
+	$(PIP) --quiet --no-build-isolation -e '.[test,dev,plots,docs]'
 	@touch $@
 
 # The generator reads sources and imports none, so that the site needs no torch: seconds instead of gigabytes.

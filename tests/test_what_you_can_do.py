@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.documents import ROOT
+from tests.documents import ROOT, blocks
 from tests.documents_page import run_page
 
 PAGE = "docs/what-you-can-do.md"
@@ -51,3 +54,20 @@ def test_the_page_shows_what_the_command_prints(ran: tuple[Path, dict[str, str]]
 
 def test_the_pictures_are_small() -> None:
     assert sum(path.stat().st_size for path in (ROOT / "docs" / "images").glob("what-*.png")) < 1_500_000
+
+
+def test_the_app_of_a_space_draws_what_its_gallery_takes() -> None:
+    """The whole of it where gradio is installed; elsewhere all lines but those that build the page with gradio."""
+    [block] = [block for block in blocks("python") if block.page == PAGE and "import gradio" in block.text]
+    names: dict[str, Any] = {"__name__": "app"}
+    tree = ast.parse(block.text)
+    if importlib.util.find_spec("gradio") is None:
+        tree.body = [
+            line for line in tree.body
+            if not re.search(r"\b(gradio|app)\b", ast.unparse(line))
+        ]  # fmt: skip
+    exec(compile(tree, str(block), "exec"), names)
+    images = names["draw"](0.8, 3.0)  # sliders and number fields give floats
+    assert [(image.shape, image.dtype) for image in images] == [((28, 28), np.uint8)] * 16
+    drawn = names["flow"].sample(16, temperature=0.8, seed=3)[:, 0].numpy()
+    assert np.array_equal(np.stack(images), drawn)

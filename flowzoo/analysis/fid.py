@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from flowzoo.errors import InputError, WeightsUnavailable
+from flowzoo.atomic import sha256_file
+from flowzoo.errors import InputError, IntegrityError, WeightsUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FEW_IMAGES", "find_network", "frechet_distance", "frechet_inception_distance", "load_network"]
 
-_FILE = "inception_v3_google-0cc3c7bd.pth"
+_DIGEST = "0cc3c7bd"
+_FILE = f"inception_v3_google-{_DIGEST}.pth"
+"""What torchvision calls the file: the end of the name is the beginning of the content's SHA-256."""
 _BATCH = 32
 FEW_IMAGES = 2048
 """The network has as many features: of fewer images their covariance is singular, and the figure mostly bias."""
@@ -46,12 +49,18 @@ def find_network() -> Path:
 
     Raises:
         WeightsUnavailable: It is not on this machine.
+        IntegrityError: It is not the file that its name promises.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / _FILE
     if not path.is_file():
         raise WeightsUnavailable(
             f"FID needs torchvision's Inception v3, and {path} is not there. It is not downloaded by flowzoo: load "
             "torchvision.models.inception_v3(weights='DEFAULT') once, or leave out --fid."
+        )
+    if not (found := sha256_file(path)).startswith(_DIGEST):
+        raise IntegrityError(
+            f"{path} has SHA-256 {found[:8]}..., and its name says {_DIGEST}: a download that was cut off, or another "
+            "file. Delete it and load torchvision.models.inception_v3(weights='DEFAULT') again."
         )
     return path
 
@@ -61,6 +70,7 @@ def load_network() -> torch.nn.Module:
 
     Raises:
         WeightsUnavailable: Its weights are not on this machine.
+        IntegrityError: The file is not the one that its name promises.
     """
     from torchvision.models import inception_v3
 

@@ -10,14 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+from flowzoo.analysis import fid
 from flowzoo.analysis.batches import draw, log_probs
 from flowzoo.analysis.fid import find_network, frechet_distance, frechet_inception_distance
 from flowzoo.analysis.histogram import save_histogram
 from flowzoo.analysis.neighbours import nearest
 from flowzoo.analysis.scores import auroc, complexity, score
+from flowzoo.atomic import sha256_file
 from flowzoo.bijectors import Flatten
 from flowzoo.data import ImageSet
-from flowzoo.errors import InputError, WeightsUnavailable
+from flowzoo.errors import InputError, IntegrityError, WeightsUnavailable
 from flowzoo.factory import create
 from flowzoo.flow import Flow
 from flowzoo.testing.randomize import random_images, randomize
@@ -174,3 +176,20 @@ def test_the_missing_network_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(WeightsUnavailable, match="Inception v3"):
         find_network()
+
+
+def test_torchvisions_network_gives_its_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network itself, with drawn weights: those that it was trained to are not here. Another file is refused."""
+    from torchvision.models import inception_v3
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (path := tmp_path / "hub" / "checkpoints" / fid._FILE).parent.mkdir(parents=True)
+    path.write_bytes(b"a download that was cut off")
+    with pytest.raises(IntegrityError, match="Delete it"):
+        fid.load_network()
+    torch.save(inception_v3(weights=None, init_weights=False).state_dict(), path)
+    monkeypatch.setattr(fid, "_DIGEST", sha256_file(path)[:8])
+    network = fid.load_network()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 299, 299)).shape == (1, 2048)
+    assert not network.training
