@@ -34,7 +34,10 @@ def require_images(flow: Flow, what: str) -> None:
         InputError: It models vectors; the message says that ``what`` needs images.
     """
     if flow.data_kind != "images":
-        raise InputError(f"{what} needs a model of images; this one is a density of {flow.dims}-d vectors.")
+        raise InputError(
+            f"{what} needs a model of images; this one is a density of {flow.dims}-d vectors, for which there are "
+            "`flowzoo eval`, `flowzoo sample` and, of one or two numbers, `flowzoo picture`."
+        )
 
 
 def encode(

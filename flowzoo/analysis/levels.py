@@ -87,7 +87,7 @@ def reconstruct_levels(
     if len(levels) == 1:
         raise InputError(
             "this model's latent has a single level: it factors nothing out, so there is nothing to show level by "
-            "level. Choose a multi-scale model."
+            "level. Choose a model of several scales, such as glow-mnist or realnvp-mnist."
         )
     z = encode(flow, x, y, batch_size=batch_size, advance=advance)
     generator = torch.Generator().manual_seed(seed)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import flowzoo
+import flowzoo.evaluation.progress
+from flowzoo.cli import model_options
 from flowzoo.cli.main import cli
 from flowzoo.errors import FlowzooError
+from flowzoo.evaluation.progress import Bar
 from flowzoo.weights.external import Unlisted
 
 MODEL = "nice-mnist"
@@ -204,6 +209,52 @@ def test_what_cannot_be_is_one_line(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert message in refusal(*arguments)
     assert not list(tmp_path.glob("*.png"))
+
+
+class Terminal(io.StringIO):
+    """A stderr that somebody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("delay", [0.0, 60.0])
+def test_a_bar_appears_after_the_delay_and_counts_the_images(
+    delay: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert model_options.DELAY == 2.0, "two seconds"
+    monkeypatch.setattr(model_options, "DELAY", delay)
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    with model_options.progress(5) as advance:
+        for _ in range(5):
+            advance(1)
+    assert ("5/5" in screen.getvalue()) == (delay == 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sample", MODEL, "-n", "2"),
+        ("interpolate", MODEL, "mnist:test:0", "mnist:test:1"),
+        ("score", MODEL, "mnist:test:0-3"),
+        ("nearest", MODEL, "mnist:test:0", "--among", "mnist:test:0-9"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_bar_of_a_command_reaches_its_end(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[tuple[int, int]] = []
+
+    class Counted(Bar):
+        def close(self) -> None:
+            ends.append((self._done, self._total))
+            super().close()
+
+    monkeypatch.setattr(flowzoo.evaluation.progress, "Bar", Counted)
+    run(*arguments)
+    assert ends
+    assert all(done == total > 0 for done, total in ends)
 
 
 def test_help_is_in_groups() -> None:
