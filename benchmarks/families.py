@@ -13,8 +13,12 @@ from benchmarks.sections import Result, Settings, row, spec
 from benchmarks.workloads import FROZEN, TASKS, Run, Task, Workload, build, void
 from flowzoo.flow import Flow
 
-STIRRED = 0.02
-"""Standard deviation of what is added to all weights, so that no map is the identity."""
+STIRRED = {"residual": 0.1}
+"""Standard deviation of what is added to all weights, so that no map is the identity; of residual blocks enough that
+their layers have the largest norms that they may have, as trained ones do."""
+
+LITTLE = 0.02
+"""The same for all others."""
 
 LOOPED = 3
 """Runs of the plain loops at most, which take seconds each."""
@@ -23,7 +27,13 @@ LOOPED = 3
 def workloads(settings: Settings) -> dict[str, Workload]:
     """What is measured, by label."""
     return {
-        name: Workload(model=model, config=config, batch=batch, device=settings.device, stirred=STIRRED)
+        name: Workload(
+            model=model,
+            config=config,
+            batch=batch,
+            device=settings.device,
+            stirred=STIRRED.get(model, LITTLE),
+        )
         for name, model, config, batch in (_SMALLEST if settings.smallest else _WORKLOADS)
     }
 
@@ -108,7 +118,7 @@ def looped(settings: Settings) -> dict[str, Workload]:
     size, many, one = ("tiny", 2, 2) if settings.smallest else ("mnist", 16, 1)
     return {
         f"{model}-{size}, batch {batch}": Workload(
-            model=f"{model}-{size}", batch=batch, device=settings.device, stirred=STIRRED
+            model=f"{model}-{size}", batch=batch, device=settings.device, stirred=LITTLE
         )
         for model, batch in (("maf", many), ("tarflow", many), ("pixelcnn", one))
     }

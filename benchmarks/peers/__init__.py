@@ -55,6 +55,10 @@ OTHERS = (
 """Why there are no other workloads."""
 
 
+SETTLING = 40
+"""How often a model that needs care after each update gets it before it is evaluated, as after a training."""
+
+
 def peers_of(workload: Workload) -> tuple[str, ...]:
     """The libraries that can express the workload."""
     limits = {
@@ -103,7 +107,8 @@ def peer_task(library: str, workload: Workload, task: Task) -> Run:
         return train
     peer.eval()
     if peer.after_step is not None:
-        peer.after_step()
+        for _ in range(SETTLING):
+            peer.after_step()
     if task == "log_prob":
         return torch.no_grad()(lambda: void(peer(images)))
     return torch.no_grad()(lambda: void(peer.sample(workload.batch)))

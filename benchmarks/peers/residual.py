@@ -11,7 +11,8 @@ from benchmarks.workloads import Workload
 NOTES = {
     "normflows": "Residual with Neumann gradients, its LipschitzMLP or LipschitzCNN, ActNorm, Squeeze. Its number of "
     "terms is drawn once for a batch, flowzoo's for each item; its power iterations are five a step, whether they "
-    "converge or not; its inverse stops at a squared step of 1e-5, relative to a value or to 1.",
+    "converge or not, and two hundred before it is evaluated; its "
+    "inverse stops at a squared step of 1e-5, relative to a value or to 1.",
     "nflows": "cannot express it: it has no residual blocks.",
     "FrEIA": "cannot express it: its IResNetLayer is the i-ResNet, a truncated and biased series, with networks of its "
     "own.",

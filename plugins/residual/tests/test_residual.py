@@ -9,7 +9,7 @@ import pytest
 import torch
 from flowzoo_residual.bijectors import ResidualBlock
 from flowzoo_residual.branch import convolutional, fully_connected
-from flowzoo_residual.estimators import MOST_DRAWN, roulette
+from flowzoo_residual.estimators import MOST_DRAWN, power_series, roulette, truncated
 from flowzoo_residual.spectral import SpectralLayer
 from torch import Tensor
 
@@ -357,3 +357,19 @@ def test_products_with_the_jacobian_are_those_of_autograd(activation: Any, image
     u = torch.randn_like(y)
     torch.testing.assert_close(row_of(u), torch.autograd.grad(expected, x, u)[0])
     assert not row_of(u).requires_grad
+
+
+def test_a_series_never_works_with_subnormal_numbers() -> None:
+    given: list[Tensor] = []
+
+    def row_of(u: Tensor) -> Tensor:
+        given.append(u)
+        return 1e-4 * u
+
+    probe = torch.randn(3, 5)
+    log_det, neumann = power_series(row_of, probe, truncated(30, probe))
+    assert all(bool(((u == 0) | (u.abs() > 1e-30)).all()) for u in given)
+    assert not given[-1].any()
+    expected = torch.log1p(torch.tensor(1e-4, dtype=torch.float64)) * probe.double().square().sum(1)
+    torch.testing.assert_close(log_det.double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(neumann, probe / (1 + 1e-4))
