@@ -114,11 +114,11 @@ class MADE(nn.Module):
         return torch.bmm(windows, band)[self.degrees - 1].transpose(0, 1)
 
 
-def hidden_degrees(units: int, dims: int) -> Tensor:
+def hidden_degrees(units: int, dims: int, device: str | None = None) -> Tensor:
     """Degrees of hidden units, ascending: 1 to D - 1 as evenly as they go, 1 if D is 1."""
     if dims == 1:
-        return torch.ones(units, dtype=torch.int64)
-    return torch.arange(units).mul(dims - 1).div(units, rounding_mode="floor") + 1
+        return torch.ones(units, dtype=torch.int64, device=device)
+    return torch.arange(units, device=device).mul(dims - 1).div(units, rounding_mode="floor") + 1
 
 
 class Incremental:
@@ -144,8 +144,8 @@ class Incremental:
             assert isinstance(layer, MaskedLinear)
             weight = layer.masked_weight().detach()
             weight = weight[:, order] if i == 0 else weight
-            own = hidden_degrees(weight.shape[0], dims)
-            ends = torch.searchsorted(own, torch.arange(dims + 1), right=True).tolist()
+            own = hidden_degrees(weight.shape[0], dims, device="cpu")
+            ends = own.bincount(minlength=dims + 1).cumsum(0).tolist()
             self.layers.append((weight.contiguous(), layer.bias.detach(), previous, ends))
             previous = ends
         self.values = [like.new_zeros(n, weight.shape[0]) for weight, *_ in self.layers]

@@ -14,6 +14,7 @@ from flowzoo.flow import Flow
 from flowzoo.testing.capabilities.probe import (
     MODES,
     NOISE_STEP,
+    NOT_OF_INTEGERS,
     NUMERIC,
     Probe,
     agree,
@@ -21,6 +22,7 @@ from flowzoo.testing.capabilities.probe import (
     directions,
     gradients,
     moved,
+    of_integers,
     plain,
     plain_log_prob,
     slope,
@@ -36,11 +38,16 @@ def _seeded_log_prob(probe: Probe) -> Tensor:
     return probe.total()
 
 
+def _modes(flow: Flow) -> tuple[bool, ...]:
+    """Eval and train mode; eval alone where training may estimate gradients of a log-determinant otherwise."""
+    return (False, True) if flow.log_det_kind == "exact" else (False,)
+
+
 def finite_differences(flow: Flow) -> str:
     """Gradients by the parameters are finite differences, in train and eval mode and every memory mode."""
     probe, errors = Probe(flow), []
     way = directions(flow.parameters())
-    for training in (False, True):
+    for training in _modes(flow):
         flow.train(training)
         with torch.no_grad():
             expected = slope(lambda step: _seeded_log_prob(probe.of(moved(flow, way, step))))
@@ -103,6 +110,8 @@ def _slopes_of_gradient(probe: Probe, way: Sequence[Tensor]) -> Tensor:
 
 def gradient_penalty(flow: Flow) -> str:
     """The gradient of |d log_prob / d noise|^2 by the parameters, in every memory mode."""
+    if of_integers(flow):
+        return NOT_OF_INTEGERS
     probe, errors = Probe(flow), []
     way = directions(flow.parameters())
 
@@ -124,6 +133,8 @@ def gradient_penalty(flow: Flow) -> str:
 
 def forward_mode(flow: Flow) -> str:
     """``forward_ad.make_dual`` gives tangents of log_prob, with gradients, without, and with frozen parameters."""
+    if of_integers(flow):
+        return NOT_OF_INTEGERS
     probe, errors = Probe(flow), []
     (way,) = directions([probe.noise])
     twin = probe.of(plain(flow))
@@ -146,10 +157,12 @@ def forward_mode(flow: Flow) -> str:
 
 def inverse_gradients(flow: Flow) -> str:
     """Gradients of ``bijector.inverse`` by latent and parameters are finite differences, in train and eval mode."""
+    if of_integers(flow):
+        return NOT_OF_INTEGERS
     probe, errors, refused = Probe(flow), [], ""
     with torch.no_grad(), engine.disabled():
         z = flow.bijector(probe.unit_batch())[0]
-    for training in (False, True):
+    for training in _modes(flow):
         flow.train(training)
         name = "train" if training else "eval"
         try:

@@ -43,7 +43,8 @@ def data_parallel_replicas(flow: Flow) -> str:
     assert not list(replica.parameters()), "the replica has parameters"
     device, dtype = replica._placement()
     assert (device, dtype) == flow._placement(), f"the replica is said to be {dtype} on {device}"
-    value = replica(probe.x, probe.noise)
+    with probe.drawing():
+        value = replica(*probe.arguments())
     errors = [agree("values", value, plain_log_prob(probe))]
     found: tuple[Tensor | None, ...] = torch.autograd.grad(
         value.sum(), list(flow.parameters()), allow_unused=True
@@ -117,7 +118,7 @@ def leaf_hooks_replace(flow: Flow) -> str:
     layers = [name for name, output in outputs.items() if isinstance(output, Tensor)]
     if not layers:
         return "no layer that gives a tensor"
-    handle = leaves[layers[-1]].register_forward_hook(lambda _m, _i, output: output + 0.1)
+    handle = leaves[layers[-1]].register_forward_hook(lambda _m, _i, output: 1.1 * output + 0.1)
     assert not torch.equal(probe.log_prob(), before), f"the result of the hook of {layers[-1]} is ignored"
     handle.remove()
     return worst([agree("without it", probe.log_prob(), before)])

@@ -91,6 +91,20 @@ class Probe:
         return batch
 
 
+def of_integers(flow: Flow) -> bool:
+    """Whether a flow's density is of whole grey levels alone: it takes no noise, and nothing by which to derive."""
+    return flow.data_kind == "images" and flow.noise_kind == "none"
+
+
+def draws(flow: Flow) -> bool:
+    """Whether evaluating the density draws random numbers besides the noise."""
+    return flow.log_det_kind != "exact" or flow.augmentation is not None
+
+
+NOT_OF_INTEGERS = "not asked of a flow of integers, whose density has no derivatives by the data"
+NOT_OF_DRAWS = "not asked of a flow that draws random numbers"
+
+
 def plain(flow: Flow) -> Flow:
     """A copy of a flow that stores its activations; evaluate it inside ``engine.disabled()``."""
     twin = copy.deepcopy(flow)

@@ -24,11 +24,15 @@ from flowzoo.testing.capabilities.probe import (
     EXACT,
     MODES,
     NOISE_STEP,
+    NOT_OF_DRAWS,
+    NOT_OF_INTEGERS,
     NUMERIC,
     Probe,
     agree,
     directions,
+    draws,
     gradients,
+    of_integers,
     plain,
     plain_gradients,
     plain_log_prob,
@@ -76,11 +80,18 @@ def func_jvp(flow: Flow) -> str:
         errors.append(agree("value", value, plain_log_prob(probe)))
         errors.append(agree(f"tangent, gradients {recorded}", tangent, expected, NUMERIC))
     y = probe.unit_batch()
-    _, tangents = jvp(flow.bijector, (y,), (direction,))  # type: ignore[misc]
+    (direction,) = directions([y])
+
+    def mapped(y: Tensor) -> tuple[Tensor, Tensor]:
+        with probe.drawing():
+            z, log_det = flow.bijector(y)
+        return z, log_det
+
+    _, tangents = jvp(mapped, (y,), (direction,))  # type: ignore[misc]
     with torch.no_grad():
         for index in (0, 1):
             # A map of constant volume has a log-determinant that does not move at all.
-            numeric = slope(lambda step, i=index: flow.bijector(y + step * direction)[i])  # type: ignore[misc]
+            numeric = slope(lambda step, i=index: mapped(y + step * direction)[i])  # type: ignore[misc]
             error = float((numeric - tangents[index]).detach().abs().max())
             assert error <= NUMERIC * max(1.0, float(numeric.abs().max())), (
                 f"bijector tangent off by {error:.1e}"
@@ -91,10 +102,12 @@ def func_jvp(flow: Flow) -> str:
 
 def func_jacobians(flow: Flow) -> str:
     """``jacrev`` and ``jacfwd`` of the bijector agree, and their determinant is its log_det."""
+    if flow.log_det_kind != "exact":
+        return NOT_OF_DRAWS
     y = Probe(flow, 1).unit_batch()
     _, log_det = flow.bijector(y)
     found = [transform(lambda v: flow.bijector(v)[0])(y) for transform in (jacrev, jacfwd)]
-    square = [jacobian.reshape(flow.dims, flow.dims) for jacobian in found]
+    square = [jacobian.reshape(y.numel(), y.numel()) for jacobian in found]
     errors = [agree("jacrev and jacfwd", square[0], square[1])]
     errors += [agree("log_det", torch.linalg.slogdet(j).logabsdet, log_det[0], 1e-8) for j in square]
     return worst(errors)
@@ -102,6 +115,8 @@ def func_jacobians(flow: Flow) -> str:
 
 def func_hessian(flow: Flow) -> str:
     """``torch.func.hessian`` of log_prob by the noise is symmetric and is the difference of gradients."""
+    if of_integers(flow):
+        return NOT_OF_INTEGERS
     probe = Probe(flow, 1)
     found = hessian(probe.total)(probe.noise).reshape(flow.dims, flow.dims)
     (direction,) = directions([probe.noise])
@@ -120,6 +135,8 @@ def func_hessian(flow: Flow) -> str:
 
 def func_vmap(flow: Flow) -> str:
     """``vmap`` of log_prob and of the bijector equals the batch, with and without gradients."""
+    if draws(flow):
+        return NOT_OF_DRAWS
     probe = Probe(flow, 3)
     errors = []
     for recorded in (True, False):
@@ -135,8 +152,8 @@ def func_vmap(flow: Flow) -> str:
 
 def per_sample_gradients(flow: Flow) -> str:
     """``vmap(grad(functional_call))`` gives each item's gradient by each parameter."""
-    if flow.log_det_kind != "exact" or flow.augmentation is not None:
-        return "not asked of a flow that draws random numbers"
+    if draws(flow):
+        return NOT_OF_DRAWS
     probe = Probe(flow, 3)
     weights = {name: p.detach() for name, p in flow.named_parameters()}
 
@@ -160,6 +177,8 @@ def per_sample_gradients(flow: Flow) -> str:
 
 def ensemble(flow: Flow) -> str:
     """``stack_module_state`` and ``vmap`` evaluate several models at once, values and gradients."""
+    if draws(flow):
+        return NOT_OF_DRAWS
     probe, second = Probe(flow), copy.deepcopy(flow)
     with torch.no_grad():
         for parameter in second.parameters():

@@ -150,6 +150,12 @@ def _reparametrised(flow: Flow, apply: Callable[[nn.Module, str], object], *, sa
     probe, (module, name) = Probe(flow), largest_kernel(flow)
     before, weight = plain_log_prob(probe), module.get_parameter(name).detach().clone()
     apply(module, name)
+    if not same:
+        # Spectral norms are estimated in training alone, and drawn at first.
+        module.train()
+        for _ in range(5):
+            probe.log_prob()
+        module.eval()
     with torch.no_grad():
         after = probe.log_prob()
         with engine.disabled():
@@ -173,7 +179,8 @@ def _reparametrised(flow: Flow, apply: Callable[[nn.Module, str], object], *, sa
         return value
 
     with torch.no_grad():
-        errors.append(agree("gradient", found, slope(shifted), NUMERIC))
+        # Weights of norm 1 bend a small network far more than its own: differences have fewer digits.
+        errors.append(agree("gradient", found, slope(shifted), NUMERIC if same else 10 * NUMERIC))
     return worst(errors)
 
 

@@ -20,6 +20,7 @@ from flowzoo.bijectors import (
 )
 from flowzoo.nets.full_precision import without_autocast
 from flowzoo.nets.keyed import draw
+from flowzoo.nets.transforms import transforms_active
 from flowzoo_ffjord.solvers import State, dopri5, rk4, rk4_step
 
 TraceName = Literal["hutchinson", "exact"]
@@ -156,6 +157,9 @@ class ContinuousFlow(Bijector):
         self, state: State, t: Tensor, probe: Tensor | None, recorded: bool, penalised: bool
     ) -> State:
         """Velocity, trace and, if asked for, the penalties' rates."""
+        if transforms_active():
+            f, trace, squares = self._transformed(state[0], t, probe)
+            return (f, trace, sum_per_item(f.square()), squares) if penalised else (f, trace)
         with torch.inference_mode(mode=False), torch.enable_grad():
             z = (
                 state[0]
@@ -173,6 +177,17 @@ class ContinuousFlow(Bijector):
                 trace, squares = sum_per_item(row * probe), sum_per_item(row.square())
         rates = (f, trace, sum_per_item(f.square()), squares) if penalised else (f, trace)
         return rates if recorded else tuple(rate.detach() for rate in rates)
+
+    def _transformed(self, z: Tensor, t: Tensor, probe: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Velocity, trace and squares inside ``torch.func``'s transforms, which differentiate functions alone."""
+        f, pull = torch.func.vjp(lambda v: self.velocity(v, t), z)
+        if probe is not None:
+            (row,) = pull(probe)
+            return f, sum_per_item(row * probe), sum_per_item(row.square())
+        one = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        rows = [pull(direction.expand_as(f))[0] for direction in one]
+        trace = torch.stack([row[:, i] for i, row in enumerate(rows)]).sum(0)
+        return f, trace, torch.stack([row.square().sum(1) for row in rows]).sum(0)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         with without_autocast(z.device):

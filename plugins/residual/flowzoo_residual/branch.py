@@ -61,16 +61,15 @@ class Branch(nn.Module):
 
     def tensors(self) -> list[Tensor]:
         """The tensors it is a function of: normalised weights, biases, and the activations' parameters."""
-        # Not get_parameter: functional_call may have put another tensor in its place.
         found: list[Tensor] = [activation.b for activation in self.activations]  # type: ignore[misc]
         for layer in self._layers():
-            found += [layer.normalised(), layer.bias]
+            found += layer()
         return found
 
     def run(self, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         """g(x), the shape of x."""
         count = len(self.activations)
-        slopes = iter(tensors[:count])
+        slopes = iter(zip(self.activations, tensors, strict=False))
         for index, layer in enumerate(self._layers()):
             if index > 0 or self.activated_input:
                 x = self._activated(x, slopes)
@@ -118,10 +117,12 @@ class Branch(nn.Module):
             assert isinstance(layer, SpectralLayer)
             yield layer
 
-    def _activated(self, x: Tensor, slopes: Iterator[Tensor]) -> Tensor:
+    def _activated(self, x: Tensor, slopes: Iterator[tuple[nn.Module, Tensor]]) -> Tensor:
         if self.activation == "elu":
             return F.elu(x)
-        return x * torch.sigmoid(F.softplus(next(slopes)) * x) / LIPSWISH_SCALE
+        activation, slope = next(slopes)
+        activated: Tensor = activation(x, slope)
+        return activated
 
     def _activated_with_slope(self, x: Tensor, scales: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
         """The activation a, and da/dx."""

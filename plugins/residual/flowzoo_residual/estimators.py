@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowzoo.bijectors import sum_per_item
+from flowzoo.nets.transforms import transforms_active
 
 RouletteName = Literal["poisson", "geometric"]
 Function = Callable[[Tensor, Sequence[Tensor]], Tensor]
@@ -154,6 +155,9 @@ def estimate(
     function: Contraction, x: Tensor, tensors: Sequence[Tensor], probe: Tensor, series: Series
 ) -> tuple[Tensor, Tensor]:
     """X + g(x) and the estimate of its log-determinant, whose gradient is that of the estimate itself."""
+    if transforms_active():
+        y, pull = torch.func.vjp(lambda v: function.run(v, tensors), x)  # type: ignore[misc]
+        return x + y, power_series(lambda u: pull(u)[0], probe, series)[0]
     if not torch.is_grad_enabled():
         y, row_of = function.linearised(x, tensors)
         return x + y, power_series(row_of, probe, series)[0]
@@ -165,12 +169,24 @@ def estimate(
 
 def determinant(function: Function, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """X + g(x) of vectors and its log-determinant."""
+    if transforms_active():
+        return _transformed_determinant(function, x, tensors)
     create_graph = torch.is_grad_enabled()
     with recorded_apart():
         start = _start(x, create_graph)
         y = function(start, tensors if create_graph else _plain(tensors))
         log_det = exact_log_det(y, start, create_graph)
     return (start + y, log_det) if create_graph else ((start + y).detach(), log_det.detach())
+
+
+def _transformed_determinant(
+    function: Function, x: Tensor, tensors: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The same for the exact log-determinant."""
+    y, pull = torch.func.vjp(lambda v: function(v, tensors), x)
+    one = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    jacobian = torch.stack([pull(row.expand_as(y))[0] for row in one], dim=1) + one
+    return x + y, torch.linalg.slogdet(jacobian).logabsdet
 
 
 def _start(x: Tensor, create_graph: bool) -> Tensor:

@@ -85,6 +85,10 @@ class SpectralLayer(nn.Module):
         y = self.apply_weight(x, weight)
         return y + bias.reshape(-1, *(1,) * (y.ndim - 2))
 
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """The normalised weight and the bias: what the map is made of, so that hooks of the layer can see it."""
+        return self.normalised(), self.bias
+
     def normalised(self) -> Tensor:
         """The weight with a spectral norm of at most c."""
         found, _ = noted(self, self._converged, "vector")
