@@ -180,7 +180,7 @@ class ContinuousFlow(Bijector):
 
     def _transformed(self, z: Tensor, t: Tensor, probe: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Velocity, trace and squares inside ``torch.func``'s transforms, which differentiate functions alone."""
-        f, pull = torch.func.vjp(lambda v: self.velocity(v, t), z)
+        f, pull = torch.func.vjp(lambda v: self.velocity(v, t), z)  # type: ignore[misc]
         if probe is not None:
             (row,) = pull(probe)
             return f, sum_per_item(row * probe), sum_per_item(row.square())

@@ -82,6 +82,8 @@ class Branch(nn.Module):
 
         The slopes of the activations are computed once, so that each of many products costs the layers and no more.
         """
+        if any(vars(activation)["_forward_hooks"] for activation in self.activations):
+            return self._recorded(x, tensors)
         count = len(self.activations)
         scales = iter(tensors[:count])
         steps: list[Callable[[Tensor], Tensor]] = []
@@ -99,6 +101,18 @@ class Branch(nn.Module):
             return u
 
         return x, torch.no_grad()(row)
+
+    def _recorded(self, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The same by autograd, for activations of which a hook may make another function."""
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            start = x.detach().clone().requires_grad_()
+            y = self.run(start, [t.detach().clone() for t in tensors])
+
+        def row(u: Tensor) -> Tensor:
+            product: Tensor = torch.autograd.grad(y, start, u.clone(), retain_graph=True)[0]
+            return product
+
+        return y.detach(), row
 
     def forward(self, x: Tensor) -> Tensor:
         """g(x), the shape of x."""

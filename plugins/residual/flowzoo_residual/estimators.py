@@ -183,7 +183,7 @@ def _transformed_determinant(
     function: Function, x: Tensor, tensors: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The same for the exact log-determinant."""
-    y, pull = torch.func.vjp(lambda v: function(v, tensors), x)
+    y, pull = torch.func.vjp(lambda v: function(v, tensors), x)  # type: ignore[misc]
     one = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     jacobian = torch.stack([pull(row.expand_as(y))[0] for row in one], dim=1) + one
     return x + y, torch.linalg.slogdet(jacobian).logabsdet
