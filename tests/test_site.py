@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,41 @@ def test_the_reference_is_made_of_docstrings(site: Path) -> None:
 @needs_generator
 def test_search_finds_a_model(site: Path) -> None:
     assert "glow-mnist" in (site / "search.json").read_text(encoding="utf-8")
+
+
+WIDE = """
+const out = [...document.querySelectorAll('.md-content *')].filter((e) => !e.closest('pre, .md-typeset__scrollwrap')
+  && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80));
+const over = [...document.querySelectorAll('.leaderboard td:first-child')]
+  .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent);
+return [document.documentElement.scrollWidth <= innerWidth, out, over];
+"""
+
+
+@needs_generator
+@pytest.mark.skipif(
+    browser() is None or shutil.which("chromedriver") is None, reason="no Chromium or no driver"
+)
+def test_no_page_is_wider_than_a_telephone_or_runs_over(site: Path) -> None:
+    """Code and tables scroll inside themselves, the page does not; a name stays in its column."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser()
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        options.add_argument(f"--{argument}")
+    driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
+    try:
+        for width, page in product(
+            (390, 1280), (".", "leaderboard", "api/flow", "tutorial", "models/glow-mnist")
+        ):
+            metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+            driver.get((site / page / "index.html").as_uri())
+            assert driver.execute_script(WIDE) == [True, [], []], (width, page)
+    finally:
+        driver.quit()
 
 
 def test_the_menu_names_pages_that_exist() -> None:
