@@ -80,3 +80,8 @@ def shape(entry: Entry) -> str:
 def versions(found: Iterable[tuple[str, str]]) -> str:
     """Names and versions on one line."""
     return ", ".join(f"{name} {version}" for name, version in found)
+
+
+def two_digits(value: float) -> str:
+    """A measurement with two digits that count."""
+    return f"{float(f'{value:.2g}'):,g}"

@@ -27,7 +27,8 @@ from flowzoo.errors import FlowzooError
 from flowzoo.factory import build_flow, resolve
 from flowzoo.manifest.read import Entry, Manifest, parse
 from flowzoo.registry import discover
-from tools.cells import NOTHING, count, measured, table, wide
+from tools.cells import NOTHING, count, measured, table, two_digits, wide
+from tools.plugin_readmes import readmes
 
 if TYPE_CHECKING:
     from flowzoo.flow import Flow
@@ -274,7 +275,7 @@ def _after(row: Row, seconds: float | None) -> str:
 
 def _number(value: float | None) -> str:
     """A measurement with two digits that count."""
-    return NOTHING if value is None else f"{float(f'{value:.2g}'):,g}"
+    return NOTHING if value is None else two_digits(value)
 
 
 def differences(root: Path) -> list[str]:
@@ -290,7 +291,8 @@ def differences(root: Path) -> list[str]:
             found.append(f"{name}: {', '.join(wrong)}")
     if not found and (root / PAGE).read_text(encoding="utf-8") != render(rows):
         found.append(PAGE)
-    return found
+    stale = [path for path, text in readmes(root, rows) if path.read_text(encoding="utf-8") != text]
+    return found + [path.relative_to(root).as_posix() for path in stale]
 
 
 def read_rows(root: Path) -> dict[str, Row]:
@@ -327,6 +329,8 @@ def update(root: Path, names: Sequence[str], *, measure: bool) -> None:
     rows = dict(sorted(rows.items()))
     (root / ROWS).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (root / PAGE).write_text(render(rows), encoding="utf-8")
+    for path, text in readmes(root, rows):
+        path.write_text(text, encoding="utf-8")
     missing = sorted(path.parent.name for path in (root / "plugins").glob("*/pyproject.toml"))
     missing = [name for name in missing if name not in found]
     if missing:
