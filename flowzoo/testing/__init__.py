@@ -16,18 +16,26 @@ test_conformance = conformance_suite("glow")
 ```
 """
 
-from flowzoo.testing.conformance import CHECKS, CheckResult, conformance_suite, run_conformance
+from flowzoo.testing.conformance import (
+    CHECKS,
+    CheckResult,
+    conformance_suite,
+    run_checks,
+    run_conformance,
+)
 from flowzoo.testing.randomize import random_data, random_images, random_labels, randomize
-from flowzoo.testing.subject import Subject
+from flowzoo.testing.subject import NotAsked, Subject
 
 __all__ = [
     "CHECKS",
     "CheckResult",
+    "NotAsked",
     "Subject",
     "conformance_suite",
     "random_data",
     "random_images",
     "random_labels",
     "randomize",
+    "run_checks",
     "run_conformance",
 ]

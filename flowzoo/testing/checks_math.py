@@ -11,7 +11,7 @@ from flowzoo.densities.dequantization import UniformDequantization
 from flowzoo.flow import Flow
 from flowzoo.nets.keyed import Keys, keyed_draws
 from flowzoo.testing.randomize import random_data, random_images, random_labels
-from flowzoo.testing.subject import Subject
+from flowzoo.testing.subject import NotAsked, Subject
 
 NOISE_DRAWS = 256
 LATENT_DRAWS = 40_000
@@ -47,7 +47,7 @@ def dequantization_density(subject: Subject) -> str:
     """The noise stays in its bin, and log q equals that of the autograd Jacobian from the noise to u."""
     flow = subject.build(seed=3)
     if not flow.dequantization.fills_bins:
-        return f"{flow.data_kind}, no noise that fills a bin"
+        return NotAsked(f"{flow.data_kind}, no noise that fills a bin")
     x = random_images(flow, 1, seed=3)
     levels = (x >> (8 - flow.n_bits)).to(torch.float64)
     noise = flow.draw_noise(1, generator=_generator(3))
@@ -74,7 +74,7 @@ def probabilities_sum(subject: Subject) -> str:
     """
     flow = subject.build(seed=4)
     if not flow.valid_bpd or not flow.dequantization.fills_bins or flow.log_det_kind != "exact":
-        return f"not asked of {flow.data_kind} with a log-determinant that is {flow.log_det_kind}"
+        return NotAsked(f"not asked of {flow.data_kind} with a log-determinant that is {flow.log_det_kind}")
     flow = subject.build_toy(seed=4)
     count = 2 ** (flow.n_bits * flow.dims)
     assert count <= 2**16, f"the toy model has {count} possible images; keep it to 65,536"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from flowzoo.testing import checks_contract, checks_kind, checks_math, checks_module
@@ -37,19 +38,20 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
 
 
 class CheckResult(NamedTuple):
-    """The outcome of one check."""
+    """The outcome of one check; the detail of one that does not concern the architecture is a ``NotAsked``."""
 
     check: str
     passed: bool
     detail: str
 
 
-def run_conformance(architecture: str, device: str = "cpu") -> Iterator[CheckResult]:
+def run_conformance(architecture: str, device: str = "cpu", *, engine: bool = True) -> Iterator[CheckResult]:
     """Runs every check on an installed architecture, one after the other.
 
     Args:
         architecture: Its name, such as ``"glow"``.
         device: Where its models are computed.
+        engine: Whether the engine is on.
 
     Yields:
         One result per check; a check that fails does not stop the others.
@@ -57,10 +59,29 @@ def run_conformance(architecture: str, device: str = "cpu") -> Iterator[CheckRes
     Raises:
         PluginError: The plugin is not usable at all.
     """
-    subject = Subject(architecture, device)
-    for name, check in CHECKS.items():
+    yield from run_checks(Subject(architecture, device), engine=engine)
+
+
+def run_checks(
+    subject: Subject, names: Iterable[str] = tuple(CHECKS), *, engine: bool = True
+) -> Iterator[CheckResult]:
+    """Runs checks on a subject, such as a :meth:`Subject.variant`, one after the other.
+
+    Args:
+        subject: What is checked.
+        names: Keys of :data:`CHECKS`.
+        engine: Whether the engine is on.
+
+    Yields:
+        One result per check; a check that fails does not stop the others.
+    """
+    from flowzoo.engine import disabled
+
+    for name in names:
         try:
-            yield CheckResult(name, True, check(subject))
+            with nullcontext() if engine else disabled():
+                detail = CHECKS[name](subject)
+            yield CheckResult(name, True, detail)
         except Exception as error:  # noqa: BLE001 - whatever a third party's code raises is this check's result
             yield CheckResult(name, False, f"{type(error).__name__}: {error}")
 

@@ -17,6 +17,12 @@ TOY_SHAPES = ((1, 2, 2), (1, 2, 4), (1, 4, 4))
 """Images small enough to enumerate, tried in this order by architectures without a ``toy`` preset."""
 
 
+class NotAsked(str):
+    """The detail of a check that does not concern an architecture: why not."""
+
+    __slots__ = ()
+
+
 class Subject:
     """An architecture under test.
 

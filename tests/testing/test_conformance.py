@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
-from flowzoo.testing import run_conformance
+from flowzoo.testing import CHECKS, NotAsked, Subject, run_checks, run_conformance
 from tests.plugin_factory import good
 
 STACK = """
@@ -159,3 +160,25 @@ def test_metadata_that_imports_torch_is_caught(install: Callable[..., None]) -> 
     install(distribution)
     results = {r.check: r for r in run_conformance("heavy")}
     assert not results["metadata imports no torch"].passed
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_checks_run_with_the_engine_on_or_off(engine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def where(subject: Subject) -> str:
+        flow = subject.build(seed=1)
+        return flow.engine.explain(flow.bijector, torch.zeros(1, *flow.data_shape, dtype=torch.float64), None)
+
+    monkeypatch.setitem(CHECKS, "where", where)
+    (result,) = run_checks(Subject("nice"), ["where"], engine=engine)
+    assert result.passed
+    assert ("the engine is switched off" in result.detail) != engine
+
+
+def test_a_check_that_does_not_concern_an_architecture_says_so() -> None:
+    images, points = Subject("cdf"), Subject.variant("cdf", dims=1, elementwise="normals", base="normal")
+    names = ["density integrates", "dequantization density", "estimates are keyed"]
+    not_asked = [
+        [isinstance(result.detail, NotAsked) for result in run_checks(subject, names)]
+        for subject in (images, points)
+    ]
+    assert not_asked == [[True, False, True], [False, True, True]]
