@@ -73,7 +73,8 @@ class ContinuousFlow(Bijector):
 
     Attributes:
         sqrt_end_time: The root of T: a parameter, or a buffer.
-        steps: Steps from 0 to T; evaluation may take more than training.
+        train_steps: Steps from 0 to T in training mode.
+        eval_steps: Steps in eval mode.
     """
 
     sqrt_end_time: Tensor
@@ -84,6 +85,7 @@ class ContinuousFlow(Bijector):
         steps: int = 4,
         trace: TraceName = "hutchinson",
         *,
+        eval_steps: int = 0,
         probe: Literal["rademacher", "normal"] = "rademacher",
         learn_time: bool = True,
     ) -> None:
@@ -93,12 +95,13 @@ class ContinuousFlow(Bijector):
             velocity: ``velocity(z, t)`` with t ``(B,)``.
             steps: Of the grid.
             trace: How it is computed.
+            eval_steps: Of the grid in eval mode; 0 for the same.
             probe: Distribution of e.
             learn_time: Whether T is learned.
         """
         super().__init__()
         self.velocity = velocity
-        self.steps = steps
+        self.train_steps, self.eval_steps = steps, eval_steps or steps
         self.trace: TraceName = trace
         self.probe: Literal["rademacher", "normal"] = probe
         self.audit: Audit | None = None
@@ -112,10 +115,15 @@ class ContinuousFlow(Bijector):
             # A solution up to the solver's error, and its inverse.
             forward="numeric",
             inverse="numeric",
-            forward_passes=4 * steps,
-            inverse_passes=8 * steps,
+            forward_passes=4 * self.eval_steps,
+            inverse_passes=8 * self.eval_steps,
             tolerance=TOLERANCE,
         )
+
+    @property
+    def steps(self) -> int:
+        """Steps of the grid in the mode that the flow is in."""
+        return self.train_steps if self.training else self.eval_steps
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         with without_autocast(x.device):

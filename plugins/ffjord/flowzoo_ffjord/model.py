@@ -51,7 +51,12 @@ def _flows(config: FFJORDConfig, channels: int) -> Iterator[Bijector]:
     for _ in range(config.blocks):
         velocity = Velocity(channels, config.hidden, config.activation, image=image)
         yield ContinuousFlow(
-            velocity, config.steps, config.trace, probe=config.probe, learn_time=config.learn_time
+            velocity,
+            config.steps,
+            config.trace,
+            eval_steps=config.eval_steps,
+            probe=config.probe,
+            learn_time=config.learn_time,
         )
 
 

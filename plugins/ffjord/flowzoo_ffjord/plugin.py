@@ -26,7 +26,14 @@ def _published(bpd: float, dataset: str, alpha: str) -> Published:
 def _points(name: str, dataset: str, title: str) -> Preset:
     return Preset(
         summary=title,
-        config={"dims": 2, "blocks": 1, "activation": "tanh", "steps": 8, "trace": "exact"},
+        config={
+            "dims": 2,
+            "blocks": 1,
+            "activation": "tanh",
+            "steps": 8,
+            "eval_steps": 16,
+            "trace": "exact",
+        },
         dataset=f"points:{dataset}",
         recipe=_recipe(name),
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import flowzoo
 from flowzoo.bijectors import residuals
+from flowzoo.data import get_dataset
 from flowzoo.errors import ConfigError, InputError, NotConverged
 from flowzoo.nets.keyed import Keys, draw, keyed_draws
 from flowzoo.registry import get_architecture
@@ -211,12 +212,30 @@ def test_the_objective_is_an_entry_point() -> None:
     assert recipe["train"]["objective"] == "rnode"
 
 
+def test_evaluation_may_take_a_finer_grid_than_training() -> None:
+    coarse, both = (flow_of(steps=2, eval_steps=n, trace="exact", scale=0.2) for n in (0, 16))
+    fine = flow_of(steps=16, trace="exact", scale=0.2)
+    for training in (True, False):
+        expected = (coarse if training else fine).train(training)
+        both.train(training)
+        for direction in ("forward", "inverse"):
+            for found, exact in zip(
+                getattr(both, direction)(X), getattr(expected, direction)(X), strict=True
+            ):
+                assert torch.equal(found, exact)
+    assert both.map_kind.forward_passes == 64
+    with pytest.raises(ConfigError, match="eval_steps"):
+        flowzoo.create("ffjord-moons", eval_steps=-1)
+
+
 def test_an_audit_finds_the_grids_error() -> None:
     torch.manual_seed(0)
     x, errors = torch.randn(5, 2).double(), []
     for steps in (1, 2, 8):
         flow = randomize(
-            flowzoo.create("ffjord-moons", steps=steps, hidden=(16,)).double().eval(), 3, scale=0.5
+            flowzoo.create("ffjord-moons", steps=steps, eval_steps=0, hidden=(16,)).double().eval(),
+            3,
+            scale=0.5,
         )
         found = audit_solver(flow, x, tolerance=1e-9)
         errors.append(float((found.grid - found.adaptive).abs().max()))
@@ -226,6 +245,19 @@ def test_an_audit_finds_the_grids_error() -> None:
         flow.log_prob(x)
     assert len(audit.evaluations) == 1
     assert not any(part.audit for part in flow.modules() if isinstance(part, ContinuousFlow))
+
+
+def test_the_shipped_density_holds_under_the_adaptive_method() -> None:
+    moons = get_dataset("points:two-moons").load("test")
+    found = audit_solver(flowzoo.load("ffjord-moons"), moons[:150])
+    assert abs(float((found.grid - found.adaptive).mean())) < 0.005
+    apart = moons.true_log_prob(moons[:150]) - found.adaptive  # type: ignore[attr-defined]
+    error = float(apart.std() / 150**0.5)
+    assert -2 * error < float(apart.mean()) < 0.02 + 3 * error, (
+        "neither better than the truth nor far from it"
+    )
+    trained_on = [part for part in flowzoo.load("ffjord-moons").modules() if isinstance(part, ContinuousFlow)]
+    assert all(part.train_steps < part.eval_steps for part in trained_on)
 
 
 # --- the models -----------------------------------------------------------------------------------------------------
