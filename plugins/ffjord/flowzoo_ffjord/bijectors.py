@@ -179,11 +179,13 @@ class ContinuousFlow(Bijector):
                 last = z.shape[1] - 1
                 rows = [_row(f[:, i].sum(), z, None, i < last, recorded) for i in range(last + 1)]
                 trace = torch.stack([row[:, i] for i, row in enumerate(rows)]).sum(0)
-                squares = torch.stack([row.square().sum(1) for row in rows]).sum(0)
             else:
-                row = _row(f, z, probe.clone(), False, recorded)
-                trace, squares = sum_per_item(row * probe), sum_per_item(row.square())
-        rates = (f, trace, sum_per_item(f.square()), squares) if penalised else (f, trace)
+                rows = [_row(f, z, probe.clone(), False, recorded)]
+                trace = sum_per_item(rows[0] * probe)
+            rates: State = (f, trace)
+            if penalised:
+                squares = torch.stack([sum_per_item(row.square()) for row in rows]).sum(0)
+                rates = (f, trace, sum_per_item(f.square()), squares)
         return rates if recorded else tuple(rate.detach() for rate in rates)
 
     def _transformed(self, z: Tensor, t: Tensor, probe: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
