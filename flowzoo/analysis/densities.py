@@ -161,7 +161,7 @@ def _stages(flow: Flow, data: VectorSet) -> list[Stage]:
     averaged = flow.labels is not None and not flow.labels.dropout and y is None
     if flow.augmentation is not None or averaged:
         return []
-    found = through_layers(flow, x, y, waypoints=_STAGES)
+    found = through_layers(flow, x, y, waypoints=_STAGES - 2)
     stages = [stage for stage in found if stage.points.shape[1] == flow.dims]
     *before, last = stages
     stages = [*(stage for stage in before if not stage.rescaled), last]

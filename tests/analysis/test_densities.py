@@ -130,7 +130,7 @@ def test_a_layer_that_moves_points_through_time_shows_the_way(tmp_path: Path) ->
     shown = densities._stages(model, data)
     titles = [densities._title(stage, shown) for stage in shown]
     assert (titles[0], titles[-1], len(titles)) == ("data $x$", "latent $z$", 6)
-    assert sum(title.startswith("time 0.") for title in titles) == 4
+    assert sum(title.startswith("time 0.") for title in titles) == 3
     save_picture(model, data, tmp_path / "a.png")
     assert "nats" in description(tmp_path / "a.png")
 
