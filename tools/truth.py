@@ -65,7 +65,9 @@ def answers(train: NDArray[np.uint8], test: torch.Tensor) -> list[Answer]:
     )  # fmt: skip
     rows = []
     for name, code, images, smoothing in found:
-        flow = elementwise_flow(counts.bits_of_levels(images, LEVELS, smoothing), tuple(test.shape[1:]))
+        _, channels, height, width = test.shape
+        bits = counts.bits_of_levels(images, LEVELS, smoothing)
+        flow = elementwise_flow(bits, (channels, height, width))
         rows.append(Answer(name, float(code.mean()), flowzoo.evaluate(flow, test, audit=False).bpd))
     return rows
 
