@@ -11,7 +11,7 @@ from typing import Any
 from flowzoo.config import config_to_dict, whole_config
 from flowzoo.config_fields import meanings
 from flowzoo.registry import config_class
-from flowzoo.training.recipe import Recipe, Segment, parse_recipe
+from flowzoo.training.recipe import Optimizer, Recipe, Segment, parse_recipe
 
 __all__ = ["GENERAL", "commented", "starter"]
 
@@ -76,7 +76,11 @@ def commented(recipe: Recipe) -> Iterator[str]:
     for key in sorted(tables, key=lambda key: (key not in _ORDER, _ORDER.find(key))):
         part = tables[key]
         yield from ("", *_comment((type(part).__doc__ or "").partition("\n")[0]), f"[{key}]")
-        yield from _table(config_to_dict(part), meanings(type(part)))
+        given = config_to_dict(part)
+        if isinstance(part, Optimizer) and not part.own:
+            # They are arguments of Adam's family; another optimizer would be given them, or refuse them.
+            given = {key: value for key, value in given.items() if key not in ("betas", "eps")}
+        yield from _table(given, meanings(type(part)))
     yield from _schedule(recipe.schedule)
 
 

@@ -50,6 +50,12 @@ def test_the_file_is_the_presets_recipe_with_the_whole_config(name: str) -> None
         assert config_to_dict(again) == config_to_dict(meant), "the hash is that of the preset"
 
 
+def test_an_optimizer_without_betas_is_given_none() -> None:
+    recipe = find_recipe("glow-mnist", ["optimizer.name=SGD", "optimizer.momentum=0.9"])
+    assert read_back(recipe) == recipe
+    assert not [line for line in commented(recipe) if line.startswith(("betas", "eps"))]
+
+
 def test_every_key_has_its_meaning_above_it() -> None:
     lines = list(commented(starter("glow-mnist")))
     table, silent = "", []
