@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.families import chosen
 from benchmarks.interleave import Measured, Spec, compare
 from benchmarks.peers import LIBRARIES, peers_of
-from benchmarks.sections import Result, Settings, row, spec
+from benchmarks.sections import Result, Settings, chosen, row, spec
 from benchmarks.workloads import FROZEN, HELD, TASKS, Workload, glow
 
 UNIFORM = {"dequantization": "uniform"}

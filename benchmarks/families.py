@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
 import torch
 
 from benchmarks.interleave import Measured, Spec, compare
 from benchmarks.peers import LIBRARIES, SPECIAL, peers_of
-from benchmarks.sections import Result, Settings, row, spec
+from benchmarks.sections import Result, Settings, chosen, row, spec
 from benchmarks.workloads import FROZEN, TASKS, Run, Task, Workload, build, void
 from flowzoo.flow import Flow
 
@@ -87,14 +86,6 @@ _SMALLEST: tuple[tuple[str, str, dict[str, Any], int], ...] = (
     ("FFJORD, tiny", "ffjord", {"steps": 2, **_POINTS, "hidden": (8,)}, 4),
     ("FFJORD, tiny images", "ffjord", {"image_shape": (1, 8, 8), "hidden": (4,), "steps": 2, **_IMAGES}, 2),
 )
-
-
-def chosen(found: dict[str, Workload], only: str) -> dict[str, Workload]:
-    """The workloads whose names have the text that was asked for."""
-    kept = {name: workload for name, workload in found.items() if only in name}
-    if not kept:
-        raise click.UsageError(f"no workload has {only!r} in its name; there are: {'; '.join(found)}.")
-    return kept
 
 
 def families(settings: Settings) -> Result:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import click
+
 from benchmarks.interleave import Measured, Spec, compare
 from benchmarks.workloads import Workload, glow
 
@@ -40,6 +42,14 @@ class Settings:
         day: Result = {"day": datetime.now(UTC).date().isoformat()}
         timed = section in ("speed", "presets", "families", "memory")
         return day | ({"repeats": self.repeats, "starts": self.starts} if timed else {})
+
+
+def chosen(found: dict[str, Workload], only: str) -> dict[str, Workload]:
+    """The workloads whose names have the text that was asked for."""
+    kept = {name: workload for name, workload in found.items() if only in name}
+    if not kept:
+        raise click.UsageError(f"no workload has {only!r} in its name; there are: {'; '.join(found)}.")
+    return kept
 
 
 def spec(subject: str, workload: Workload, *tasks: str, **others: Any) -> Spec:

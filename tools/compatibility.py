@@ -18,6 +18,7 @@ from typing import NamedTuple
 import click
 
 from flowzoo.registry import list_architectures
+from flowzoo.testing import NotAsked
 from flowzoo.testing.capabilities import CAPABILITIES, Outcome, try_capability
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/compatibility.md"
@@ -30,9 +31,10 @@ INTRODUCTION = """# A flow is an ordinary torch module
 <!-- Written by `python -m tools.compatibility`; do not edit. -->
 
 What a user of plain PyTorch expects of any module, tried on the tiny model of each architecture, with the engine on and
-off (`flowzoo.engine.disabled()`); a cell with two words says first what happens with it on. Results are compared with
-finite differences, or with the same model computed plainly in float64 (in float32 where a compiler or lower
-precision is at work). `flowzoo/testing/capabilities` holds the checks.
+off (`flowzoo.engine.disabled()`); a cell with two words says first what happens with it on, and a dash stands where
+nothing is asked: integers have no derivatives, and a flow that draws random numbers differs from itself. Results are
+compared with finite differences, or with the same model computed plainly in float64 (in float32 where a compiler or
+lower precision is at work). `flowzoo/testing/capabilities` holds the checks.
 """
 
 
@@ -94,9 +96,10 @@ def page(outcomes: Mapping[Case, Outcome]) -> str:
     """
     import torch
 
-    passed = sum(outcome.passed for outcome in outcomes.values())
+    asked = [outcome for outcome in outcomes.values() if not isinstance(outcome.detail, NotAsked)]
+    passed = sum(outcome.passed for outcome in asked)
     lines = [INTRODUCTION, f"torch {torch.__version__}, Python {platform.python_version()}, on a CPU: "]
-    lines[-1] += f"{passed} of {len(outcomes)} are as they should be."
+    lines[-1] += f"{passed} of {len(asked)} are as they should be."
     lines += ["", f"| capability | {' | '.join(ARCHITECTURES)} |", "|---|" + "---|" * len(ARCHITECTURES)]
     for capability in CAPABILITIES:
         cells = []
@@ -133,7 +136,8 @@ def kept(text: str, tried_again: Collection[Case]) -> dict[Case, Outcome]:
                 if cell == "**wrong**":
                     found[case] = Outcome(name, False, details.get(_label(case), ""))
                 elif cell != "not tried":
-                    found[case] = Outcome(name, True, "refused in one line" if cell == "refused" else "")
+                    detail = {"refused": "refused in one line", "-": NotAsked("not asked")}.get(cell, "")
+                    found[case] = Outcome(name, True, detail)
     return found
 
 
@@ -142,6 +146,8 @@ def _cell(outcome: Outcome | None) -> str:
         return "not tried"
     if not outcome.passed:
         return "**wrong**"
+    if isinstance(outcome.detail, NotAsked):
+        return "-"
     return "refused" if "refused in one line" in outcome.detail else "yes"
 
 

@@ -42,6 +42,23 @@ def test_a_kernel_moves_as_the_matrix_of_its_outputs() -> None:
     assert moved.max() < 3 * 0.1 * 1.3  # three steps of length at most 0.1 in each direction
 
 
+def test_steps_follow_nesterovs_average_of_the_gradients() -> None:
+    torch.manual_seed(0)
+    p, gradients = nn.Parameter(torch.zeros(80, 20)), torch.randn(3, 80, 20)
+    optimizer, average, expected = (
+        MuonAdam([p], lr=0.1, momentum=0.6),
+        torch.zeros(80, 20),
+        torch.zeros(80, 20),
+    )
+    for gradient in gradients:
+        p.grad = gradient.clone()
+        optimizer.step()
+        average = 0.6 * average + 0.4 * gradient
+        # Four times as many rows as columns: twice the step.
+        expected -= 0.1 * 2 * orthogonalize(0.6 * average + 0.4 * gradient)
+    torch.testing.assert_close(p.detach(), expected)
+
+
 def test_the_scale_of_a_loss_changes_no_step_of_a_matrix() -> None:
     torch.manual_seed(0)
     gradient, found = torch.randn(20, 30), []

@@ -13,8 +13,10 @@ from flowzoo.errors import FlowzooError
 from flowzoo.flow import Flow
 from flowzoo.nets.precision import DROPOUTS
 from flowzoo.testing.capabilities.probe import (
+    NOT_OF_DRAWS,
     Probe,
     agree,
+    draws,
     plain_gradients,
     plain_log_prob,
     worst,
@@ -130,6 +132,8 @@ def exported_for_any_batch(flow: Flow) -> str:
 
 def traced(flow: Flow) -> str:
     """``torch.jit.trace`` gives programs of the same values, or one clear error."""
+    if draws(flow):
+        return NOT_OF_DRAWS
     errors, refused = [0.0], 0
     targets = _targets(flow)
     for name, (module, inputs) in targets.items():

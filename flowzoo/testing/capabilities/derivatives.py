@@ -38,16 +38,20 @@ def _seeded_log_prob(probe: Probe) -> Tensor:
     return probe.total()
 
 
-def _modes(flow: Flow) -> tuple[bool, ...]:
-    """Eval and train mode; eval alone where training may estimate gradients of a log-determinant otherwise."""
-    return (False, True) if flow.log_det_kind == "exact" else (False,)
+ESTIMATED = 1e-2
+"""The same in training of a first derivative where the log-determinant is estimated: by series cut off elsewhere, and
+by singular vectors that have converged to three digits."""
+
+
+def _allowed(flow: Flow, training: bool) -> float:
+    return ESTIMATED if training and flow.log_det_kind != "exact" else NUMERIC
 
 
 def finite_differences(flow: Flow) -> str:
     """Gradients by the parameters are finite differences, in train and eval mode and every memory mode."""
     probe, errors = Probe(flow), []
     way = directions(flow.parameters())
-    for training in _modes(flow):
+    for training in (False, True):
         flow.train(training)
         with torch.no_grad():
             expected = slope(lambda step: _seeded_log_prob(probe.of(moved(flow, way, step))))
@@ -55,7 +59,8 @@ def finite_differences(flow: Flow) -> str:
             flow.set_memory(mode)
             torch.manual_seed(3)
             found = along(gradients(probe)[1:], way)
-            errors.append(agree(f"{'train' if training else 'eval'}, {mode}", found, expected, NUMERIC))
+            name = f"{'train' if training else 'eval'}, {mode}"
+            errors.append(agree(name, found, expected, _allowed(flow, training)))
     return worst(errors)
 
 
@@ -162,7 +167,7 @@ def inverse_gradients(flow: Flow) -> str:
     probe, errors, refused = Probe(flow), [], ""
     with torch.no_grad(), engine.disabled():
         z = flow.bijector(probe.unit_batch())[0]
-    for training in _modes(flow):
+    for training in (False, True):
         flow.train(training)
         name = "train" if training else "eval"
         try:
@@ -194,4 +199,4 @@ def _inverse_error(flow: Flow, z: Tensor, name: str) -> float:
     latent = z.clone().requires_grad_()
     inputs = [latent, *flow.bijector.parameters()]
     found = torch.autograd.grad(value(flow, latent), inputs, allow_unused=True, materialize_grads=True)
-    return agree(name, along(found, way), expected, NUMERIC)
+    return agree(name, along(found, way), expected, _allowed(flow, flow.training))

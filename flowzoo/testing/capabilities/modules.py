@@ -157,7 +157,7 @@ def shared_with_a_process(flow: Flow) -> str:
     before = probe.log_prob().detach()
     context = mp.get_context("spawn")
     answers = context.SimpleQueue()
-    process = context.Process(target=_in_another_process, args=(flow, probe.x, probe.noise, answers))
+    process = context.Process(target=_in_another_process, args=(probe, answers))
     process.start()
     process.join(timeout=300)
     assert process.exitcode == 0, f"the process ended with exit code {process.exitcode}"
@@ -170,8 +170,8 @@ def shared_with_a_process(flow: Flow) -> str:
 
 
 @torch.no_grad()
-def _in_another_process(flow: Flow, x: Tensor, noise: Tensor, answers: Any) -> None:
-    first = flow.log_prob(x, noise=noise).tolist()
-    for parameter in flow.parameters():
+def _in_another_process(probe: Probe, answers: Any) -> None:
+    first = probe.log_prob().tolist()
+    for parameter in probe.flow.parameters():
         parameter.mul_(1.05)
-    answers.put((first, flow.log_prob(x, noise=noise).tolist()))
+    answers.put((first, probe.log_prob().tolist()))

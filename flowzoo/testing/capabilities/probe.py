@@ -16,6 +16,7 @@ from flowzoo.bijectors.chain import MemoryMode
 from flowzoo.flow import Flow
 from flowzoo.nets.keyed import Keys, keyed_draws
 from flowzoo.testing.randomize import random_data, random_labels
+from flowzoo.testing.subject import NotAsked
 
 MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
 
@@ -101,8 +102,8 @@ def draws(flow: Flow) -> bool:
     return flow.log_det_kind != "exact" or flow.augmentation is not None
 
 
-NOT_OF_INTEGERS = "not asked of a flow of integers, whose density has no derivatives by the data"
-NOT_OF_DRAWS = "not asked of a flow that draws random numbers"
+NOT_OF_INTEGERS = NotAsked("not asked of a flow of integers, whose density has no derivatives by the data")
+NOT_OF_DRAWS = NotAsked("not asked of a flow that draws random numbers")
 
 
 def plain(flow: Flow) -> Flow:

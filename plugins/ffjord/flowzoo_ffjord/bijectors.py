@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -166,8 +166,11 @@ class ContinuousFlow(Bijector):
     ) -> State:
         """Velocity, trace and, if asked for, the penalties' rates."""
         if transforms_active():
-            f, trace, squares = self._transformed(state[0], t, probe)
-            return (f, trace, sum_per_item(f.square()), squares) if penalised else (f, trace)
+            # Transforms differentiate functions, not tensors that were recorded.
+            f, pull = torch.func.vjp(lambda v: self.velocity(v, t), state[0])  # type: ignore[misc]
+            one = torch.eye(f.shape[1], dtype=f.dtype, device=f.device)
+            directions = [row.expand_as(f) for row in one] if probe is None else [probe]
+            return _rates(f, [pull(direction)[0] for direction in directions], probe, penalised)
         with torch.inference_mode(mode=False), torch.enable_grad():
             z = (
                 state[0]
@@ -178,26 +181,10 @@ class ContinuousFlow(Bijector):
             if probe is None:
                 last = z.shape[1] - 1
                 rows = [_row(f[:, i].sum(), z, None, i < last, recorded) for i in range(last + 1)]
-                trace = torch.stack([row[:, i] for i, row in enumerate(rows)]).sum(0)
             else:
                 rows = [_row(f, z, probe.clone(), False, recorded)]
-                trace = sum_per_item(rows[0] * probe)
-            rates: State = (f, trace)
-            if penalised:
-                squares = torch.stack([sum_per_item(row.square()) for row in rows]).sum(0)
-                rates = (f, trace, sum_per_item(f.square()), squares)
+            rates = _rates(f, rows, probe, penalised)
         return rates if recorded else tuple(rate.detach() for rate in rates)
-
-    def _transformed(self, z: Tensor, t: Tensor, probe: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Velocity, trace and squares inside ``torch.func``'s transforms, which differentiate functions alone."""
-        f, pull = torch.func.vjp(lambda v: self.velocity(v, t), z)  # type: ignore[misc]
-        if probe is not None:
-            (row,) = pull(probe)
-            return f, sum_per_item(row * probe), sum_per_item(row.square())
-        one = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        rows = [pull(direction.expand_as(f))[0] for direction in one]
-        trace = torch.stack([row[:, i] for i, row in enumerate(rows)]).sum(0)
-        return f, trace, torch.stack([row.square().sum(1) for row in rows]).sum(0)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         with without_autocast(z.device):
@@ -241,6 +228,18 @@ class ContinuousFlow(Bijector):
         if len(z):
             require_converged(self, residual, tolerance)
         return x
+
+
+def _rates(f: Tensor, rows: Sequence[Tensor], probe: Tensor | None, penalised: bool) -> State:
+    """Velocity, trace and, if asked for, the penalties' rates, of the rows of df/dz, or of e' df/dz for a probe e."""
+    if probe is None:
+        trace = torch.stack([row[:, i] for i, row in enumerate(rows)]).sum(0)
+    else:
+        trace = sum_per_item(rows[0] * probe)
+    if not penalised:
+        return f, trace
+    squares = torch.stack([sum_per_item(row.square()) for row in rows]).sum(0)
+    return f, trace, sum_per_item(f.square()), squares
 
 
 def _row(f: Tensor, z: Tensor, e: Tensor | None, keep: bool, recorded: bool) -> Tensor:
