@@ -11,7 +11,7 @@ from tools.leaderboard.rows import Row, Table
 
 __all__ = ["AXES", "draw", "file_name", "points"]
 
-AXES = {"parameters": "parameters", "milliseconds": "milliseconds an image of log_prob"}
+AXES = {"parameters": "parameters", "milliseconds": "milliseconds of log_prob, one image or vector"}
 LINES = ("independent pixels", "PNG, an image a file", "WebP, an image a file", "xz, all images in one file")
 COLORS = {"model": "#3f51b5", "published": "#8d6e63"}
 
