@@ -112,7 +112,7 @@ class FlowDistribution(Distribution):
         flow, n = self.flow, shape.numel()
         z = flow._draw_latents(n, temperature, generator)
         context = flow._sampling_context(_flat(y), n, generator)
-        with values_alone():
+        with values_alone(drawn=True):
             v, _ = flow.engine.run(flow.bijector, z, context, inverse=True)
         if flow.augmentation is not None:
             v = flow.augmentation.remove(v, flow.data_shape)

@@ -208,7 +208,7 @@ class Inference(FlowParts):
         with model._kept(n, batch_size):
             z = self._draw_latents(n, temperature, generator)
             context = self._sampling_context(y, n, generator)
-            images, finite = model._decode_many(z, context, batch_size)
+            images, finite = model._decode_many(z, context, batch_size, drawn=True)
             wrong = n - int(finite.sum())
             again = 0
             for _ in range(MOST_REDRAWS if on_nonfinite == "redraw" else 0):
@@ -218,7 +218,7 @@ class Inference(FlowParts):
                 again += len(left)
                 z = self._draw_latents(len(left), temperature, generator)
                 labels = None if context is None else context[left]
-                images[left], finite[left] = model._decode_many(z, labels, batch_size)
+                images[left], finite[left] = model._decode_many(z, labels, batch_size, drawn=True)
         if not bool(finite.all()):
             raise InputError(
                 f"{wrong} of {n} latents drawn at temperature {temperature:g} have an inverse that is NaN or infinite: "
@@ -243,7 +243,9 @@ class Inference(FlowParts):
             y = torch.randint(self.labels.classes, (n,), generator=generator, device=source)
         return self.context_of(y, n)
 
-    def _decode_many(self, z: Tensor, context: Tensor | None, batch_size: int) -> tuple[Tensor, Tensor]:
+    def _decode_many(
+        self, z: Tensor, context: Tensor | None, batch_size: int, *, drawn: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Data of latents, and which of them are finite (of a numeric inverse: converged)."""
         if not len(z):
             # Not every reshape knows what to make of nothing.
@@ -252,17 +254,17 @@ class Inference(FlowParts):
         found = []
         for first in range(0, len(z), batch_size):
             rows = slice(first, first + batch_size)
-            found.append(self._invert(z[rows], None if context is None else context[rows]))
+            found.append(self._invert(z[rows], None if context is None else context[rows], drawn))
         finite = torch.cat([torch.isfinite(v).flatten(1).all(1) for v in found])
         return torch.cat([self.space.from_reals(v) for v in found]), finite
 
-    def _invert(self, z: Tensor, context: Tensor | None) -> Tensor:
+    def _invert(self, z: Tensor, context: Tensor | None, drawn: bool) -> Tensor:
         """Reals of latents; rows of NaN where a numeric inverse does not converge."""
         left = torch.arange(len(z), device=z.device)
         for _ in range(len(z)):
             part = None if context is None else context[left]
             try:
-                with values_alone():
+                with values_alone(drawn=drawn):
                     v = self.engine.run(self.bijector, z[left], part, inverse=True)[0]
             except NotConverged as error:
                 if not error.rows:

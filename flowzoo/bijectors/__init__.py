@@ -37,7 +37,7 @@ from flowzoo.bijectors.partitions import (
 from flowzoo.bijectors.reshape import Flatten, Patches, Squeeze, SqueezeOrder
 from flowzoo.bijectors.scale_maps import ScaleMap, ScaleMapName
 from flowzoo.bijectors.standardize import Standardize
-from flowzoo.bijectors.wanted import log_det_wanted, unknown_log_det, values_alone
+from flowzoo.bijectors.wanted import log_det_wanted, round_trip_wanted, unknown_log_det, values_alone
 from flowzoo.ops.affine import AffineOrder, ParameterLayout
 
 __all__ = [
@@ -96,6 +96,7 @@ __all__ = [
     "polished",
     "require_converged",
     "residuals",
+    "round_trip_wanted",
     "solve_by_newton",
     "solve_increasing",
     "sum_per_item",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import flowzoo
-from flowzoo.bijectors import Bijector, log_det_wanted, unknown_log_det, values_alone
+from flowzoo.bijectors import Bijector, log_det_wanted, round_trip_wanted, unknown_log_det, values_alone
 
 SLOW = ("maf-tiny", "tarflow-tiny", "pixelcnn-toy", "residual-tiny", "ffjord-tiny", "naf-tiny")
 
@@ -37,18 +37,20 @@ def test_values_do_not_depend_on_what_is_wanted(name: str) -> None:
 
 
 class Counted(Bijector):
-    """The identity, which notes whether its log-determinant was wanted."""
+    """The identity, which notes whether its log-determinant, and a way back, were wanted."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
         self.wanted: list[bool] = []
+        self.round_trips: list[bool] = []
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return x * self.scale, x.new_zeros(len(x))
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         self.wanted.append(log_det_wanted())
+        self.round_trips.append(round_trip_wanted())
         return z / self.scale, unknown_log_det(z)
 
 
@@ -65,7 +67,18 @@ def test_samples_do_not_want_it_and_inverses_do() -> None:
     assert bijector.wanted == [True, True]
 
 
+def test_drawn_values_alone_need_no_way_back() -> None:
+    bijector = Counted()
+    flow = flowzoo.Flow(dims=2, bijector=bijector)
+    flow.sample(3, seed=0)
+    flow.density.rsample((3,))
+    flow.decode(torch.zeros(3, 2))
+    flow.bijector.inverse(torch.zeros(3, 2))
+    assert bijector.round_trips == [False, False, True, True]
+
+
 def test_a_context_that_fails_is_left() -> None:
-    with pytest.raises(RuntimeError), values_alone():
+    with pytest.raises(RuntimeError), values_alone(drawn=True):
         raise RuntimeError
     assert log_det_wanted()
+    assert round_trip_wanted()

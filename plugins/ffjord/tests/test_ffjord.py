@@ -17,7 +17,7 @@ from flowzoo_ffjord.solvers import dopri5, rk4
 from torch import Tensor, nn
 
 import flowzoo
-from flowzoo.bijectors import residuals
+from flowzoo.bijectors import residuals, values_alone
 from flowzoo.data import get_dataset
 from flowzoo.errors import ConfigError, InputError, NotConverged
 from flowzoo.nets.keyed import Keys, draw, keyed_draws
@@ -143,6 +143,31 @@ def test_a_grid_too_coarse_to_be_inverted_is_said() -> None:
     flow = ContinuousFlow(Linear(scale=30.0), 1, "exact").double()
     with pytest.raises(NotConverged, match="did not converge"), torch.no_grad():
         flow.inverse(X)
+
+
+def test_drawn_samples_are_the_solution_backwards_by_half_the_evaluations() -> None:
+    flow = flow_of(steps=8, trace="exact", scale=0.2)
+    calls: list[object] = []
+    flow.velocity.register_forward_hook(lambda *_: calls.append(None))
+    with torch.no_grad():
+        exact = flow.inverse(X)[0]
+        calls.clear()
+        with values_alone(drawn=True):
+            drawn = flow.inverse(X)[0]
+        assert len(calls) == flow.inverse_passes == 32
+        calls.clear()
+        with values_alone():
+            torch.testing.assert_close(flow.inverse(X)[0], exact, atol=0, rtol=0)
+        assert len(calls) >= 64
+    assert 0 < (drawn - exact).abs().max() < 1e-5
+
+
+def test_gradients_of_drawn_samples_are_right() -> None:
+    flow = flow_of(trace="exact", steps=2, scale=0.2)
+    with values_alone(drawn=True):
+        assert torch.autograd.gradcheck(
+            lambda z: flow.inverse(z)[0], (X.clone().requires_grad_(),), atol=1e-6
+        )
 
 
 def test_gradients_of_the_inverse_and_of_the_end_time() -> None:
