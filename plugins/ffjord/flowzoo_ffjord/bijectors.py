@@ -94,7 +94,7 @@ class ContinuousFlow(Bijector):
         """Makes the flow, T = 1.
 
         Args:
-            velocity: ``velocity(z, t)`` with t ``(B,)``.
+            velocity: ``velocity(z, t)`` with t ``()`` for all, or ``(B,)``.
             steps: Of the grid.
             trace: How it is computed.
             eval_steps: Of the grid in eval mode; 0 for the same.
@@ -135,7 +135,7 @@ class ContinuousFlow(Bijector):
     @torch.no_grad()
     def waypoints(self, x: Tensor, context: Tensor | None, count: int) -> list[tuple[float, Tensor]]:
         """The batch after some of the grid's steps, evenly in time; see the base class."""
-        h = (self.sqrt_end_time.square() / self.steps).expand(len(x))
+        h = self.sqrt_end_time.square() / self.steps
         wanted = {round(place * self.steps / (count + 1)) for place in range(1, count + 1)}
         found: list[tuple[float, Tensor]] = []
         state: State = (x,)
@@ -190,7 +190,7 @@ class ContinuousFlow(Bijector):
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         with without_autocast(z.device):
-            h = (self.sqrt_end_time.square() / self.steps).expand(len(z))
+            h = self.sqrt_end_time.square() / self.steps
             x = z
             for index in reversed(range(self.steps)):
                 x = self._step_back(x, index * h, h)

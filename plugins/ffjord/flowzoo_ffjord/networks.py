@@ -25,14 +25,16 @@ class TimeLayer(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        """``(B, in, ...)`` and times ``(B,)`` to ``(B, out, ...)``."""
+        """``(B, in, ...)`` and times ``()`` or ``(B,)`` to ``(B, out, ...)``."""
         # W (t, z) = W_z z + t W_t 1: one channel more would be copied, and is an awkward number of them.
         of_time, of_z = self.weight[:, :1], self.weight[:, 1:]
+        if z.ndim == 2 and not t.ndim:
+            return F.linear(z, of_z, torch.addcmul(self.bias, t, of_time[:, 0]))
         if z.ndim == 2:
             return torch.addcmul(F.linear(z, of_z, self.bias), t[:, None], of_time.T)
         # Not the same at every pixel: beyond the edge there is no time.
         ones = F.conv2d(torch.ones_like(z[:1, :1]), of_time, padding=1)
-        return torch.addcmul(F.conv2d(z, of_z, self.bias, padding=1), t[:, None, None, None], ones)
+        return torch.addcmul(F.conv2d(z, of_z, self.bias, padding=1), t.reshape(-1, 1, 1, 1), ones)
 
 
 class Velocity(nn.Module):
@@ -57,7 +59,7 @@ class Velocity(nn.Module):
         self.activation = activation
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        """dz/dt, the shape of z, at times ``(B,)``."""
+        """dz/dt, the shape of z, at times ``()`` or ``(B,)``."""
         *hidden, last = self.layers
         for layer in hidden:
             z = layer(z, t)

@@ -1,6 +1,7 @@
 """Runge-Kutta methods on states of several tensors: a fixed grid, and steps of each item's own.
 
-A state is a tuple of tensors with the batch first; a derivative is a function of (state, t) with times ``(B,)``.
+A state is a tuple of tensors with the batch first; a derivative is a function of (state, t) with times ``(B,)``, or one
+time ``()`` for all.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _FOURTH = (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 21
 
 
 def moved(state: State, h: Tensor, slopes: Sequence[State], weights: Sequence[float]) -> State:
-    """State + h sum w k, with steps ``(B,)``."""
+    """State + h sum w k, with steps ``(B,)`` or ``()``."""
     found = []
     for i, part in enumerate(state):
         total = sum(w * k[i] for w, k in zip(weights, slopes, strict=True) if w)
@@ -40,7 +41,7 @@ def moved(state: State, h: Tensor, slopes: Sequence[State], weights: Sequence[fl
 
 
 def rk4_step(derivative: Derivative, state: State, t: Tensor, h: Tensor) -> State:
-    """One step of the classical method of order four from times t by h, both ``(B,)``."""
+    """One step of the classical method of order four from times t by h, both ``(B,)`` or ``()``."""
     first = derivative(state, t)
     second = derivative(moved(state, h, [first], [0.5]), t + 0.5 * h)
     third = derivative(moved(state, h, [second], [0.5]), t + 0.5 * h)
@@ -50,7 +51,7 @@ def rk4_step(derivative: Derivative, state: State, t: Tensor, h: Tensor) -> Stat
 
 def rk4(derivative: Derivative, state: State, end: Tensor, steps: int) -> State:
     """From time 0 to ``end`` ``()`` in equal steps: what happens to an item depends on that item alone."""
-    h = (end / steps).expand(len(state[0]))
+    h = end / steps
     for index in range(steps):
         state = rk4_step(derivative, state, index * h, h)
     return state

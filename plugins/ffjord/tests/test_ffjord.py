@@ -73,10 +73,19 @@ def test_the_log_determinant_is_the_integral_of_the_trace() -> None:
 
 def test_time_is_seen_by_the_velocity() -> None:
     def derivative(state: tuple[Tensor, ...], t: Tensor) -> tuple[Tensor, ...]:
-        return (torch.cos(t)[:, None].expand_as(state[0]),)
+        return (torch.cos(t).expand_as(state[0]),)
 
     (z,) = rk4(derivative, (torch.zeros(2, 1).double(),), torch.tensor(2.0).double(), 20)
     torch.testing.assert_close(z, torch.sin(torch.tensor(2.0).double()).expand(2, 1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4, 4)])
+def test_one_time_for_all_is_the_same_time_for_each(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    velocity = Velocity(3, (8,), "tanh", image=len(shape) == 3).double()
+    z, t = torch.randn(2, *shape).double(), torch.tensor(0.7).double()
+    torch.testing.assert_close(velocity(z, t), velocity(z, t.expand(2)), rtol=0, atol=1e-14)
+    assert not torch.equal(velocity(z, t), velocity(z, 2 * t))
 
 
 def test_the_adaptive_method_takes_steps_of_each_items_own() -> None:
