@@ -28,6 +28,15 @@ def test_no_gradient_is_no_step() -> None:
     assert torch.equal(orthogonalize(torch.zeros(16, 20)), torch.zeros(16, 20))
 
 
+def test_rows_that_have_decayed_to_nothing_stay_and_cost_nothing() -> None:
+    torch.manual_seed(0)
+    given = torch.randn(32, 40)
+    given[::2] *= 1e-39
+    found = orthogonalize(given)
+    assert torch.equal(found[::2], torch.zeros(16, 40))
+    torch.testing.assert_close(found[1::2], orthogonalize(given[1::2].contiguous()))
+
+
 def test_a_kernel_moves_as_the_matrix_of_its_outputs() -> None:
     torch.manual_seed(0)
     start, gradients = torch.randn(48, 16, 3, 3), torch.randn(3, 48, 16, 3, 3)
