@@ -54,6 +54,9 @@ def main() -> None:
             before = driver.find_element("id", "bits").text
             driver.execute_script(DRAW)
             wait.until(lambda driver: driver.find_element("id", "bits").text != before)
+            # As high as the page, so that no scrollbar is in the picture.
+            height = driver.execute_script("return document.documentElement.scrollHeight")
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size | {"height": height})
             picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
         finally:
             driver.quit()
