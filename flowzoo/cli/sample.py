@@ -36,6 +36,7 @@ class Drawn:
 
     model: str
     temperature: float
+    labels: list[int] | None
     images: Tensor
     log_prob: list[float] | None
     per_dim: list[float] | None
@@ -46,6 +47,8 @@ class Drawn:
         facts = {"model": self.model, "temperature": self.temperature, "seed": seed}
         found = [{**facts, "index": i} for i in range(len(self.images))]
         for i, row in enumerate(found):
+            if self.labels is not None:
+                row["label"] = self.labels[i]
             if self.log_prob is not None and self.per_dim is not None:
                 row |= {"log_prob": self.log_prob[i], self.unit.replace("/", "_per_"): self.per_dim[i]}
         return found
@@ -61,6 +64,11 @@ class Drawn:
     help="Factor on the latents [what the model recommends, else 1]; several, as 0.5,0.7,1, make rows.",
 )
 @label_option
+@click.option(
+    "--each-label",
+    is_flag=True,
+    help="Every class in turn, a column each in a grid [of 8 rows], for a conditional model.",
+)
 @click.option(
     "-o",
     "--out",
@@ -82,6 +90,7 @@ def sample(
     count: int | None,
     temperatures: tuple[float, ...] | None,
     label: int | None,
+    each_label: bool,
     out: Path | None,
     seed: int,
     columns: int | None,
@@ -104,17 +113,23 @@ def sample(
     targets = [open_model(name, device) for name in names]
     out = _destination(out, targets[0])
     asked = temperatures or (None,)
-    n = count or (8 if len(targets) * len(asked) > 1 else 64)
-    _check_alike(targets, label)
-    with progress(n * len(targets) * len(asked) * (2 if log_prob else 1)) as advance:
+    rows_asked = len(targets) * len(asked)
+    classes = _classes(targets, label) if each_label else 0
+    n = count or (classes or 8 if rows_asked > 1 else 8 * classes or 64)
+    _check_alike(targets, 0 if each_label else label)
+    labels: list[int] | None = (
+        [i % classes for i in range(n)] if each_label else None if label is None else [label] * n
+    )
+    with progress(n * rows_asked * (2 if log_prob else 1)) as advance:
         drawn = [
-            _draw(target, value, n, label, seed, batch_size, log_prob, advance)
+            _draw(target, value, n, labels, seed, batch_size, log_prob, advance)
             for target in targets
             for value in asked
         ]
     rows = [row for one in drawn for row in one.rows(seed)]
     if out.suffix.lower() == ".png":
-        _write_grid(drawn, out, columns, seed, captions, label)
+        said = f"labels 0 to {classes - 1}" if each_label else f"label {label}" if label is not None else ""
+        _write_grid(drawn, out, columns or classes or None, seed, captions, said)
     elif out.suffix.lower() == ".npy":
         _write_array(drawn, out)
     elif out.suffix.lower() == ".csv":
@@ -148,6 +163,30 @@ def _destination(out: Path | None, target: Target) -> Path:
     return out
 
 
+def _classes(targets: list[Target], label: int | None) -> int:
+    """How many classes all models have.
+
+    Raises:
+        UsageError: A label is asked for besides.
+        InputError: A model has no labels, or others than the first.
+    """
+    if label is not None:
+        raise click.UsageError("--label draws one class and --each-label all of them; give one of the two.")
+    classes = 0
+    for target in targets:
+        labels = target.flow.labels
+        if labels is None:
+            raise InputError(
+                f"{target.name} has no labels; leave --each-label out, or take a conditional model, as tarflow-digits."
+            )
+        if classes and labels.classes != classes:
+            raise InputError(
+                f"{target.name} has {labels.classes} classes and {targets[0].name} {classes}; draw them by two calls."
+            )
+        classes = labels.classes
+    return classes
+
+
 def _check_alike(targets: list[Target], label: int | None) -> None:
     """Checks, before anything is said or drawn, that all models know the label and draw things of one shape."""
     for target in targets:
@@ -164,23 +203,33 @@ def _check_alike(targets: list[Target], label: int | None) -> None:
 
 
 def _draw(
-    target: Target, asked: float | None, n: int, label: int | None, seed: int, batch: int, log_prob: bool, advance: Any
-) -> Drawn:  # fmt: skip
+    target: Target,
+    asked: float | None,
+    n: int,
+    labels: list[int] | None,
+    seed: int,
+    batch: int,
+    log_prob: bool,
+    advance: Any,
+) -> Drawn:
+    import torch
+
     from flowzoo.analysis.batches import draw, log_probs
 
     flow = target.flow
     temperature, why = temperature_of(asked, flow.card)
     note(f"Temperature {temperature:g}, {why}.")
-    images = draw(flow, n, label, temperature=temperature, seed=seed, batch_size=batch, advance=advance)
+    y = None if labels is None else torch.tensor(labels, device=next(flow.parameters()).device)
+    images = draw(flow, n, y, temperature=temperature, seed=seed, batch_size=batch, advance=advance)
     if not log_prob:
-        return Drawn(target.name, temperature, images.cpu(), None, None, flow.unit)
-    found = log_probs(flow, images, label, seed=seed, batch_size=batch, advance=advance)
+        return Drawn(target.name, temperature, labels, images.cpu(), None, None, flow.unit)
+    found = log_probs(flow, images, y, seed=seed, batch_size=batch, advance=advance)
     per_dim = flow.per_dim(found).tolist()
-    return Drawn(target.name, temperature, images.cpu(), found.tolist(), per_dim, flow.unit)
+    return Drawn(target.name, temperature, labels, images.cpu(), found.tolist(), per_dim, flow.unit)
 
 
 def _write_grid(
-    drawn: list[Drawn], out: Path, columns: int | None, seed: int, captions: bool, label: int | None
+    drawn: list[Drawn], out: Path, columns: int | None, seed: int, captions: bool, labels: str
 ) -> None:
     import torch
 
@@ -200,7 +249,7 @@ def _write_grid(
         return
     title = "   ".join(
         (facts["model"], f"temperature {facts['temperature']}", f"seed {seed}")
-        + ((f"label {label}",) if label is not None else ())
+        + ((labels,) if labels else ())
     )
     names = []
     for one in drawn:

@@ -95,7 +95,8 @@ def test_captions_may_be_left_out() -> None:
     assert captioned.getpixel((0, 0)) == 255
 
 
-def test_a_conditional_model_takes_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def labelled(monkeypatch: pytest.MonkeyPatch) -> flowzoo.Flow:
     from flowzoo.evaluation import trained_model
 
     torch.manual_seed(0)
@@ -104,6 +105,22 @@ def test_a_conditional_model_takes_a_label(monkeypatch: pytest.MonkeyPatch) -> N
     target = trained_model.Target(name="labelled", flow=flow.eval(), entry=None, dataset="")
     assert not isinstance(flow.card, Unlisted)
     monkeypatch.setattr(trained_model, "find_target", lambda _: target)
+    return flow
+
+
+def test_a_column_for_each_label(labelled: flowzoo.Flow) -> None:
+    done = run("sample", "labelled", "-n", "6", "--each-label", "--json", "-o", "x.npy")
+    expected = labelled.sample(6, torch.tensor([0, 1, 2, 0, 1, 2]), seed=0)
+    assert np.array_equal(np.load("x.npy"), expected.numpy())
+    assert [row["label"] for row in json.loads(done.stdout)["samples"]] == [0, 1, 2, 0, 1, 2]
+    run("sample", "labelled", "--each-label", "--no-captions", "-o", "x.png")
+    with Image.open("x.png") as grid:
+        assert grid.width * 8 < grid.height * 3.2  # eight rows of three
+    assert "one of the two" in refusal("sample", "labelled", "--each-label", "--label", "1")
+
+
+def test_a_conditional_model_takes_a_label(labelled: flowzoo.Flow) -> None:
+    flow = labelled
     run("sample", "labelled", "-n", "2", "--label", "1", "-o", "x.npy")
     expected = flow.sample(2, 1, seed=0)
     assert np.array_equal(np.load("x.npy"), expected.numpy())
@@ -199,6 +216,7 @@ def test_neighbours_of_images_of_the_set_are_themselves() -> None:
         (("sample", MODEL, "--temperature", "-1"), "at least 0"),
         (("sample", MODEL, "-o", "x.jpg"), ".npy"),
         (("sample", MODEL, "--label", "3"), "labels were given"),
+        (("sample", MODEL, "--each-label"), "has no labels"),
         (("manipulate", MODEL, "mnist:test:0", "--direction", "none.safetensors"), "no file"),
         (("nearest", MODEL, "--fid", "--among", "mnist:test"), "Inception"),
     ],
