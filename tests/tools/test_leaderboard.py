@@ -65,6 +65,16 @@ def test_releases_and_depths_are_never_mixed() -> None:
     }
 
 
+def test_densities_of_noisy_images_are_not_ranked_among_bits() -> None:
+    found = tables(made(entry("tarflow-digits"), entry("glow-mnist"), entry("maf-moons")))
+    assert {(table.name, table.unit, table.rows[0].name) for table in found} == {
+        ("mnist", "bits/dim", "glow-mnist"),
+        ("mnist, noisy", "nats", "tarflow-digits"),
+        ("points:two-moons", "nats", "maf-moons"),
+    }
+    assert "no number of bits" in {table.name: table.description for table in found}["mnist, noisy"]
+
+
 def test_a_models_row_holds_what_its_entry_says() -> None:
     found = entry("glow-mnist")
     found["published"] = {**found["published"], "incomparable": ["not-stated"]}

@@ -95,7 +95,8 @@ class Table:
     """The rows of one release of a data set at one depth of grey levels.
 
     Attributes:
-        name: The data set's id, with the bits where they are not 8.
+        name: The data set's id, with the bits where they are not 8; noisy: of models whose density is that of images
+            with noise wider than a grey level.
         description: Release, preprocessing, split and number of images, in words.
         unit: ``bits/dim`` or ``nats``.
         rows: Best figure first; rows without one are last.
@@ -182,7 +183,12 @@ def _all_rows(sources: Sources) -> Iterator[tuple[str, str, str, Row]]:
         if found["measured"] is not None:
             row = _model(found, sources.timings.get(entry.key, {}))
             items = "vectors" if found["config"].get("dims") else "images"
-            yield table, _description(found["data"], items), unit, row
+            text = _description(found["data"], items)
+            if unit == "nats" and items == "images":
+                text += (
+                    "; with noise wider than a grey level, so that the density, in nats, is no number of bits"
+                )
+            yield table, text, unit, row
         elif found["published"] is not None:
             # The paper's figure may be of another release than the one that our recipe trains on.
             other = comparison.get("dataset", table)
@@ -198,7 +204,9 @@ def _all_rows(sources: Sources) -> Iterator[tuple[str, str, str, Row]]:
 
 def _table_name(entry: Json) -> str:
     bits = entry["config"].get("n_bits", 8)
-    return str(entry["data"]["id"]) + (f", {bits} bits" if bits != 8 else "")
+    # A density of images with noise wider than a grey level, in nats, is no code length of the images.
+    noisy = (entry["measured"] or {}).get("nats") is not None and not entry["config"].get("dims")
+    return str(entry["data"]["id"]) + (f", {bits} bits" if bits != 8 else "") + (", noisy" if noisy else "")
 
 
 def _description(data: Json, items: str = "images") -> str:
