@@ -37,7 +37,7 @@ def browser() -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with (
         pytest.MonkeyPatch.context() as patch,
-        DemoServer(Work(["nice-mnist", "realnvp-mnist"]), 0) as server,
+        DemoServer(Work(["nice-mnist", "realnvp-mnist", "tarflow-digits"]), 0) as server,
     ):
         patch.setenv("SE_OFFLINE", "true")
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -162,3 +162,19 @@ def test_it_fits_and_can_be_read(browser: Any, width: int, scheme: str) -> None:
         ".filter((e) => e.offsetParent && e.offsetHeight < 42).map((e) => e.id)"
     )
     assert width > 500 or low == []  # fingers need room
+
+
+def test_a_model_by_label_asks_which_and_says_no_bits(browser: Any) -> None:
+    shown = "return ['label-field', 'below', 'draw-card'].map((id) => !document.getElementById(id).hidden)"
+    assert browser.execute_script(shown) == [False, True, True]
+    browser.execute_script(
+        "const menu = document.getElementById('model'); menu.value = 'tarflow-digits';"
+        "menu.dispatchEvent(new Event('change'));"
+    )
+    ready = "state.info.model == 'tarflow-digits' && !document.getElementById('go').disabled"
+    wait(browser, f"{ready} && document.querySelectorAll('#samples button').length == 12")
+    assert browser.execute_script(shown) == [True, False, False]
+    sent = browser.execute_script(
+        "document.getElementById('label').value = '4'; return request({ count: 1, seed: 0, temperature: 1 });"
+    )
+    assert str(sent["label"]) == "4"
