@@ -285,8 +285,10 @@ def test_bad_samples_are_drawn_again_and_good_ones_stay(monkeypatch: pytest.Monk
     sound = flow.sample(8, seed=3)
     decode, calls = type(flow)._decode_many, []
 
-    def two_fail_at_first(self: Flow, z: Tensor, context: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-        images, finite = decode(self, z, context, size)
+    def two_fail_at_first(
+        self: Flow, z: Tensor, context: Tensor | None, size: int, *, drawn: bool
+    ) -> tuple[Tensor, Tensor]:
+        images, finite = decode(self, z, context, size, drawn=drawn)
         calls.append(len(z))
         if len(calls) % 2:  # the first draw of each call of sample
             finite[[1, 5]] = False
