@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,11 +54,6 @@ def decode(
     return _in_batches(flow, flow.decode, z, y, batch_size, advance)
 
 
-def _kept(flow: Flow, n: int, batch_size: int) -> AbstractContextManager[None]:
-    """The context of several batches, in which what is made of the weights is kept; one batch does not earn it."""
-    return flow.frozen() if n > batch_size else nullcontext()
-
-
 def _in_batches(
     flow: Flow,
     function: Callable[..., Tensor],
@@ -69,7 +63,7 @@ def _in_batches(
     advance: Advance,
 ) -> Tensor:
     found = []
-    with _kept(flow, len(items), batch_size):
+    with flow._kept(len(items), batch_size):
         for first in range(0, len(items), batch_size):
             rows = slice(first, first + batch_size)
             labels = y[rows] if isinstance(y, torch.Tensor) else y
@@ -107,7 +101,7 @@ def draw(
     """
     generator = torch.Generator().manual_seed(seed)
     found = []
-    with _kept(flow, n, min(batch_size, SAMPLES_AT_ONCE)):
+    with flow._kept(n, min(batch_size, SAMPLES_AT_ONCE)):
         for first in range(0, n, SAMPLES_AT_ONCE):
             count = min(SAMPLES_AT_ONCE, n - first)
             labels = y[first : first + count] if isinstance(y, torch.Tensor) else y

@@ -115,11 +115,13 @@ def sample(
     asked = temperatures or (None,)
     rows_asked = len(targets) * len(asked)
     classes = _classes(targets, label) if each_label else 0
-    n = count or (classes or 8 if rows_asked > 1 else 8 * classes or 64)
+    n = count or _default_count(rows_asked, classes)
     _check_alike(targets, 0 if each_label else label)
-    labels: list[int] | None = (
-        [i % classes for i in range(n)] if each_label else None if label is None else [label] * n
-    )
+    labels: list[int] | None = None
+    if each_label:
+        labels = [i % classes for i in range(n)]
+    elif label is not None:
+        labels = [label] * n
     with progress(n * rows_asked * (2 if log_prob else 1)) as advance:
         drawn = [
             _draw(target, value, n, labels, seed, batch_size, log_prob, advance)
@@ -161,6 +163,12 @@ def _destination(out: Path | None, target: Target) -> Path:
     if not vectors and out.suffix.lower() == ".csv":
         raise InputError(f"{target.name} draws images; name a grid FILE.png, an array FILE.npy or a folder.")
     return out
+
+
+def _default_count(rows: int, classes: int) -> int:
+    """How many samples a row takes; of a single model at one temperature, how many a grid of eight rows takes."""
+    columns = classes or 8
+    return columns if rows > 1 else 8 * columns
 
 
 def _classes(targets: list[Target], label: int | None) -> int:

@@ -13,7 +13,7 @@ import pytest
 from flowzoo.manifest.read import parse
 from tools.leaderboard.__main__ import ROOT, differences, pages, sources
 from tools.leaderboard.page import figure, page
-from tools.leaderboard.plots import draw, is_current, points
+from tools.leaderboard.plots import draw, is_current, label_points, points
 from tools.leaderboard.rows import Row, Sources, Table, as_records, tables
 
 MARKERS = "<!-- leaderboard: x -->\n<!-- /leaderboard -->\n"
@@ -197,3 +197,17 @@ def test_a_picture_knows_whether_it_is_of_these_figures() -> None:
     assert "glow-mnist" in picture
     moved = dataclasses.replace(table, rows=(dataclasses.replace(table.rows[0], figure=1.0), *table.rows[1:]))
     assert not is_current(picture, moved, "parameters")
+
+
+def test_names_of_neighbours_do_not_cover_each_other_or_a_point() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(7.2, 4.0)).add_subplot()
+    axes.set(xscale="log", xlim=(0.1, 100), ylim=(0, 5))
+    near = [("first-mnist", 2.3, 1.02), ("second-mnist", 2.5, 1.05), ("third-mnist", 4.6, 1.06)]
+    label_points(axes, [(name, "model", x, y) for name, x, y in near])
+    boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert list(boxes) == [name for name, *_ in near]
+    for name, box in boxes.items():
+        assert not any(box.overlaps(other) for key, other in boxes.items() if key != name)
+        assert not any(box.contains(*axes.transData.transform((x, y))) for _, x, y in near)

@@ -9,10 +9,15 @@ from typing import Any
 
 from tools.leaderboard.rows import Row, Table
 
-__all__ = ["AXES", "draw", "file_name", "points"]
+__all__ = ["AXES", "draw", "file_name", "label_points", "points"]
 
 AXES = {"parameters": "parameters", "milliseconds": "milliseconds of log_prob, one image or vector"}
-LINES = ("independent pixels", "PNG, an image a file", "WebP, an image a file", "xz, all images in one file")
+LINES = (
+    "independent pixels", "PNG, an image a file", "WebP, an image a file", "JPEG XL, an image a file",
+    "xz, all images in one file",
+)  # fmt: skip
+SIDES = ((5, 5), (5, -5), (-5, 5), (-5, -5), (5, 17), (5, -17), (-5, 17), (-5, -17))
+"""Where a label may stand beside its point, in points; the first that is free."""
 COLORS = {"model": "#3f51b5", "published": "#8d6e63"}
 
 
@@ -73,14 +78,14 @@ def is_current(picture: str, table: Table, axis: str) -> bool:
 
 def _baselines(axes: Any, table: Table) -> None:
     rows: dict[str, Row] = {row.name: row for row in table.rows if row.what == "baseline"}
-    for name in LINES:
-        figure = rows[name].figure if name in rows else None
-        if figure is not None:
-            axes.axhline(figure, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
-            axes.annotate(
-                name.partition(",")[0], (0.995, figure), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                color="0.45", fontsize=8,
-            )  # fmt: skip
+    found = sorted((row.figure, name) for name in LINES if (row := rows.get(name)) and row.figure is not None)
+    for index, (figure, name) in enumerate(found):
+        axes.axhline(figure, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+        right = 0.995 if index % 2 == 0 else 0.8  # neighbours may be closer than a line of text
+        axes.annotate(
+            name.partition(",")[0], (right, figure), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+            color="0.45", fontsize=8,
+        )  # fmt: skip
 
 
 def _points(axes: Any, found: list[tuple[str, str, float, float]]) -> None:
@@ -92,14 +97,36 @@ def _points(axes: Any, found: list[tuple[str, str, float, float]]) -> None:
             axes.scatter(
                 *zip(*chosen, strict=True), s=36, facecolors=face, edgecolors=color, label=what, zorder=3
             )
-    for index, (name, what, x, y) in enumerate(sorted(found, key=lambda point: point[2])):
-        above = index % 2 == 0  # neighbours on the axis of cost stand on different sides of their points
-        axes.annotate(
-            name, (x, y), xytext=(5, 5 if above else -5), textcoords="offset points", fontsize=8,
-            va="bottom" if above else "top", color=COLORS[what],
-        )  # fmt: skip
     best = sorted((x, y) for _, what, x, y in found if what == "model")
     front = [(x, y) for i, (x, y) in enumerate(best) if all(y < other for _, other in best[:i])]
     if len(front) > 1:
         axes.step(*zip(*front, strict=True), where="post", color=COLORS["model"], linewidth=1, alpha=0.5)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
+    label_points(axes, found)
+
+
+def label_points(axes: Any, found: list[tuple[str, str, float, float]]) -> None:
+    """Writes each name beside its point, on a side where nothing stands yet, if there is one.
+
+    Args:
+        axes: Matplotlib's, with the points and the scales already set.
+        found: Name, kind of row, cost and figure of each.
+    """
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()  # before, nothing has a place
+    taken = [text.get_window_extent() for text in axes.texts]
+    for *_, x, y in found:
+        across, up = axes.transData.transform((x, y))
+        taken.append(Bbox.from_extents(across - 4, up - 4, across + 4, up + 4))
+    for name, what, x, y in sorted(found, key=lambda point: point[2]):
+        for dx, dy in SIDES:
+            text = axes.annotate(
+                name, (x, y), xytext=(dx, dy), textcoords="offset points", fontsize=8, color=COLORS[what],
+                ha="left" if dx > 0 else "right", va="bottom" if dy > 0 else "top",
+            )  # fmt: skip
+            box = text.get_window_extent()
+            if (dx, dy) == SIDES[-1] or not any(box.overlaps(other) for other in taken):
+                break
+            text.remove()
+        taken.append(box)

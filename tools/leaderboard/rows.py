@@ -184,7 +184,7 @@ def _all_rows(sources: Sources) -> Iterator[tuple[str, str, str, Row]]:
             row = _model(found, sources.timings.get(entry.key, {}))
             items = "vectors" if found["config"].get("dims") else "images"
             text = _description(found["data"], items)
-            if unit == "nats" and items == "images":
+            if _noisy(found):
                 text += (
                     "; with noise wider than a grey level, so that the density, in nats, is no number of bits"
                 )
@@ -204,9 +204,16 @@ def _all_rows(sources: Sources) -> Iterator[tuple[str, str, str, Row]]:
 
 def _table_name(entry: Json) -> str:
     bits = entry["config"].get("n_bits", 8)
-    # A density of images with noise wider than a grey level, in nats, is no code length of the images.
-    noisy = (entry["measured"] or {}).get("nats") is not None and not entry["config"].get("dims")
-    return str(entry["data"]["id"]) + (f", {bits} bits" if bits != 8 else "") + (", noisy" if noisy else "")
+    return (
+        str(entry["data"]["id"])
+        + (f", {bits} bits" if bits != 8 else "")
+        + (", noisy" if _noisy(entry) else "")
+    )
+
+
+def _noisy(entry: Json) -> bool:
+    """Whether the figure is a density, in nats, of images with noise wider than a grey level: no code length."""
+    return (entry["measured"] or {}).get("nats") is not None and not entry["config"].get("dims")
 
 
 def _description(data: Json, items: str = "images") -> str:
