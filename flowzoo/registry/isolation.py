@@ -88,8 +88,9 @@ def bounded(work: Callable[[], T]) -> T:
     with kept_surroundings() as damage:
         worker.start()
         worker.join(SECONDS)
+        if not outcome:
+            mute(worker)
     if not outcome:
-        mute(worker)
         cause = (
             f"it does not end, and was given up after {SECONDS:g} seconds; naming it in FLOWZOO_DISABLE_PLUGINS "
             "spares every command the wait"

@@ -59,11 +59,22 @@ class _Muted:
 
 
 def mute(thread: threading.Thread) -> None:
-    """Keeps what a thread that nobody waits for any more may still print out of a command's result."""
-    for name in ("stdout", "stderr"):
-        if (stream := getattr(sys, name)) is not None:
-            _streams.append(stream)
-            setattr(sys, name, _kept(_Muted(stream, thread)))
+    """Keeps what a thread that nobody waits for any more may still print out of a command's result.
+
+    Inside :func:`output_to_stderr` it mutes the streams that are put back, so that there is no moment in between.
+    """
+    global _kept_streams  # noqa: PLW0603 - as below
+    with _lock:
+        if _depth:
+            _kept_streams = _muted(_kept_streams, thread)
+        else:
+            sys.stdout, sys.stderr = _muted((sys.stdout, sys.stderr), thread)
+
+
+def _muted(streams: tuple[Any, Any], thread: threading.Thread) -> tuple[Any, Any]:
+    """Streams in which the thread cannot be heard; None, where the caller closed one, stays."""
+    stdout, stderr = (stream and _kept(_Muted(_kept(stream), thread)) for stream in streams)
+    return stdout, stderr
 
 
 def _kept(stream: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from flowzoo.errors import ConfigError, PluginError, exhausted
 from flowzoo.factory import create
 from flowzoo.registry import Plugin, PluginState, discover, get_plugin, isolation, survey
 from flowzoo.registry.isolation import ends_in
+from flowzoo.registry.surroundings import mute, output_to_stderr
 from tests.manifest_examples import example_entry, manifest_text
 from tests.plugin_factory import CONFIG, Distribution, broken, good, plugin_source
 
@@ -263,6 +265,23 @@ def test_what_prints_for_ever_spoils_no_result(tmp_path: Path) -> None:
     assert "glow-mnist" in {row["model"] for row in json.loads(done.stdout)}
     assert "Not usable: waves" in done.stderr
     assert len(done.stderr) < 2_000_000
+
+
+def test_a_thread_that_is_muted_before_the_streams_are_put_back_is_never_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", heard)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    back = threading.Event()
+    thread = threading.Thread(target=lambda: (back.wait(), print("from the thread")))
+    thread.start()
+    with output_to_stderr():
+        mute(thread)
+    back.set()
+    thread.join()
+    print("from here")
+    assert heard.getvalue() == "from here\n"
 
 
 def test_a_thread_without_further_ado_ends_with_the_program(tmp_path: Path) -> None:
