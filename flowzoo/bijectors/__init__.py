@@ -12,7 +12,7 @@ from flowzoo.bijectors.coupling import (
     Coupling,
 )
 from flowzoo.bijectors.elementwise import FixedAffine, Logit, Sigmoid
-from flowzoo.bijectors.histogram import CountedHistogramCDF, HistogramCDF
+from flowzoo.bijectors.histogram import CountedHistogramCDF, HistogramCDF, logistic_marginals
 from flowzoo.bijectors.kinds import DirectionKind, LogDetKind, MapKind
 from flowzoo.bijectors.linear import InvertibleConv1x1, InvertibleConv1x1LU, Permutation, Whitening
 from flowzoo.bijectors.mixture import LogisticMixture, MixtureLogisticCoupling
@@ -92,6 +92,7 @@ __all__ = [
     "Whitening",
     "checkerboard_mask",
     "log_det_wanted",
+    "logistic_marginals",
     "normal_quantile",
     "polished",
     "require_converged",

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowzoo.bijectors.base import Bijector, sum_per_item
+from flowzoo.bijectors.elementwise import Logit
 from flowzoo.nets.initialization import DataDependentInit
 
 
@@ -87,6 +88,23 @@ class CountedHistogramCDF(HistogramCDF, DataDependentInit):
         counts = torch.bincount(flat.flatten(), minlength=rows * bins).reshape(rows, bins) + self.pseudocount
         self.logits.copy_((counts / counts.sum(1, keepdim=True)).log())
         self.mark_initialized()
+
+
+LOGIT_ALPHA = 1e-6
+"""Keeps the logit of 0 and 1 finite; a logistic base has 2e-6 of its probability beyond, 3e-6 bits/dim."""
+
+
+def logistic_marginals(dims: int, bins: int) -> tuple[CountedHistogramCDF, Logit]:
+    """The distribution function of each value's histogram, then the quantile function of the logistic distribution.
+
+    Where no two values depend on each other, a ``StandardLogistic`` base is then exact: a flow that goes on from here
+    begins at the density of independent pixels, 1.69 bits/dim on MNIST, instead of having to learn it.
+
+    Args:
+        dims: D of ``(B, D)``, in [0, 1].
+        bins: Grey levels.
+    """
+    return CountedHistogramCDF(dims, bins), Logit(LOGIT_ALPHA)
 
 
 def _of_bins(values: Tensor, index: Tensor) -> Tensor:

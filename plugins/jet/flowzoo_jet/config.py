@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 Kind = Literal["channels", "spatial"]
@@ -27,6 +28,9 @@ class JetConfig:
         scale_bound: s; scales are s sigmoid(raw), between 0 and s. Their start is s / 2.
         permutation_seed: Of the fixed permutations.
         classes: Number of labels that every conditioner sees; 0 for none.
+        marginals: ``histogram`` puts the distribution function of each grey level's histogram, counted on the
+            initialisation batch, and the quantiles of the logistic distribution before the couplings, which then begin
+            at independent pixels, with a logistic base. Not in the paper.
     """
 
     image_shape: tuple[int, int, int]
@@ -40,6 +44,7 @@ class JetConfig:
     scale_bound: float = 2.0
     permutation_seed: int = 0
     classes: int = 0
+    marginals: Literal["none", "histogram"] = extension("none")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.

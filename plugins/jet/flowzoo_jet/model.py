@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Patches
+from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Inverse, Patches, logistic_marginals
+from flowzoo.densities import StandardLogistic, StandardNormal
 from flowzoo.flow import Flow
 from flowzoo_jet.bijectors import SpatialKind, ViTCoupling, spatial_order
 from flowzoo_jet.config import JetConfig
@@ -27,7 +29,7 @@ SPATIAL: tuple[tuple[SpatialKind, bool], ...] = (
 
 def build(config: JetConfig) -> Flow:
     """Builds an untrained Jet."""
-    stack: list[Bijector] = [FixedAffine(scale=2.0, shift=-1.0), Patches(config.image_shape, config.patch)]
+    stack: list[Bijector] = [*_head(config), Patches(config.image_shape, config.patch)]
     for order, spatial in _orders(config):
         stack.append(
             ViTCoupling(_conditioner(config), order, spatial=spatial, scale_bound=config.scale_bound)
@@ -37,8 +39,20 @@ def build(config: JetConfig) -> Flow:
         image_shape=config.image_shape,
         n_bits=config.n_bits,
         bijector=Chain(*stack),
+        base=StandardNormal() if config.marginals == "none" else StandardLogistic(),
         classes=config.classes or None,
     )
+
+
+def _head(config: JetConfig) -> Iterator[Bijector]:
+    """The map of the pixels, which come in [0, 1]."""
+    if config.marginals == "none":
+        yield FixedAffine(scale=2.0, shift=-1.0)
+        return
+    flatten = Flatten(config.image_shape)
+    yield flatten
+    yield from logistic_marginals(math.prod(config.image_shape), 2**config.n_bits)
+    yield Inverse(flatten)
 
 
 def _orders(config: JetConfig) -> Iterator[tuple[Tensor, bool]]:

@@ -8,21 +8,17 @@ from flowzoo.bijectors import (
     AdditiveCoupling,
     Bijector,
     Chain,
-    CountedHistogramCDF,
     DiagonalScaling,
     FixedAffine,
     Flatten,
     InterleavedFeatures,
-    Logit,
     Whitening,
+    logistic_marginals,
 )
 from flowzoo.densities import StandardLogistic, StandardNormal
 from flowzoo.flow import Flow
 from flowzoo.nets.mlp import MLP
 from flowzoo_nice.config import NICEConfig
-
-LOGIT_ALPHA = 1e-6
-"""Keeps the logit of 0 and 1 finite; the logistic base has 2e-6 of its probability beyond, 3e-6 bits/dim."""
 
 
 def build(config: NICEConfig) -> Flow:
@@ -34,7 +30,7 @@ def build(config: NICEConfig) -> Flow:
     if config.whitening == "zca":
         stack.append(Whitening(dims, config.whitening_eps))
     if config.marginals == "histogram":
-        stack += [CountedHistogramCDF(dims, 2**config.n_bits), Logit(LOGIT_ALPHA)]
+        stack += logistic_marginals(dims, 2**config.n_bits)
     even, odd = (dims + 1) // 2, dims // 2
     for index, layers in enumerate(config.layers_per_coupling()):
         swap = index % 2 == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 
@@ -31,6 +32,9 @@ class TarFlowConfig:
         sampler: ``sequential``, token after token with cached keys and values, or ``jacobi``: blocks of tokens at
             once until nothing changes.
         jacobi_block: Tokens of a Jacobi block.
+        marginals: ``histogram`` puts the distribution function of each grey level's histogram, counted on the
+            initialisation batch, and the quantiles of the logistic distribution before the blocks, which then begin
+            at independent pixels, with a logistic base. Not in the paper.
     """
 
     image_shape: tuple[int, int, int]
@@ -48,6 +52,7 @@ class TarFlowConfig:
     classes: int = 0
     sampler: Literal["sequential", "jacobi"] = "sequential"
     jacobi_block: int = 16
+    marginals: Literal["none", "histogram"] = extension("none")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.
@@ -70,6 +75,11 @@ class TarFlowConfig:
             )
         if self.classes < 0 or self.classes == 1 or self.clip <= 0 or self.noise_std <= 0:
             raise ConfigError("tarflow: classes must be 0 or at least 2, clip and noise_std positive.")
+        if self.marginals == "histogram" and self.noise != "uniform":
+            raise ConfigError(
+                "tarflow: marginals = 'histogram' is of grey levels, and Gaussian noise leaves their bins; choose "
+                "noise = 'uniform', or leave marginals out."
+            )
 
     @property
     def tokens(self) -> int:

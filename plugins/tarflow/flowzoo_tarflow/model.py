@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Patches
-from flowzoo.densities import Dequantization, GaussianNoise, UniformDequantization
+from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Inverse, Patches, logistic_marginals
+from flowzoo.densities import (
+    Dequantization,
+    GaussianNoise,
+    StandardLogistic,
+    StandardNormal,
+    UniformDequantization,
+)
 from flowzoo.errors import InputError
 from flowzoo.flow import Flow
 from flowzoo_tarflow.bijectors import Guidance, TransformerBlock
@@ -17,16 +26,28 @@ from flowzoo_tarflow.transformer import CausalTransformer
 def build(config: TarFlowConfig) -> Flow:
     """Builds an untrained TarFlow."""
     blocks = [_block(config, flip=index % 2 == 1) for index in range(config.blocks)]
-    stack: list[Bijector] = [FixedAffine(scale=2.0, shift=-1.0), Patches(config.image_shape, config.patch)]
+    stack: list[Bijector] = [*_head(config), Patches(config.image_shape, config.patch)]
     tokens = (config.tokens, config.token_size)
     return Flow(
         image_shape=config.image_shape,
         n_bits=config.n_bits,
         dequantization=_dequantization(config),
         bijector=Chain(*stack, *blocks, Flatten(tokens)),
+        base=StandardNormal() if config.marginals == "none" else StandardLogistic(),
         classes=config.classes or None,
         label_dropout=bool(config.classes),
     )
+
+
+def _head(config: TarFlowConfig) -> Iterator[Bijector]:
+    """The map of the pixels, which come in [0, 1]."""
+    if config.marginals == "none":
+        yield FixedAffine(scale=2.0, shift=-1.0)
+        return
+    flatten = Flatten(config.image_shape)
+    yield flatten
+    yield from logistic_marginals(math.prod(config.image_shape), 2**config.n_bits)
+    yield Inverse(flatten)
 
 
 def _dequantization(config: TarFlowConfig) -> Dequantization:
