@@ -60,6 +60,8 @@ def round_trip(flow: Flow, images: torch.Tensor) -> dict[str, float]:
         with torch.no_grad(), copied.frozen():
             noise = copied.dequantization.central(values, copied.engine.run)
             v = copied.space.to_reals(values + noise)
+            if copied.augmentation is not None:
+                v, _ = copied.augmentation(v, copied.engine.run, central=True)
             z, _ = copied.engine.run(copied.bijector, v, None)
             back, _ = copied.engine.run(copied.bijector, z, None, inverse=True)
         worst = float((back - v).abs().max()) * 2**flow.n_bits  # which are 0 of vectors

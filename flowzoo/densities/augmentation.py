@@ -64,8 +64,13 @@ class StandardAugmentation(Augmentation):
         return e, StandardNormal().log_prob(e)
 
 
+LOG_SCALE_BOUND = 7.0
+"""Largest |log s|. Encoders give far less; of images that are like none they learned from, an unbounded exponential
+may be anything, and machines then agree on no digit of the density."""
+
+
 class GaussianAugmentation(Augmentation, RunsNetwork):
-    """e = m(v) + s(v) eps, eps standard normal: the encoder of a variational autoencoder."""
+    """e = m(v) + s(v) eps, eps standard normal: the encoder of a variational autoencoder; |log s| is at most 7."""
 
     def __init__(self, encoder: nn.Module, extra_dims: int) -> None:
         """Makes the stage.
@@ -80,6 +85,7 @@ class GaussianAugmentation(Augmentation, RunsNetwork):
     def draw(self, v: Tensor, run: Run, central: bool) -> tuple[Tensor, Tensor]:
         """Draws from N(m, s^2)."""
         mean, log_scale = self.run_network(self.encoder, v, None).chunk(2, dim=1)
+        log_scale = log_scale.clamp(-LOG_SCALE_BOUND, LOG_SCALE_BOUND)
         eps = _normal(self, v, self.extra_dims, central)
         return mean + log_scale.exp() * eps, StandardNormal().log_prob(eps) - log_scale.sum(dim=1)
 

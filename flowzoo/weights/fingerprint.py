@@ -15,7 +15,7 @@ import torch
 
 from flowzoo.errors import InputError, IntegrityError
 from flowzoo.evaluation.noise import keyed_noise
-from flowzoo.manifest.schema import MAX_TOLERANCE, Fingerprint
+from flowzoo.manifest.schema import Fingerprint
 from flowzoo.manifest.typed_json import read
 from flowzoo.nets.keyed import Keys
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 TOLERANCE = 1e-5
-"""Largest difference, in bits per dimension or nats, between two evaluations of the same flow in float64."""
+"""Largest ``Comparison.difference`` between two evaluations of the same flow in float64."""
 
 _SEED = 0
 
@@ -59,8 +59,13 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """The largest of the four differences, in the figures' unit."""
-        return max(abs(a - b) for a, b in zip(self.expected, self.found, strict=True))
+        """The largest of the four differences, in the figures' unit; of figures above a thousand, for each thousand.
+
+        Items that are like none of a model's data have large figures, of which machines agree on as many digits as of
+        small ones and no more.
+        """
+        pairs = zip(self.expected, self.found, strict=True)
+        return max(abs(a - b) / max(1.0, abs(a) / 1000) for a, b in pairs)
 
     @property
     def verified(self) -> bool:
@@ -151,9 +156,7 @@ def take_fingerprint(flow: Flow) -> Fingerprint:
     found = fingerprint_figures(flow)
     if flow.valid_bpd:
         return Fingerprint(bpd=found, tolerance=TOLERANCE)
-    # Vectors far from a model's data have large figures, of which machines agree on as many digits and no more.
-    size = max(1.0, max(map(abs, found)) / 1_000)
-    return Fingerprint(nats=found, tolerance=min(TOLERANCE * size, MAX_TOLERANCE))
+    return Fingerprint(nats=found, tolerance=TOLERANCE)
 
 
 def compare(flow: Flow, expected: Fingerprint) -> Comparison:

@@ -101,6 +101,18 @@ def test_gradients_reach_the_encoder() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in flow.parameters())
 
 
+def test_an_encoder_that_goes_astray_keeps_its_scale_within_bounds() -> None:
+    class Astray(Encoder):
+        def forward(self, v: Tensor, context: Tensor | None) -> Tensor:
+            return torch.full((len(v), 2 * EXTRA), 60.0, dtype=v.dtype)
+
+    drawn, log_q = GaussianAugmentation(Astray(), EXTRA)(torch.randn(6, D, dtype=torch.float64))
+    e = drawn[:, D:]
+    assert (e - 60).abs().max() < 6 * math.exp(7)
+    standard = torch.distributions.Normal(60, math.exp(7))
+    torch.testing.assert_close(log_q, standard.log_prob(e).sum(1))
+
+
 def test_images_may_be_augmented_too() -> None:
     class Flat(Linear):
         def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,13 @@ from flowzoo.errors import InputError, IntegrityError
 from flowzoo.factory import create, preset_names
 from flowzoo.flow import Flow
 from flowzoo.manifest.schema import Fingerprint
-from flowzoo.weights.fingerprint import compare, fingerprint_figures, fingerprint_images, take_fingerprint
+from flowzoo.weights.fingerprint import (
+    Comparison,
+    compare,
+    fingerprint_figures,
+    fingerprint_images,
+    take_fingerprint,
+)
 from tests.probe import Probe, trained
 
 
@@ -74,6 +80,14 @@ def test_the_tolerance_decides(flow: Flow) -> None:
     assert not compare(flow, shifted).verified
     assert compare(flow, dataclasses.replace(shifted, tolerance=1e-4)).verified
     assert compare(flow, shifted).difference == pytest.approx(2e-5)
+
+
+def test_of_large_figures_as_many_digits_have_to_agree() -> None:
+    small, large = (1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0, 5e6)
+    assert Comparison(small, (1.0, 2.0, 3.0, 4.00002), 1e-5).difference == pytest.approx(2e-5)
+    assert Comparison(large, (1.0, 2.0, 3.0, 5e6 + 0.04), 1e-5).verified
+    assert not Comparison(large, (1.0, 2.0, 3.0, 5e6 + 0.06), 1e-5).verified
+    assert not Comparison(large, (1.0, 2.0, 3.00002, 5e6), 1e-5).verified
 
 
 def test_a_flow_that_has_seen_no_data_has_none(probe: Probe) -> None:

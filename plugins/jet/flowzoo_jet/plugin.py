@@ -48,7 +48,7 @@ PRESETS = {
         },
     ),
     "mnist": Preset(
-        summary="Sixteen couplings on patches of 4x4, for one core",
+        summary="Sixteen couplings on patches of 4x4 behind histograms of the pixels, for one core",
         config={
             "image_shape": (1, 28, 28),
             "couplings": 16,
@@ -56,6 +56,7 @@ PRESETS = {
             "layers": 1,
             "channels": 64,
             "heads": 4,
+            "marginals": "histogram",
         },
         dataset="mnist",
         recipe=_recipe("mnist"),
