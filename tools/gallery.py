@@ -11,7 +11,7 @@ HEADING = "## A picture of each architecture"
 INTRODUCTION = """\
 Of architectures that take points: data, densities and samples, and below how the points move through the layers or
 through time; the caption has the divergence from the true density. Of the others, whose networks read images alone:
-samples."""
+samples on their way from noise, the layers of the model running backwards."""
 
 
 def gallery(entries: Sequence[Entry], pictures: Mapping[str, str]) -> str:
@@ -25,7 +25,7 @@ def gallery(entries: Sequence[Entry], pictures: Mapping[str, str]) -> str:
     for members in by_family(entries).values():
         for architecture in dict.fromkeys(entry.architecture for entry in members):
             own = [entry for entry in members if entry.architecture == architecture]
-            shown = _points(own, pictures) or _samples(own, pictures)
+            shown = _drawn(own, pictures) or _samples(own, pictures)
             any_shown |= bool(shown)
             blocks.append(f"### {architecture}\n\n{shown or _nothing(own)}")
     return "\n".join((f"{HEADING}\n\n{INTRODUCTION}\n", *blocks)) if any_shown else ""
@@ -36,10 +36,11 @@ def takes_points(entries: Sequence[Entry]) -> bool:
     return any("dims" in entry.config for entry in entries)
 
 
-def _points(own: Sequence[Entry], pictures: Mapping[str, str]) -> str:
-    """The pictures of all models of points."""
+def _drawn(own: Sequence[Entry], pictures: Mapping[str, str]) -> str:
+    """The pictures that ``flowzoo picture`` has drawn, of all models that have one."""
     return "\n".join(
-        f"![Density and layers of {entry.name}](images/{file})\n\n"
+        f"![{'Density and layers of' if 'dims' in entry.config else 'From noise to images by'} {entry.name}]"
+        f"(images/{file})\n\n"
         f"[`{entry.name}`](models/{entry.name}.md), drawn by `flowzoo picture {entry.name} -o docs/images/{file}`.\n"
         for entry in own
         if entry.weights is not None and (file := f"picture-{entry.name}.png") in pictures

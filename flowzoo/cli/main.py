@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "reconstruct": ("reconstruct:reconstruct", "Rebuild images level by level of the latent."),
     "score": ("score:score", "Score images: bits per dimension, and how unusual each is."),
     "nearest": ("nearest:nearest", "Find the training images nearest to samples."),
-    "picture": ("picture:picture", "Draw density, samples and layers of a model over vectors."),
+    "picture": ("picture:picture", "Draw what a model does, layer by layer."),
     "demo": ("demo:demo", "Open a page in the browser: sample, slide, drag, draw."),
     "compress": (
         "compress:compress",

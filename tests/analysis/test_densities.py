@@ -21,7 +21,7 @@ from flowzoo.bijectors import Bijector, Chain, Flatten, Standardize
 from flowzoo.cli.main import cli
 from flowzoo.cli.picture import picture
 from flowzoo.data import VectorSet, get_dataset
-from flowzoo.errors import FlowzooError, InputError
+from flowzoo.errors import InputError
 from flowzoo.evaluation import trained_model
 from flowzoo.evaluation.trained_model import Target
 from flowzoo.flow import Flow
@@ -209,10 +209,7 @@ def test_the_command_draws_and_says_the_nats(tmp_path: Path, monkeypatch: pytest
         assert "holds images" in str(run("mine", "--data", "mnist", "--device", "cpu").exception)
 
 
-def test_the_command_refuses_models_of_images_and_other_files(tmp_path: Path) -> None:
-    result = run("nice-mnist", "-o", str(tmp_path / "a.png"))
-    assert isinstance(result.exception, FlowzooError)
-    assert "flowzoo sample nice-mnist" in str(result.exception)
+def test_the_command_refuses_other_files() -> None:
     assert "ending with .png" in str(run("nice-mnist", "-o", "a.jpg").exception)
 
 
