@@ -28,7 +28,7 @@ _PRESETS = {
             "levels": 2,
             "split": "quarter",
             "couplings": 0,
-            "features": 32,
+            "features": 64,
             "depth": 2,
             "coupling_depth": 0,
             "mixtures": 5,
