@@ -11,7 +11,8 @@ HEADING = "## A picture of each architecture"
 INTRODUCTION = """\
 Of architectures that take points: data, densities and samples, and below how the points move through the layers or
 through time; the caption has the divergence from the true density. Of the others, whose networks read images alone:
-samples on their way from noise, the layers of the model running backwards."""
+samples on their way from noise, the layers of the model running backwards; of a model of a single layer, the samples
+alone."""
 
 
 def gallery(entries: Sequence[Entry], pictures: Mapping[str, str]) -> str:

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from flowzoo.flow import Flow
 
-__all__ = ["Stage", "layers_of", "through_layers"]
+__all__ = ["RESCALING", "Stage", "layers_of", "through_layers"]
 
-_RESCALING = (Standardize, ActNorm, FlowBatchNorm, Permutation)
+RESCALING = (Standardize, ActNorm, FlowBatchNorm, Permutation)
+"""Layers that only rescale, shift or reorder values, so that nothing is to be seen of them in a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,6 @@ def through_layers(flow: Flow, x: Tensor, y: Tensor | None = None, *, waypoints:
             stages.append(Stage(number, name, points.flatten(1).cpu(), time))
         x, _ = layer(x, context)
         stages.append(
-            Stage(number, name, x.flatten(1).cpu(), rescaled=isinstance(layer, _RESCALING)),
+            Stage(number, name, x.flatten(1).cpu(), rescaled=isinstance(layer, RESCALING)),
         )
     return stages

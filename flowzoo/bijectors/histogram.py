@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowzoo.bijectors.base import Bijector, sum_per_item
+from flowzoo.bijectors.base import Bijector, Inverse, sum_per_item
 from flowzoo.bijectors.elementwise import Logit
+from flowzoo.bijectors.reshape import Flatten
 from flowzoo.nets.initialization import DataDependentInit
 
 
@@ -94,17 +95,24 @@ LOGIT_ALPHA = 1e-6
 """Keeps the logit of 0 and 1 finite; a logistic base has 2e-6 of its probability beyond, 3e-6 bits/dim."""
 
 
-def logistic_marginals(dims: int, bins: int) -> tuple[CountedHistogramCDF, Logit]:
+def logistic_marginals(shape: tuple[int, ...], bins: int) -> tuple[Bijector, ...]:
     """The distribution function of each value's histogram, then the quantile function of the logistic distribution.
 
     Where no two values depend on each other, a ``StandardLogistic`` base is then exact: a flow that goes on from here
     begins at the density of independent pixels, 1.69 bits/dim on MNIST, instead of having to learn it.
 
     Args:
-        dims: D of ``(B, D)``, in [0, 1].
+        shape: Of an item, ``(D,)`` or ``(C, H, W)``, with values in [0, 1]; that of what comes out, too.
         bins: Grey levels.
+
+    Returns:
+        The bijectors, in order.
     """
-    return CountedHistogramCDF(dims, bins), Logit(LOGIT_ALPHA)
+    maps = CountedHistogramCDF(math.prod(shape), bins), Logit(LOGIT_ALPHA)
+    if len(shape) == 1:
+        return maps
+    flatten = Flatten(shape)
+    return (flatten, *maps, Inverse(flatten))
 
 
 def _of_bins(values: Tensor, index: Tensor) -> Tensor:

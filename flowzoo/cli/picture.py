@@ -78,10 +78,11 @@ def picture(
 
     target = find_target(name)
     images = target.flow.data_kind == "images"
+    kind, other = ("images", "vectors") if images else ("vectors", "images")
     of_vectors = {"--data": dataset, "--split": split, "--data-root": data_root}
-    for option, value in of_vectors.items() if images else {"--temperature": temperature}.items():
+    of_other = of_vectors if images else {"--temperature": temperature}
+    for option, value in of_other.items():
         if value is not None:
-            kind, other = ("images", "vectors") if images else ("vectors", "images")
             raise click.UsageError(
                 f"{option} is of models of {other}; {name} is one of {kind}. Leave it out."
             )
@@ -101,13 +102,13 @@ def _draw_images(target: Target, out: Path, asked: float | None, seed: int) -> d
     import torch
 
     from flowzoo.analysis.captions import captioned_grid, save_picture
-    from flowzoo.analysis.unfolding import unfold
+    from flowzoo.analysis.generation import generation_steps
 
     flow = target.flow
     temperature = say_temperature(asked, flow.card)
     number = ROWS if flow.labels is None else min(ROWS, flow.labels.classes)
     y = None if flow.labels is None else torch.arange(number, device=next(flow.parameters()).device)
-    steps = unfold(flow, number, y, temperature=temperature, seed=seed)
+    steps = generation_steps(flow, number, y, temperature=temperature, seed=seed)
     layers = steps[-1].layers
     save_picture(
         captioned_grid(

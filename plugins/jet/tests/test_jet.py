@@ -12,7 +12,7 @@ from flowzoo_jet.vit import Conditioner
 
 import flowzoo
 from flowzoo.errors import ConfigError
-from flowzoo.testing import Subject, checks_kind, conformance_suite, random_images
+from flowzoo.testing import Subject, checks_kind, conformance_suite
 
 test_conformance = conformance_suite("jet")
 
@@ -125,14 +125,3 @@ def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
 def test_what_cannot_be_is_refused(config: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         flowzoo.create("jet-tiny", **config)
-
-
-def test_with_histograms_an_untrained_model_begins_at_independent_pixels() -> None:
-    flow = flowzoo.create("jet-tiny", image_shape=(1, 4, 4), n_bits=2, marginals="histogram").double()
-    x = random_images(flow, 400, seed=3) & random_images(flow, 400, seed=4)
-    flow.initialize(x)
-    pixels = x.flatten(1) >> 6
-    counts = torch.stack([torch.bincount(pixels[:, d].long(), minlength=4) for d in range(16)]).double() + 0.2
-    log_p = (counts / counts.sum(1, keepdim=True)).log2()
-    expected = -log_p[torch.arange(16), pixels.long()].mean()
-    assert abs(flow.bits_per_dim(x, seed=0).mean() - expected) < 1e-5

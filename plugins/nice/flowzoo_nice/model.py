@@ -30,7 +30,7 @@ def build(config: NICEConfig) -> Flow:
     if config.whitening == "zca":
         stack.append(Whitening(dims, config.whitening_eps))
     if config.marginals == "histogram":
-        stack += logistic_marginals(dims, 2**config.n_bits)
+        stack += logistic_marginals((dims,), 2**config.n_bits)
     even, odd = (dims + 1) // 2, dims // 2
     for index, layers in enumerate(config.layers_per_coupling()):
         swap = index % 2 == 1

@@ -51,25 +51,6 @@ def test_an_untrained_coupling_with_zero_init_is_the_identity() -> None:
     assert torch.equal(log_det, torch.zeros(3))
 
 
-def test_with_histograms_and_untrained_couplings_bits_are_the_entropy_of_the_counted_pixels() -> None:
-    flow = flowzoo.create(
-        "nice",
-        image_shape=(1, 2, 3),
-        n_bits=2,
-        marginals="histogram",
-        init_range=0.0,
-        hidden_layers=1,
-        hidden_units=4,
-    ).double()
-    x = random_images(flow, 400, seed=3) & (random_images(flow, 400, seed=4))
-    flow.initialize(x)
-    pixels = x.flatten(1) >> 6
-    counts = torch.stack([torch.bincount(pixels[:, d].long(), minlength=4) for d in range(6)]).double() + 0.2
-    log_p = (counts / counts.sum(1, keepdim=True)).log2()
-    expected = -log_p[torch.arange(6), pixels.long()].mean()
-    assert abs(flow.bits_per_dim(x, seed=0).mean() - expected) < 1e-5
-
-
 def test_histograms_are_refused_beside_whitening() -> None:
     with pytest.raises(ConfigError, match="leave out whitening"):
         flowzoo.create("nice", image_shape=(1, 2, 2), marginals="histogram", whitening="zca")

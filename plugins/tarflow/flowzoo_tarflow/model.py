@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Inverse, Patches, logistic_marginals
+from flowzoo.bijectors import Bijector, Chain, FixedAffine, Flatten, Patches, logistic_marginals
 from flowzoo.densities import (
     Dequantization,
     GaussianNoise,
@@ -39,15 +36,11 @@ def build(config: TarFlowConfig) -> Flow:
     )
 
 
-def _head(config: TarFlowConfig) -> Iterator[Bijector]:
+def _head(config: TarFlowConfig) -> tuple[Bijector, ...]:
     """The map of the pixels, which come in [0, 1]."""
-    if config.marginals == "none":
-        yield FixedAffine(scale=2.0, shift=-1.0)
-        return
-    flatten = Flatten(config.image_shape)
-    yield flatten
-    yield from logistic_marginals(math.prod(config.image_shape), 2**config.n_bits)
-    yield Inverse(flatten)
+    if config.marginals == "histogram":
+        return logistic_marginals(config.image_shape, 2**config.n_bits)
+    return (FixedAffine(scale=2.0, shift=-1.0),)
 
 
 def _dequantization(config: TarFlowConfig) -> Dequantization:

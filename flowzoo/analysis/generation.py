@@ -1,19 +1,18 @@
-"""Images of a flow on their way from noise, layer by layer, each step arranged as pixels."""
+"""How a flow makes images from noise, layer by layer, each step arranged as pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from flowzoo.analysis.batches import require_images
+from flowzoo.analysis.layers import RESCALING
 from flowzoo.bijectors.base import Bijector, Inverse
 from flowzoo.bijectors.chain import Chain
-from flowzoo.bijectors.linear import Permutation
 from flowzoo.bijectors.multiscale import FactorOut
-from flowzoo.bijectors.normalization import ActNorm, FlowBatchNorm
 from flowzoo.bijectors.reshape import Flatten, Patches, Squeeze
 from flowzoo.errors import InputError
 
@@ -22,16 +21,15 @@ if TYPE_CHECKING:
 
     from flowzoo.flow import Flow
 
-__all__ = ["Step", "unfold"]
+__all__ = ["GenerationStep", "generation_steps"]
 
 _REARRANGING = (Flatten, Squeeze, Patches)
-_UNSEEN = (*_REARRANGING, Inverse, ActNorm, FlowBatchNorm, Permutation)
 _SHARE = 0.005
 """Of the values of a step, at either end, that are drawn black or white."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class GenerationStep:
     """Images after some layers of a flow run backwards.
 
     Attributes:
@@ -47,7 +45,7 @@ class Step:
 
 
 @torch.no_grad()
-def unfold(
+def generation_steps(
     flow: Flow,
     n: int,
     y: Tensor | int | None = None,
@@ -55,7 +53,7 @@ def unfold(
     temperature: float = 1.0,
     seed: int = 0,
     steps: int = 8,
-) -> list[Step]:
+) -> list[GenerationStep]:
     """Draws latents and runs the layers of a flow backwards on them, one after the other.
 
     Values lie at the pixels that they become: rearrangements that are still to come are done at once, the other layers
@@ -85,25 +83,24 @@ def unfold(
     flow.eval()
     try:
         with flow.frozen():
-            parameter = next(flow.parameters())
+            device, dtype = flow._placement()
             generator = torch.Generator().manual_seed(seed)
-            z = flow.base.sample(
-                n, flow.latent_dims, generator=generator, device=parameter.device, dtype=parameter.dtype
-            )
+            z = flow.base.sample(n, flow.latent_dims, generator=generator, device=device, dtype=dtype)
             z = flow.base.at_temperature(z, temperature)
             found = [("noise", _arranged(flow.bijector, z))]
-            found += [step for step in _backwards(flow.bijector, z, context) if step[0] not in _NAMES]
-            images = flow.decode(z, y)
+            for layer, x in _backwards(flow.bijector, z, context):
+                if not _rearranges(layer) and not isinstance(layer, RESCALING):
+                    found.append((type(layer).__name__, x))
+            images = flow.decode(
+                z, y
+            ).cpu()  # checks that they are finite, and solves as the model does elsewhere
     finally:
         flow.train(was_training)
-    chosen = _spread(len(found), steps)
-    *before, last = [
-        Step(number, found[number][0], _grey(found[number][1], flow.image_shape)) for number in chosen
+    steps_shown = [
+        GenerationStep(number, found[number][0], _grey(found[number][1], flow.image_shape))
+        for number in _spread(len(found), steps)
     ]
-    return [*before, Step(last.layers, last.name, images.cpu())]
-
-
-_NAMES = {kind.__name__ for kind in _UNSEEN}
+    return [*steps_shown[:-1], replace(steps_shown[-1], images=images)]
 
 
 def _spread(count: int, most: int) -> Sequence[int]:
@@ -112,39 +109,51 @@ def _spread(count: int, most: int) -> Sequence[int]:
     return [round(place * (count - 1) / (most - 1)) for place in range(most)]
 
 
-def _backwards(bijector: Bijector, z: Tensor, context: Tensor | None) -> Iterator[tuple[str, Tensor]]:
-    """What the layers inside make of z, the last first, each arranged as the bijector's input; the last is that."""
+def _backwards(bijector: Bijector, z: Tensor, context: Tensor | None) -> Iterator[tuple[Bijector, Tensor]]:
+    """The layers inside, the last first, with what they make of z as the bijector's input would have it.
+
+    The last of these is the bijector's inverse of z.
+    """
     if isinstance(bijector, Chain):
         layers = list(bijector)
         for place in reversed(range(len(layers))):
-            for name, x in _backwards(layers[place], z, context):
-                shown = x
-                for before in reversed(layers[:place]):
-                    shown = _arranged(before, shown)
-                yield name, shown
+            for layer, x in _backwards(layers[place], z, context):
+                yield layer, _all_arranged(layers[:place], x)
             z = x
     elif isinstance(bijector, FactorOut):
         rest, left = z.chunk(2, dim=1)
-        for name, kept in _backwards(bijector.rest, rest, context):
+        for layer, kept in _backwards(bijector.rest, rest, context):
             out = left.reshape(kept.shape)
-            yield name, bijector.partition.merge(kept, out)
-        yield "FactorOut", bijector.inverse(z, context)[0]
+            yield layer, bijector.partition.merge(kept, out)
+        if bijector.prior is not None:
+            out, _ = bijector.prior.inverse(out, kept)
+            yield bijector.prior, bijector.partition.merge(kept, out)
     else:
-        yield type(bijector).__name__, bijector.inverse(z, context)[0]
+        yield bijector, bijector.inverse(z, context)[0]
+
+
+def _rearranges(layer: Bijector) -> bool:
+    """Whether a layer moves values to other places and does nothing else."""
+    inside = layer.bijector if isinstance(layer, Inverse) else layer
+    return isinstance(inside, _REARRANGING)
 
 
 def _arranged(bijector: Bijector, z: Tensor) -> Tensor:
     """The values of z at the places of the bijector's input that they go to, otherwise unchanged."""
     if isinstance(bijector, Chain):
-        for layer in reversed(list(bijector)):
-            z = _arranged(layer, z)
-        return z
+        return _all_arranged(list(bijector), z)
     if isinstance(bijector, FactorOut):
         rest, left = z.chunk(2, dim=1)
         kept = _arranged(bijector.rest, rest)
         return bijector.partition.merge(kept, left.reshape(kept.shape))
-    inside = bijector.bijector if isinstance(bijector, Inverse) else bijector
-    return bijector.inverse(z)[0] if isinstance(inside, _REARRANGING) else z
+    return bijector.inverse(z)[0] if _rearranges(bijector) else z
+
+
+def _all_arranged(layers: Sequence[Bijector], z: Tensor) -> Tensor:
+    """The same for layers in a row."""
+    for layer in reversed(layers):
+        z = _arranged(layer, z)
+    return z
 
 
 def _grey(values: Tensor, image_shape: tuple[int, ...]) -> Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 import flowzoo
-from flowzoo.analysis.unfolding import _arranged, _backwards, unfold
+from flowzoo.analysis.generation import _arranged, _backwards, generation_steps
 from flowzoo.bijectors import Chain, FactorOut, FixedAffine, Flatten, Inverse, Patches, Squeeze
 from flowzoo.cli.picture import picture
 from flowzoo.errors import InputError
@@ -38,7 +38,7 @@ def trained(architecture: str) -> Flow:
 
 
 def decoded(flow: Flow, n: int, seed: int, temperature: float = 1.0) -> Tensor:
-    """Images of the latents that ``unfold`` draws."""
+    """Images of the latents that ``generation_steps`` draws."""
     generator = torch.Generator().manual_seed(seed)
     z = flow.base.sample(
         n, flow.latent_dims, generator=generator, device=torch.device("cpu"), dtype=torch.float32
@@ -60,7 +60,7 @@ def test_each_step_has_the_layers_behind_it_and_no_others() -> None:
     z = torch.randn(3, 64)
     x, _ = several_scales(1.0, 1.0, 1.0).inverse(z)
     bijector = several_scales(1 / 2, 1 / 3, 1 / 5)
-    steps = [step for name, step in _backwards(bijector, z, None) if name == "FixedAffine"]
+    steps = [step for layer, step in _backwards(bijector, z, None) if isinstance(layer, FixedAffine)]
     inside = several_scales(1.0, 1 / 3, 1.0).inverse(z)[0] / x  # 3 where the inner levels lie, 1 elsewhere
     assert set(inside.round().unique().tolist()) == {1.0, 3.0}
     inner = inside.round() == 3
@@ -71,25 +71,33 @@ def test_each_step_has_the_layers_behind_it_and_no_others() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_last_step_is_the_images_of_the_latents(architecture: str) -> None:
     flow = trained(architecture).train()
-    found = unfold(flow, 3, temperature=0.5, seed=4, steps=4)
+    found = generation_steps(flow, 3, temperature=0.5, seed=4, steps=4)
     assert flow.training
     assert 2 <= len(found) <= 4
     assert (found[0].layers, found[0].name) == (0, "noise")
     assert [step.layers for step in found] == sorted({step.layers for step in found})
     assert all(step.images.shape == (3, *flow.image_shape) for step in found)
     assert torch.equal(found[-1].images, decoded(flow.eval(), 3, seed=4, temperature=0.5))
-    assert not torch.equal(found[0].images, unfold(flow, 3, temperature=0.5, seed=5)[0].images)
+    assert not torch.equal(found[0].images, generation_steps(flow, 3, temperature=0.5, seed=5)[0].images)
+
+
+def test_every_layer_that_changes_values_is_a_step_and_no_other() -> None:
+    flow = Flow(
+        image_shape=SHAPE, bijector=Chain(Inverse(FixedAffine(scale=2.0)), several_scales(2.0, 3.0, 5.0))
+    )
+    names = [step.name for step in generation_steps(flow, 2, steps=100)]
+    assert names == ["noise", "FixedAffine", "FixedAffine", "FixedAffine", "Inverse"]
 
 
 def test_what_has_no_such_picture_is_refused() -> None:
     with pytest.raises(InputError, match="needs a model of images"):
-        unfold(flowzoo.create("maf-moons"), 2)
+        generation_steps(flowzoo.create("maf-moons"), 2)
     with pytest.raises(InputError, match="at least 2"):
-        unfold(trained("nice"), 2, steps=1)
+        generation_steps(trained("nice"), 2, steps=1)
     labelled = flowzoo.create("glow-tiny", classes=3)
     labelled.initialize(random_images(labelled, 64, seed=0), torch.arange(64) % 3)
     with pytest.raises(InputError, match="by label"):
-        unfold(labelled, 2)
+        generation_steps(labelled, 2)
 
 
 def run(*arguments: str) -> Result:
