@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowzoo.nets.layout import channels_last
+
 __all__ = ["ACTIVATION_LIMIT", "CouplingNetwork"]
 
 ACTIVATION_LIMIT = 32.0
@@ -46,6 +48,7 @@ class CouplingNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, O, H, W)``."""
+        x = channels_last(x)  # where convolutions of this size are fastest, above all forwards
         for conv in self.hidden:
             x = F.hardtanh(conv(x), 0.0, ACTIVATION_LIMIT)
         out: Tensor = self.last(x)
