@@ -75,10 +75,11 @@ class Autoregressive(Bijector, RunsNetwork):
     def _one_by_one(self, z: Tensor) -> Tensor:
         """Each value once, each hidden unit once."""
         state, order = Incremental(self.made, len(z)), self.made.order
-        z = z[:, order]
-        for place in range(z.shape[1]):
-            state.add(place, self._unmap(z[:, place], state.parameters(place)))
-        x: Tensor = torch.empty_like(z).index_copy_(1, order, state.x.to(z.dtype))
+        x = torch.empty_like(z)
+        for place, where in enumerate(order.tolist()):
+            value = self._unmap(z[:, where], state.parameters(place))
+            state.add(place, value)
+            x[:, where] = value
         return x
 
     def _with_gradients(self, z: Tensor) -> Tensor:

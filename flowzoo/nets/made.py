@@ -67,6 +67,7 @@ class MADE(nn.Module):
         activation: Activation = "relu",
         *,
         direct: int = 0,
+        input_bound: float | None = None,
     ) -> None:
         """Makes the network; all outputs are zero at first.
 
@@ -77,6 +78,8 @@ class MADE(nn.Module):
             activation: Of the hidden layers.
             direct: How many values just before a value it is connected with directly (the paper's direct connections,
                 kept to a band). With fewer hidden units than values these are the ones that no unit passes on.
+            input_bound: The network sees x clamped to [-bound, bound]. Off the data values may be of any size, and
+                what is computed from them grows from one value to the next.
         """
         super().__init__()
         dims = len(degrees)
@@ -84,6 +87,7 @@ class MADE(nn.Module):
         self.register_buffer("order", degrees.argsort(), persistent=False)
         self.parameters_per_value = parameters
         self.activation = activation
+        self.input_bound = input_bound
         before = degrees
         layers = []
         for units in hidden:
@@ -101,11 +105,15 @@ class MADE(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """``(B, D)`` to ``(B, D, P)``; ``context`` is ignored."""
         function = FUNCTIONS[self.activation]
-        seen = x
+        seen = x = self.clamped(x)
         for layer in self.hidden:
             x = function(layer(x))
         out: Tensor = self.out(x).unflatten(1, (-1, self.parameters_per_value))
         return out if self.band is None else out + self._direct(seen, self.band)
+
+    def clamped(self, x: Tensor) -> Tensor:
+        """``x`` as the network sees it."""
+        return x if self.input_bound is None else x.clamp(-self.input_bound, self.input_bound)
 
     def _direct(self, x: Tensor, band: Tensor) -> Tensor:
         """The part ``(B, D, P)`` of the values just before each, by weights ``(D, N, P)`` in the order of degrees."""
@@ -137,7 +145,7 @@ class Incremental:
         dims = len(made.degrees)
         like = made.out.weight
         order = made.order
-        self.x = like.new_zeros(n, dims)  # values in the order of degrees
+        self.x = like.new_zeros(n, dims)  # values in the order of degrees, as the network sees them
         self.layers = []
         previous = [int(d) for d in range(dims + 1)]  # how many inputs have a degree of at most d
         for i, layer in enumerate(made.hidden):
@@ -167,7 +175,7 @@ class Incremental:
 
     def add(self, place: int, value: Tensor) -> None:
         """Takes the value ``(B,)`` at this place, and computes the hidden units that wait for it alone."""
-        self.x[:, place] = value
+        self.x[:, place] = self.made.clamped(value)
         degree, before = place + 1, self.x
         for (weight, bias, seen, ends), values in zip(self.layers, self.values, strict=True):
             first, last = ends[degree - 1], ends[degree]

@@ -38,9 +38,11 @@ def test_masks_of_several_layers_multiply_to_the_order() -> None:
     assert torch.equal(paths > 0, made.degrees[:, None] > made.degrees[None, :])
 
 
+@pytest.mark.parametrize("bound", [None, 0.5])
 @pytest.mark.parametrize("hidden", [(9,), (9, 14), (2, 2)])
-def test_the_incremental_evaluation_is_the_networks(hidden: tuple[int, ...]) -> None:
+def test_the_incremental_evaluation_is_the_networks(hidden: tuple[int, ...], bound: float | None) -> None:
     made, x = random_made(6, hidden, 3), torch.randn(4, 6, dtype=torch.float64)
+    made.input_bound = bound
     whole, state = made(x), Incremental(made, 4)
     for place, value in enumerate(made.order.tolist()):
         torch.testing.assert_close(state.parameters(place), whole[:, value])

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 
@@ -33,6 +34,8 @@ class MAFConfig:
         sampler: How the slow direction is computed: ``sequential``, one value after the other, or ``jacobi``, all
             at once until nothing changes.
         base: Base density.
+        input_bound: The networks see values clamped to plus or minus this; 0 for as they are, as in the paper. A sample
+            that has left the range of the data then stays finite, where it would grow from one value to the next.
     """
 
     image_shape: tuple[int, int, int] | None = None
@@ -52,6 +55,7 @@ class MAFConfig:
     inverse: bool = False
     sampler: Literal["sequential", "jacobi"] = "sequential"
     base: Literal["normal", "uniform"] = "normal"
+    input_bound: float = extension(0.0)
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.
@@ -70,8 +74,10 @@ class MAFConfig:
                 f"maf: mixture is {self.mixture} and mixture_layers {self.mixture_layers}; expected 0 or more "
                 f"components, in at most {self.layers} layers."
             )
-        if self.log_scale_clip < 0 or not 0 < self.alpha < 0.5:
-            raise ConfigError("maf: log_scale_clip must not be negative, and alpha between 0 and 0.5.")
+        if self.log_scale_clip < 0 or self.input_bound < 0 or not 0 < self.alpha < 0.5:
+            raise ConfigError(
+                "maf: log_scale_clip and input_bound must not be negative, and alpha between 0 and 0.5."
+            )
         if self.inverse and self.mixture:
             raise ConfigError("maf: an inverse autoregressive flow has normal conditionals; set mixture = 0.")
         if self.base == "uniform" and self.mixture == 0:

@@ -62,7 +62,14 @@ def _first_degrees(config: MAFConfig) -> Tensor:
 def _layer(config: MAFConfig, index: int, degrees: Tensor) -> Autoregressive:
     mixture = config.is_mixture(index)
     parameters = 3 * config.mixture if mixture else 2
-    made = MADE(degrees, config.hidden, parameters, config.activation, direct=config.direct)
+    made = MADE(
+        degrees,
+        config.hidden,
+        parameters,
+        config.activation,
+        direct=config.direct,
+        input_bound=config.input_bound or None,
+    )
     if not mixture:
         return AffineAutoregressive(made, config.sampler, config.log_scale_clip)
     last = index == config.layers - 1

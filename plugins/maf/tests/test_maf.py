@@ -61,6 +61,17 @@ def test_all_ways_to_the_inverse_agree(kind: str, sampler: str) -> None:
     torch.testing.assert_close(layer(quick)[0], z, atol=1e-7, rtol=1e-7)
 
 
+def test_samples_stay_finite_where_networks_see_bounded_values() -> None:
+    made = random_made(300, (20,), 2, direct=8)
+    layer, z = AffineAutoregressive(made), torch.randn(50, 300, dtype=torch.float64)
+    with torch.no_grad():
+        assert not layer.inverse(z)[0].isfinite().all()
+        made.input_bound = 3.0
+        x, _ = layer.inverse(z)
+        assert x.isfinite().all()
+        torch.testing.assert_close(layer(x)[0], z)
+
+
 def test_direct_connections_reach_as_far_back_as_they_are_to() -> None:
     made = random_made(7, (2,), 2, direct=3)
     with torch.no_grad():
@@ -148,6 +159,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"dims": 2, "layers": 2, "hidden": (8,), "mixture": 3, "mixture_layers": 1},
     {"dims": 2, "layers": 2, "hidden": (8,), "inverse": True, "normalization": "actnorm"},
     {"dims": 2, "layers": 2, "hidden": (8,), "sampler": "jacobi", "log_scale_clip": 2.0},
+    {"dims": 2, "layers": 2, "hidden": (8,), "direct": 1, "input_bound": 0.5},
     {"image_shape": (1, 2, 2), "layers": 2, "hidden": (8,), "mixture": 2, "alpha": 0.05},
     {"image_shape": (1, 2, 2), "layers": 2, "hidden": (2,), "direct": 2, "alpha": 0.05},
 ]
