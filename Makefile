@@ -63,6 +63,7 @@ test-cuda:
 docs: setup-test
 	$(PY) -m tools.cards
 	$(PY) -m tools.leaderboard
+	$(PY) -m tools.aims
 	$(PY) -m tools.which_flow --keep-times
 
 site: $(STAMP)-docs

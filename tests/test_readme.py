@@ -152,6 +152,14 @@ def test_pictures_are_shown_if_and_only_if_they_are_there() -> None:
     assert "(../images/glow-digits-curve.png)" in both["docs/models/glow-digits.md"]
 
 
+def test_a_card_shows_samples_at_temperature_1_beside_the_recommended() -> None:
+    both = rendered(entry(), pictures={"glow-digits.png": "0.7", "glow-digits-at-1.png": "1.0"})
+    card, readme = both["docs/models/glow-digits.md"], both["README.md"]
+    assert "temperature 0.7 | temperature 1.0" in card
+    assert "(../images/glow-digits-at-1.png)" in card
+    assert "at-1" not in readme
+
+
 def test_the_newest_release_stands_for_a_name() -> None:
     files = rendered(entry(version=1, num_params=111), entry(version=2, num_params=222))
     assert "222" in files["docs/models.md"]

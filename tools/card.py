@@ -151,8 +151,12 @@ def _where(found: Measured) -> str:
 def _samples(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
     if f"{entry.name}.png" in pictures:
         yield "## Samples"
-        yield f"![Samples of {entry.name}](../images/{entry.name}.png)"
-        yield f"*Temperature {pictures[f'{entry.name}.png'] or 'not recorded'}, the first that were drawn.*"
+        # Next to the grid at the recommended temperature, if that is another, the one of the density as it is.
+        files = [file for file in (f"{entry.name}.png", f"{entry.name}-at-1.png") if file in pictures]
+        images = [f"![Samples of {entry.name}](../images/{file})" for file in files]
+        captions = [f"temperature {pictures[file] or 'not recorded'}" for file in files]
+        yield table(captions, [images])
+        yield "*The first that were drawn.*"
     if entry.sampling is not None:
         recommended = entry.recommended_temperature
         advice = f" Recommended temperature: {recommended:g}." if recommended is not None else ""
