@@ -33,9 +33,12 @@ class MAFConfig:
             for a density.
         sampler: How the slow direction is computed: ``sequential``, one value after the other, or ``jacobi``, all
             at once until nothing changes.
-        base: Base density.
+        base: Base density: ``normal``; ``uniform``, to which mixtures lead; or ``logistic``, to which ``marginals`` do.
         input_bound: The networks see values clamped to plus or minus this; 0 for as they are, as in the paper. A sample
             that has left the range of the data then stays finite, where it would grow from one value to the next.
+        marginals: ``histogram`` puts the distribution function of each grey level's histogram, counted on the
+            initialisation batch, and the quantiles of the logistic distribution before the layers, in place of the
+            logit. Not in the paper.
     """
 
     image_shape: tuple[int, int, int] | None = None
@@ -54,8 +57,9 @@ class MAFConfig:
     alpha: float = 1e-6
     inverse: bool = False
     sampler: Literal["sequential", "jacobi"] = "sequential"
-    base: Literal["normal", "uniform"] = "normal"
+    base: Literal["normal", "uniform", "logistic"] = "normal"
     input_bound: float = extension(0.0)
+    marginals: Literal["none", "histogram"] = extension("none")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.
@@ -82,6 +86,10 @@ class MAFConfig:
             raise ConfigError("maf: an inverse autoregressive flow has normal conditionals; set mixture = 0.")
         if self.base == "uniform" and self.mixture == 0:
             raise ConfigError("maf: affine layers do not lead into the unit cube; choose base = normal.")
+        if self.base == "logistic" and self.mixture:
+            raise ConfigError("maf: mixtures lead to a normal or uniform base, not to a logistic one.")
+        if self.marginals == "histogram" and self.image_shape is None:
+            raise ConfigError("maf: marginals = 'histogram' is of grey levels; vectors have none.")
 
     @property
     def size(self) -> int:

@@ -16,8 +16,9 @@ from flowzoo.bijectors import (
     Logit,
     OutputKind,
     Standardize,
+    logistic_marginals,
 )
-from flowzoo.densities import StandardNormal, StandardUniform
+from flowzoo.densities import StandardLogistic, StandardNormal, StandardUniform
 from flowzoo.flow import Flow
 from flowzoo.nets.made import MADE
 from flowzoo_maf.bijectors import AffineAutoregressive, MixtureAutoregressive, ScaleAndShift
@@ -30,11 +31,14 @@ MOMENTUM = 0.01
 """Share of a batch in the running statistics, which stand for those of the whole training set in the paper's code."""
 
 
+BASES = {"normal": StandardNormal, "uniform": StandardUniform, "logistic": StandardLogistic}
+
+
 def build(config: MAFConfig) -> Flow:
     """Builds an untrained flow."""
     stack: list[Bijector] = []
     if config.image_shape is not None:
-        stack += [Logit(config.alpha), Flatten(config.image_shape)]
+        stack += _head(config, config.image_shape)
     else:
         stack.append(Standardize(config.size))
     degrees = _first_degrees(config)
@@ -43,10 +47,17 @@ def build(config: MAFConfig) -> Flow:
         stack.append(Inverse(layer) if config.inverse else layer)
         stack += _normalization(config, index)
         degrees = config.size + 1 - degrees
-    base = StandardUniform() if config.base == "uniform" else StandardNormal()
+    base = BASES[config.base]()
     if config.image_shape is not None:
         return Flow(image_shape=config.image_shape, n_bits=config.n_bits, bijector=Chain(*stack), base=base)
     return Flow(dims=config.dims, bijector=Chain(*stack), base=base)
+
+
+def _head(config: MAFConfig, shape: tuple[int, int, int]) -> tuple[Bijector, ...]:
+    """From pixels in [0, 1] to vectors."""
+    if config.marginals == "histogram":
+        return (Flatten(shape), *logistic_marginals((config.size,), 2**config.n_bits))
+    return (Logit(config.alpha), Flatten(shape))
 
 
 def _first_degrees(config: MAFConfig) -> Tensor:

@@ -162,6 +162,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"dims": 2, "layers": 2, "hidden": (8,), "direct": 1, "input_bound": 0.5},
     {"image_shape": (1, 2, 2), "layers": 2, "hidden": (8,), "mixture": 2, "alpha": 0.05},
     {"image_shape": (1, 2, 2), "layers": 2, "hidden": (2,), "direct": 2, "alpha": 0.05},
+    {"image_shape": (1, 2, 2), "layers": 2, "hidden": (2,), "base": "logistic", "marginals": "histogram"},
 ]
 
 
@@ -182,6 +183,9 @@ def test_every_variant_is_what_it_says(config: dict[str, Any]) -> None:
         ({"mixture": 2, "mixture_layers": 9}, "at most 5"),
         ({"alpha": 0.7}, "alpha"),
         ({"direct": 2}, "direct"),
+        ({"input_bound": -1.0}, "input_bound"),
+        ({"mixture": 2, "base": "logistic"}, "not to a logistic one"),
+        ({"marginals": "histogram"}, "vectors have none"),
     ],
 )
 def test_what_cannot_be_is_refused(config: dict[str, Any], words: str) -> None:
