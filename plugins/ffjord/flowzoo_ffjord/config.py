@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 MOST_EXACT_DIMS = 64
@@ -31,6 +32,9 @@ class FFJORDConfig:
         trace: ``hutchinson`` for the unbiased estimate by one probe a flow, or ``exact``, of at most 64 dimensions.
         probe: Distribution of the probe.
         alpha: Images become logit(alpha + (1 - 2 alpha) x).
+        marginals: ``histogram`` puts the distribution function of each grey level's histogram, counted on the
+            initialisation batch, and the quantiles of the logistic distribution in place of the logit, and a logistic
+            base under the whole, which then begins near independent pixels. Not in the paper.
     """
 
     image_shape: tuple[int, int, int] | None = None
@@ -47,6 +51,7 @@ class FFJORDConfig:
     trace: Literal["hutchinson", "exact"] = "hutchinson"
     probe: Literal["rademacher", "normal"] = "rademacher"
     alpha: float = 0.05
+    marginals: Literal["none", "histogram"] = extension("none")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.
@@ -62,6 +67,8 @@ class FFJORDConfig:
             raise ConfigError(f"ffjord: eval_steps is {self.eval_steps}; expected 0 or more.")
         if not 0 < self.alpha < 0.5:
             raise ConfigError("ffjord: alpha must be between 0 and 0.5.")
+        if self.marginals == "histogram" and self.image_shape is None:
+            raise ConfigError("ffjord: marginals = 'histogram' is of grey levels; vectors have none.")
         if self.trace == "exact" and (self.image_shape is not None or (self.dims or 0) > MOST_EXACT_DIMS):
             raise ConfigError(f"ffjord: trace = exact is for vectors of at most {MOST_EXACT_DIMS} numbers.")
         halvings = 2 ** (self.scales - 1 + self.squeeze_first)

@@ -8,7 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from flowzoo.bijectors import Bijector, Chain, FactorOut, Flatten, Logit, Squeeze, Standardize
+from flowzoo.bijectors import (
+    Bijector,
+    Chain,
+    FactorOut,
+    Flatten,
+    Logit,
+    Squeeze,
+    Standardize,
+    logistic_marginals,
+)
+from flowzoo.densities import BaseDensity, StandardLogistic, StandardNormal
 from flowzoo.flow import Flow
 from flowzoo.nets.keyed import Keys
 from flowzoo_ffjord.bijectors import ContinuousFlow, adaptive
@@ -25,12 +35,15 @@ def build(config: FFJORDConfig) -> Flow:
         stack: list[Bijector] = [Standardize(dims), *_flows(config, dims)]
         return Flow(dims=config.dims, bijector=Chain(*stack))
     shape = config.image_shape
+    base: BaseDensity = StandardNormal()
     stack = [Logit(config.alpha)]
+    if config.marginals == "histogram":
+        base, stack = StandardLogistic(), [*logistic_marginals(shape, 2**config.n_bits)]
     if config.squeeze_first:
         stack.append(Squeeze())
         shape = _squeezed(shape)
     stack += _scale(config, 0, shape)
-    return Flow(image_shape=config.image_shape, n_bits=config.n_bits, bijector=Chain(*stack))
+    return Flow(image_shape=config.image_shape, n_bits=config.n_bits, bijector=Chain(*stack), base=base)
 
 
 def _scale(config: FFJORDConfig, index: int, shape: Shape) -> Iterator[Bijector]:

@@ -350,6 +350,7 @@ def test_channels_that_leave_early_come_back() -> None:
     ("config", "words"),
     [
         ({"dims": 2, "hidden": ()}, "1 or more"),
+        ({"dims": 2, "marginals": "histogram"}, "vectors have none"),
         ({"dims": 2, "alpha": 0.6}, "alpha"),
         ({"dims": 100, "trace": "exact"}, "at most 64"),
         ({"image_shape": (1, 6, 6)}, "halved"),

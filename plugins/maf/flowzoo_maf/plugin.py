@@ -47,7 +47,7 @@ PRESETS = {
         recipe=_recipe("mnist"),
     ),
     "mog-mnist": Preset(
-        summary="A MADE with mixtures of five normals for each pixel from independent pixels on, small enough for one core",
+        summary="A MADE with mixtures of five normals for each pixel, from independent pixels on",
         config={
             "image_shape": (1, 28, 28),
             "layers": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 
@@ -29,6 +30,9 @@ class NAFConfig:
         init_range: Bound of the first weights of each network's last layer: the maps begin near the identity.
         init_spread: The offsets b_k of a map's sigmoids begin between minus and plus this, so that its units differ;
             0 in the released code.
+        marginals: ``histogram`` puts the distribution function of each grey level's histogram, counted on the
+            initialisation batch, and the quantiles of the logistic distribution in place of the logit: the whole
+            then begins near independent pixels. Not in the paper.
     """
 
     image_shape: tuple[int, int, int] | None = None
@@ -44,6 +48,7 @@ class NAFConfig:
     logit_alpha: float = 1e-5
     init_range: float = 1e-3
     init_spread: float = 1.0
+    marginals: Literal["none", "histogram"] = extension("none")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.
@@ -62,6 +67,8 @@ class NAFConfig:
                 "0 < init_range < 1, 0 <= init_spread < 10."
             )
         if self.image_shape is None:
+            if self.marginals == "histogram":
+                raise ConfigError("naf: marginals = 'histogram' is of grey levels; vectors have none.")
             if self.dims is not None and self.dims < 2:
                 raise ConfigError(
                     f"naf: dims is {self.dims}; one value conditions on another, give 2 or more."

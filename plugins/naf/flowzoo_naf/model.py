@@ -19,6 +19,7 @@ from flowzoo.bijectors import (
     Permutation,
     Squeeze,
     Standardize,
+    logistic_marginals,
 )
 from flowzoo.flow import Flow
 from flowzoo.nets.conv import ConvStack
@@ -35,8 +36,15 @@ def build(config: NAFConfig) -> Flow:
     """Builds an untrained flow with a standard normal base."""
     if config.image_shape is None:
         return Flow(dims=config.dims, bijector=Chain(*_vector_stack(config, config.dims or 0)))
-    stack = Chain(Logit(config.logit_alpha), *_levels(config, config.image_shape))
+    stack = Chain(*_head(config, config.image_shape), *_levels(config, config.image_shape))
     return Flow(image_shape=config.image_shape, n_bits=config.n_bits, bijector=stack)
+
+
+def _head(config: NAFConfig, shape: tuple[int, int, int]) -> tuple[Bijector, ...]:
+    """The map of the pixels, which come in [0, 1]."""
+    if config.marginals == "histogram":
+        return logistic_marginals(shape, 2**config.n_bits)
+    return (Logit(config.logit_alpha),)
 
 
 def _flow(config: NAFConfig) -> SigmoidalFlow:

@@ -149,6 +149,7 @@ OTHERS: list[dict[str, Any]] = [
     {"dims": 5, "steps": 4, "hidden_layers": 2},
     {"dims": 4, "steps": 3, "conditioner": "autoregressive"},
     {"image_shape": (3, 4, 4), "steps": 1, "sigmoid_layers": 2},
+    {"image_shape": (1, 4, 4), "steps": 1, "marginals": "histogram"},
 ]
 
 
@@ -214,6 +215,7 @@ def test_it_learns_what_no_affine_map_could() -> None:
     [
         ({"dims": 1}, "2 or more"),
         ({"dims": 2, "units": 0}, "units out of range"),
+        ({"dims": 2, "marginals": "histogram"}, "vectors have none"),
         ({"dims": 2, "init_range": 0.0}, "init_range out of range"),
         ({"image_shape": (1, 6, 6)}, "squeezed 2 times"),
         ({"image_shape": (1, 4, 4), "conditioner": "autoregressive"}, "for vectors"),

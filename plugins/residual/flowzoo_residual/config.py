@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flowzoo.config import extension
 from flowzoo.errors import ConfigError
 
 MOST_EXACT_DIMS = 64
@@ -43,6 +44,9 @@ class ResidualConfig:
         preprocessing: Of images: ``logit`` or ``center`` (x - 1/2).
         alpha: Images become logit(alpha + (1 - 2 alpha) x).
         learned_base: Whether the base has a learned mean and scale for each dimension.
+        marginals: ``histogram`` puts the distribution function of each grey level's histogram, counted on the
+            initialisation batch, and the quantiles of the logistic distribution in place of the preprocessing: the whole
+            then begins near independent pixels. Not in the paper.
     """
 
     image_shape: tuple[int, int, int] | None = None
@@ -69,6 +73,7 @@ class ResidualConfig:
     preprocessing: Literal["logit", "center"] = "logit"
     alpha: float = 0.05
     learned_base: bool = False
+    marginals: Literal["none", "histogram"] = extension("none")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be built.
@@ -104,6 +109,8 @@ class ResidualConfig:
 
     def _check_shapes(self) -> None:
         if self.image_shape is None:
+            if self.marginals == "histogram":
+                raise ConfigError("residual: marginals = 'histogram' is of grey levels; vectors have none.")
             if len(self.blocks) != 1:
                 raise ConfigError(
                     f"residual: blocks is {self.blocks}; of vectors it is one number, such as (10,)."

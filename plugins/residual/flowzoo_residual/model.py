@@ -19,6 +19,7 @@ from flowzoo.bijectors import (
     Logit,
     Squeeze,
     Standardize,
+    logistic_marginals,
 )
 from flowzoo.flow import Flow
 from flowzoo_residual.bijectors import ResidualBlock
@@ -32,8 +33,7 @@ def build(config: ResidualConfig) -> Flow:
     """Builds an untrained flow."""
     if config.image_shape is None:
         return _vectors(config)
-    first: Bijector = Logit(config.alpha) if config.preprocessing == "logit" else FixedAffine(1.0, -0.5)
-    shape, stack = config.image_shape, [first]
+    shape, stack = config.image_shape, [*_head(config, config.image_shape)]
     if config.initial_squeeze:
         stack.append(Squeeze())
         shape = _squeezed(shape)
@@ -41,6 +41,13 @@ def build(config: ResidualConfig) -> Flow:
     if config.learned_base:
         stack.append(LearnedTop((math.prod(config.image_shape),)))
     return Flow(image_shape=config.image_shape, n_bits=config.n_bits, bijector=Chain(*stack))
+
+
+def _head(config: ResidualConfig, shape: Shape) -> tuple[Bijector, ...]:
+    """The map of the pixels, which come in [0, 1]."""
+    if config.marginals == "histogram":
+        return logistic_marginals(shape, 2**config.n_bits)
+    return (Logit(config.alpha) if config.preprocessing == "logit" else FixedAffine(1.0, -0.5),)
 
 
 def _vectors(config: ResidualConfig) -> Flow:

@@ -330,6 +330,7 @@ def test_a_network_of_convolutions_is_a_function_of_its_tensors() -> None:
         ({"dims": 100, "blocks": (2,), "estimator": "exact"}, "at most 64"),
         ({"image_shape": (1, 4, 4), "estimator": "exact"}, "for vectors"),
         ({"image_shape": (1, 6, 6), "blocks": (1, 1, 1)}, "halved"),
+        ({"dims": 2, "blocks": (2,), "marginals": "histogram"}, "vectors have none"),
         ({"dims": 2, "blocks": (2,), "kernels": (2,)}, "odd"),
         ({"dims": 2, "blocks": (2,), "roulette": "geometric"}, "chance"),
         ({"dims": 2, "blocks": (2,), "estimator": "truncated", "exact_terms": 0}, "truncated to nothing"),
