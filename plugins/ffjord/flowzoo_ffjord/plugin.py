@@ -60,7 +60,7 @@ PRESETS = {
             "squeeze_first": True,
             "blocks": 1,
             "hidden": (32, 32),
-            "alpha": 1e-5,
+            "marginals": "histogram",
         },
         dataset="mnist",
         recipe=_recipe("mnist"),

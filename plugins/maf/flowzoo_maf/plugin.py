@@ -51,7 +51,7 @@ PRESETS = {
         config={
             "image_shape": (1, 28, 28),
             "layers": 1,
-            "hidden": (200,),
+            "hidden": (180,),
             "direct": 32,
             "mixture": 5,
             "base": "uniform",

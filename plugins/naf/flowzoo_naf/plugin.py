@@ -31,7 +31,14 @@ _PRESETS = {
     ),
     "mnist": Preset(
         summary="Couplings of 16 sigmoids on MNIST, plain convolutions: trains on a laptop core",
-        config={"image_shape": (1, 28, 28), "units": 16, "steps": 4, "levels": 2, "features": 64},
+        config={
+            "image_shape": (1, 28, 28),
+            "units": 16,
+            "steps": 4,
+            "levels": 2,
+            "features": 64,
+            "marginals": "histogram",
+        },
         dataset="mnist",
         recipe=_recipe("mnist"),
     ),

@@ -45,8 +45,8 @@ class ResidualConfig:
         alpha: Images become logit(alpha + (1 - 2 alpha) x).
         learned_base: Whether the base has a learned mean and scale for each dimension.
         marginals: ``histogram`` puts the distribution function of each grey level's histogram, counted on the
-            initialisation batch, and the quantiles of the logistic distribution in place of the preprocessing: the whole
-            then begins near independent pixels. Not in the paper.
+            initialisation batch, and the quantiles of the logistic distribution in place of the preprocessing: the
+            whole then begins near independent pixels. Not in the paper.
     """
 
     image_shape: tuple[int, int, int] | None = None
