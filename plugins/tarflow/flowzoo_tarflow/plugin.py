@@ -46,6 +46,7 @@ PRESETS = {
             "blocks": 4,
             "layers": 2,
             "scale": "soft-clip",
+            "marginals": "histogram",
         },
         dataset="mnist",
         recipe=_recipe("mnist"),
