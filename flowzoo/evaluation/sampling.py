@@ -19,7 +19,10 @@ SHIPPING_COUNT = 10_000
 """Latents that a model that ships has to map to finite data, all of them, at temperature 1."""
 
 _BATCH = 50
-"""Latents drawn and mapped at a time; a constant, since it decides which numbers each latent gets."""
+"""Latents drawn at a time; a constant, since it decides which numbers each latent gets."""
+
+_MANY_PASSES = 100
+"""Passes of an inverse from which on ten batches are mapped at once: each is short and waits for the one before."""
 
 
 @torch.no_grad()
@@ -43,13 +46,18 @@ def count_finite(
     flow.eval()
     try:
         with full_precision(flow, place.device), flow.frozen():
-            for start in range(0, count, _BATCH):
-                drawn = min(_BATCH, count - start)
-                z = flow.base.sample(
-                    drawn, flow.latent_dims, generator=generator, device=place.device, dtype=torch.float32
-                )
-                z = flow.base.at_temperature(z, temperature).to(place.dtype)
-                finite += _finite(flow, z, flow.context_of(_labels(flow, drawn), drawn))
+            step = _BATCH if flow.sampling_passes < _MANY_PASSES else 10 * _BATCH
+            for start in range(0, count, step):
+                end = min(start + step, count)
+                sizes = [min(_BATCH, end - at) for at in range(start, end, _BATCH)]
+                drawn = [
+                    flow.base.sample(
+                        size, flow.latent_dims, generator=generator, device=place.device, dtype=torch.float32
+                    )
+                    for size in sizes
+                ]
+                z = flow.base.at_temperature(torch.cat(drawn), temperature).to(place.dtype)
+                finite += _finite(flow, z, flow.context_of(_labels(flow, sizes), len(z)))
     finally:
         flow.train(training)
     return Sampling(drawn=count, finite=finite, temperature=temperature, seed=seed)
@@ -69,9 +77,11 @@ def _finite(flow: Flow, z: torch.Tensor, context: torch.Tensor | None) -> int:
     return int(v.isfinite().flatten(1).all(dim=1).sum())
 
 
-def _labels(flow: Flow, n: int) -> torch.Tensor | None:
-    """Labels by which each class of a conditional flow has its share of n samples."""
-    return None if flow.labels is None else torch.arange(n) % flow.labels.classes
+def _labels(flow: Flow, sizes: list[int]) -> torch.Tensor | None:
+    """Labels by which each class of a conditional flow has its share of each batch."""
+    if flow.labels is None:
+        return None
+    return torch.cat([torch.arange(size) for size in sizes]) % flow.labels.classes
 
 
 def check_shippable(name: str, sampling: Sampling | None) -> None:

@@ -31,6 +31,27 @@ def test_a_latent_whose_inverse_does_not_converge_is_lost() -> None:
     assert count_finite(Flow(dims=2, bijector=Fails()), 200, seed=3).finite == expected < 200
 
 
+class Sequential(Fails):
+    """The same, of which a sample is said to take many passes."""
+
+    own_kind = MapKind(inverse="numeric", inverse_passes=784, tolerance=1e-3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        self.sizes.append(len(z))
+        return super()._inverse(z, context)
+
+
+def test_many_passes_are_shared_by_more_latents_and_these_are_the_same() -> None:
+    slow = Sequential()
+    found = count_finite(Flow(dims=2, bijector=slow), 630, seed=3).finite
+    assert found == count_finite(Flow(dims=2, bijector=Fails()), 630, seed=3).finite < 630
+    assert slow.sizes[0] == 500
+
+
 def test_each_label_of_a_conditional_flow_has_its_share() -> None:
     top = ClassTop((1, 1, 1), 4)
     with torch.no_grad():
