@@ -43,7 +43,7 @@ _PRESETS = {
             "levels": 3,
             "split": "quarter",
             "couplings": 0,
-            "features": 80,
+            "features": 112,
             "depth": 2,
             "coupling_depth": 0,
             "mixtures": 3,
