@@ -41,6 +41,7 @@ def test_others_begin_close_by(name: str) -> None:
 
 def bits(name: str, marginals: str = "histogram", **config: Any) -> tuple[float, float]:
     """Bits per dimension of an untrained model on the images that it was initialised on, and their pixels' entropy."""
+    torch.manual_seed(0)
     flow = flowzoo.create(name, image_shape=(1, 4, 4), n_bits=2, marginals=marginals, **config)
     flow = flow.double()
     x = torch.stack([random_images(flow, 400, seed=seed) for seed in range(4)]).amin(0)

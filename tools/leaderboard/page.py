@@ -69,9 +69,11 @@ def page(tables: Sequence[Table], reasons: Mapping[str, str], plots: Mapping[str
 
 
 def readme(tables: Iterable[Table], name: str, most: int) -> str:
-    """The best rows of one table for the README: models and baselines."""
+    """The best rows of one table for the README: half as many baselines as models, so that a bit's worth is seen."""
     [found] = [found for found in tables if found.name == name]
-    shown = [row for row in found.rows if row.what != "published"][:most]
+    best = {what: [row for row in found.rows if row.what == what] for what in ("model", "baseline")}
+    kept = [*best["model"][: most - most // 3], *best["baseline"][: most // 3]]
+    shown = [row for row in found.rows if row in kept]
     rows = [
         (
             f"[`{row.name}`](docs/{row.page})" if row.page else row.name,

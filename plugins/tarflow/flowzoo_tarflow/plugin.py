@@ -37,7 +37,7 @@ PRESETS = {
         },
     ),
     "mnist": Preset(
-        summary="Four blocks of two layers on patches of 4x4: 425 thousand parameters, an evening on one core",
+        summary="Four blocks of two layers on patches of 4x4, from independent pixels on: 626 thousand parameters",
         config={
             "image_shape": (1, 28, 28),
             "patch": 4,

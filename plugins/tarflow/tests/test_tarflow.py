@@ -95,7 +95,7 @@ def test_the_papers_model_has_its_parameters() -> None:
     whole = 8 * (d * c + c + t * c + 8 * layer + c * 2 * d + 2 * d)
     assert count("tarflow-imagenet64") == whole
     assert abs(whole - 460_000_000) < 0.01 * 460_000_000
-    assert 400_000 < count("tarflow-mnist") < 450_000
+    assert 400_000 < count("tarflow-mnist") - 784 * 256 < 450_000, "besides the histograms"
 
 
 def conditional(**options: Any) -> flowzoo.Flow:
