@@ -27,11 +27,18 @@ from flowzoo.codec.container import CHUNK_IMAGES, Chunk, Header, opening
 from flowzoo.codec.mixtures import IntegerMixture
 from flowzoo.codec.model import integer_model, weights_digest
 from flowzoo.data import get_dataset
-from flowzoo.evaluation.trained_model import find_target
+from flowzoo.evaluation.trained_model import Target, find_target
 from flowzoo.flow import Flow
 from tools.baselines import files
 
 HEADERS = ("form", "bits/dim", "bytes", "ms an image to write", "ms to read")
+
+
+def weights_size(target: Target) -> int:
+    """Bytes of the model's file of weights, which may be of half precision; of a run those of its tensors."""
+    if target.entry is not None and target.entry.weights is not None:
+        return target.entry.weights.size
+    return sum(tensor.numel() * tensor.element_size() for tensor in target.flow.state_dict().values())
 
 
 class Row(NamedTuple):
@@ -55,10 +62,8 @@ def main() -> None:
     images = get_dataset(target.dataset).load("test", options.data_root)
     pixels = images[: options.limit]
     print_table(chain(of_model(target.flow, pixels, target.name), of_others(pixels)), pixels)
-    stored = sum(t.numel() * t.element_size() for t in target.flow.state_dict().values())
-    print_line(
-        f"\n{len(pixels):,} images of {target.dataset}, test. The model itself: {stored:,} bytes of weights."
-    )
+    what = f"{len(pixels):,} images of {target.dataset}, test"
+    print_line(f"\n{what}. The model itself: {weights_size(target):,} bytes of weights.")
 
 
 @torch.inference_mode()

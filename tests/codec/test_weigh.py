@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from flowzoo.codec import compress_images
+from flowzoo.evaluation.trained_model import find_target
 from flowzoo.manifest.read import load_manifests
 from tests.codec.examples import golden_flow, golden_images
-from tools import complete
+from tools import complete, weigh
 from tools.weigh import of_model, of_others, print_table
 
 
@@ -54,3 +55,11 @@ def test_an_entry_gets_the_size_of_the_file_that_its_command_makes(
     assert after.compressed.bpd == written.bits_per_dim > after.compressed.integers > 0
     assert after.compressed.command == "flowzoo compress mnist -m idf-mnist@1 -o mnist.flz"
     assert complete.completed(after, None) == after
+
+
+def test_the_model_weighs_what_its_file_does() -> None:
+    listed = find_target("idf-mnist")
+    assert listed.entry is not None and listed.entry.weights is not None
+    assert weigh.weights_size(listed) == listed.entry.weights.size
+    unlisted = dataclasses.replace(listed, entry=None)
+    assert weigh.weights_size(unlisted) > 1.5 * listed.entry.weights.size, "single precision in memory"

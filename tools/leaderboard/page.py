@@ -69,7 +69,7 @@ def page(tables: Sequence[Table], reasons: Mapping[str, str], plots: Mapping[str
 
 
 def readme(tables: Iterable[Table], name: str, most: int) -> str:
-    """The best rows of one table for the README: half as many baselines as models, so that a bit's worth is seen."""
+    """The best rows of one table for the README, of which a third are baselines: they show what a bit is worth."""
     [found] = [found for found in tables if found.name == name]
     best = {what: [row for row in found.rows if row.what == what] for what in ("model", "baseline")}
     kept = [*best["model"][: most - most // 3], *best["baseline"][: most // 3]]

@@ -33,7 +33,9 @@ class MAFConfig:
             for a density.
         sampler: How the slow direction is computed: ``sequential``, one value after the other, or ``jacobi``, all
             at once until nothing changes.
-        base: Base density: ``normal``; ``uniform``, to which mixtures lead; or ``logistic``, to which ``marginals`` do.
+        base: Base density: ``normal``; ``uniform``, to which mixtures lead, but in whose upper end float32 cannot tell
+            values apart, so that of 784 pixels one now and then has no way back; or ``logistic``, to which
+            ``marginals`` do.
         input_bound: The networks see values clamped to plus or minus this; 0 for as they are, as in the paper. A sample
             that has left the range of the data then stays finite, where it would grow from one value to the next.
         marginals: ``histogram`` puts the distribution function of each grey level's histogram, counted on the

@@ -54,7 +54,6 @@ PRESETS = {
             "hidden": (180,),
             "direct": 32,
             "mixture": 5,
-            "base": "uniform",
             "input_bound": 8.0,
             "marginals": "histogram",
         },
