@@ -8,6 +8,7 @@ import io
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flowzoo.manifest.read import parse
@@ -211,3 +212,18 @@ def test_names_of_neighbours_do_not_cover_each_other_or_a_point() -> None:
     for name, box in boxes.items():
         assert not any(box.overlaps(other) for key, other in boxes.items() if key != name)
         assert not any(box.contains(*axes.transData.transform((x, y))) for _, x, y in near)
+
+
+def test_a_line_leads_to_a_name_that_has_no_room_beside_its_point() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(7.2, 4.0)).add_subplot()
+    axes.set(xscale="log", xlim=(0.1, 100), ylim=(0, 5))
+    label_points(axes, [("alone", "model", 0.5, 1.0)])
+    assert not axes.lines
+    label_points(axes, [(f"model-{i}", "model", 10 * 1.01**i, 2.0) for i in range(6)])
+    assert len(axes.lines) == 2, "four names have room, on four sides"
+    for line in axes.lines:
+        start, end = axes.transData.transform(line.get_xydata())
+        assert 0 < float(np.hypot(*(end - start))) < 60
+    assert axes.get_xlim() == (0.1, 100)

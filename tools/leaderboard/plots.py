@@ -16,8 +16,10 @@ LINES = (
     "independent pixels", "PNG, an image a file", "WebP, an image a file", "JPEG XL, an image a file",
     "xz, all images in one file",
 )  # fmt: skip
-SIDES = ((5, 5), (5, -5), (-5, 5), (-5, -5), (5, 17), (5, -17), (-5, 17), (-5, -17))
-"""Where a label may stand beside its point, in points; the first that is free."""
+BESIDE = ((5, 5), (5, -5), (-5, 5), (-5, -5))
+FURTHER = tuple((dx, dy) for dy in (17, -17, 29, -29) for dx in (5, -5))
+SIDES = BESIDE + FURTHER
+"""Where a label may stand by its point, in points; the first that is free. Further away a line leads to it."""
 COLORS = {"model": "#3f51b5", "published": "#8d6e63"}
 
 
@@ -130,3 +132,13 @@ def label_points(axes: Any, found: list[tuple[str, str, float, float]]) -> None:
                 break
             text.remove()
         taken.append(box)
+        if (dx, dy) in FURTHER:
+            _lead(axes, box, (x, y), COLORS[what])
+
+
+def _lead(axes: Any, box: Any, point: tuple[float, float], color: str) -> None:
+    """A thin line from a point to its name, which stands nearer to another."""
+    across, up = axes.transData.transform(point)
+    end = (min(max(across, box.x0), box.x1), min(max(up, box.y0), box.y1))
+    ends = zip(point, axes.transData.inverted().transform(end), strict=True)
+    axes.plot(*ends, color=color, linewidth=0.6, alpha=0.6, scalex=False, scaley=False)
