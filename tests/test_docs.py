@@ -36,6 +36,25 @@ NEEDS = {
 PYTHON = blocks("python")
 RUN = [block for block in PYTHON if not any(re.search(pattern, block.text) for pattern in NEEDS)]
 
+PROGRAM = """
+import sys
+import flowzoo, torch
+
+for page, blocks in {pages!r}.items():
+    sys.modules["page"] = type(sys)("page")
+    names = {{"flowzoo": flowzoo, "torch": torch, "__name__": "page"}}
+    for place, text in blocks:
+        print(place, file=sys.stderr)
+        exec(compile(text, place, "exec"), names)
+"""
+
+
+def sessions() -> list[list[str]]:
+    """The pages that one process runs: of generated cards and of READMEs several, of the rest each its own."""
+    pages = sorted({block.page for block in RUN})
+    alike = [page for page in pages if page.startswith(("docs/models/", "plugins/"))]
+    return [[page] for page in pages if page not in alike] + [alike[start::4] for start in range(4)]
+
 
 def test_every_page_is_looked_at() -> None:
     pages = {block.page for block in blocks()}
@@ -63,17 +82,12 @@ def test_python_names_what_exists(block: Block) -> None:
     check_python(block.text)
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in RUN}))
-def test_python_runs(page: str, tmp_path: Path) -> None:
-    """In one process a page, block after block, as a reader would."""
-    texts = [(str(block), block.text) for block in RUN if block.page == page]
-    program = (
-        "import flowzoo, torch\nnames = {'flowzoo': flowzoo, 'torch': torch, '__name__': 'page'}\n"
-        f"import sys\nsys.modules['page'] = type(sys)('page')\nfor place, text in {texts!r}:\n"
-        "    print(place, file=sys.stderr)\n    exec(compile(text, place, 'exec'), names)\n"
-    )
+@pytest.mark.parametrize("pages", sessions(), ids=lambda pages: pages[0])
+def test_python_runs(pages: list[str], tmp_path: Path) -> None:
+    """Block after block, as a reader would, each page with names of its own."""
+    texts = {page: [(str(block), block.text) for block in RUN if block.page == page] for page in pages}
     script = tmp_path / "page.py"
-    script.write_text(program, encoding="utf-8")
+    script.write_text(PROGRAM.format(pages=texts), encoding="utf-8")
     env = {key: value for key, value in os.environ.items() if not key.startswith("FLOWZOO_")}
     done = subprocess.run(
         (sys.executable, script), cwd=tmp_path, env={**env, "FLOWZOO_OFFLINE": "1"}, capture_output=True,
