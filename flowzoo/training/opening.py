@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flowzoo.data.images import ImageSet
     from flowzoo.distributed import World
     from flowzoo.flow import Flow
+    from flowzoo.training.provenance import Origin
     from flowzoo.training.recipe import Recipe
     from flowzoo.training.run_dir import RunDir
 
@@ -90,7 +91,7 @@ def open_run(
     images: tuple[ImageSet, ImageSet],
     where: World,
     *,
-    before: RunDir | None,
+    before: Origin | None,
     say: Callable[[str], None],
     used: Sequence[dict[str, str]] = (),
 ) -> Opened:
@@ -102,7 +103,7 @@ def open_run(
         flow: The model that it builds.
         images: Images that gradients see, and held-out ones.
         where: This process.
-        before: The run that the weights come from.
+        before: Where the weights come from, if not from nothing.
         say: Told what a person should know.
         used: What the recipe names, as :func:`flowzoo.training.used.used_by` has it.
 
@@ -117,7 +118,7 @@ def open_run(
     if run.exists:
         if run.header().get("before") and before is None and not list_checkpoints(run.checkpoints):
             raise ConfigError(
-                f"{run.path} starts from another run and was ended before its first checkpoint; "
+                f"{run.path} starts from other weights and was ended before its first checkpoint; "
                 "give --init-from again."
             )
         return _reopen(run, recipe, flow, images, where, total, surroundings, say)
@@ -135,10 +136,10 @@ def open_run(
         **surroundings,
         "used": list(used),
         "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "before": before.cost() if before is not None else None,
+        "before": before.cost if before is not None else None,
     }
     if before is not None:
-        run.write_before(before)
+        run.write_before(before.history)
     run.write_header(header)
     run.repair()
     return Opened(recipe=decided)

@@ -6,32 +6,79 @@ A run that starts from another (``--init-from``) keeps that run's stages in ``st
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flowzoo.atomic import sha256_file, write_text
 from flowzoo.data.portable import portable_id
 from flowzoo.errors import CheckpointError
+from flowzoo.manifest.read import load_manifests
 from flowzoo.registry.files import check_characters
+from flowzoo.training.recipe import read_recipe
 from flowzoo.training.run_dir import COUNTED, RunDir
 from flowzoo.training.toml_text import toml_lines
 
-__all__ = ["commands", "recipe_files", "run_stages", "write_origin"]
+__all__ = ["Origin", "commands", "origin_of", "recipe_files", "run_stages", "write_origin"]
 
 STAGES = "stages.json"
 
 
-def write_origin(run: RunDir, source: Path) -> None:
-    """Writes into a new run where its first weights come from: the stages of another run, or a file.
+@dataclass(frozen=True)
+class Origin:
+    """Where a run's first weights come from.
+
+    Attributes:
+        stages: The stages of their training, oldest first, as :func:`run_stages` has them.
+        cost: Steps, images and seconds of these together.
+        history: Training windows and validations, if they come from a run.
+    """
+
+    stages: list[dict[str, Any]]
+    cost: dict[str, float]
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def origin_of(source: Path) -> Origin:
+    """What is known of the weights of a run, or of a weights file.
+
+    A file is looked for in the manifests and, with the recipes, beside itself. Manifests hold the cost of all stages
+    together; it stands in the last of them.
 
     Raises:
-        CheckpointError: The disk refuses, or ``source`` is a directory without a run.
+        CheckpointError: ``source`` is a directory without a run.
     """
     if source.is_dir():
-        stages = run_stages(RunDir(source))
-    else:
-        stages = [{"weights": {"file": source.name, "sha256": sha256_file(source)}}]
-    write_text(run.path / STAGES, json.dumps(stages, indent=2) + "\n")
+        run = RunDir(source)
+        return Origin(run_stages(run), run.cost(), run.history())
+    digest = sha256_file(source)
+    weights = {"file": source.name, "sha256": digest}
+    listed = (entry for entry in load_manifests().entries if entry.weights and entry.weights.sha256 == digest)
+    entry = next(listed, None)
+    if entry is None or entry.training is None:
+        return Origin([{"weights": weights}], dict.fromkeys(COUNTED, 0))
+    known, found = entry.training, [source.parent / name for name in entry.training.recipe.split(", ")]
+    stages: list[dict[str, Any]] = [{"weights": weights | {"model": entry.key}}]
+    if all(path.suffix == ".toml" and path.is_file() for path in found):
+        stages = [{"recipe": read_recipe(path).to_dict()} for path in found]
+    stages[-1] |= {
+        "steps": known.steps,
+        "images": known.images or 0,
+        "hours": known.hours,
+        "versions": dict(known.versions),
+        "environment": {},
+    }
+    cost = {"step": known.steps, "images": known.images or 0, "seconds": known.hours * 3600}
+    return Origin(stages, cost)
+
+
+def write_origin(run: RunDir, origin: Origin) -> None:
+    """Writes into a new run the stages that its first weights come from.
+
+    Raises:
+        CheckpointError: The disk refuses.
+    """
+    write_text(run.path / STAGES, json.dumps(origin.stages, indent=2) + "\n")
 
 
 def run_stages(run: RunDir) -> list[dict[str, Any]]:
@@ -40,7 +87,8 @@ def run_stages(run: RunDir) -> list[dict[str, Any]]:
     A stage has the resolved ``recipe`` (every field of the model's config, names of one's own images without their
     directories), ``steps``, ``images``, ``hours``, ``versions``, ``environment``, the training images'
     ``preprocessing``, and ``used``: optimizer, schedules, augmentations and objective with the distributions that they
-    are of. One of which only the weights are known has ``weights`` with file name and SHA-256, and no recipe.
+    are of. One of which only the weights are known has ``weights`` with file name, SHA-256 and, if a manifest lists
+    them, ``model``; and no recipe.
 
     Raises:
         CheckpointError: The run is damaged.
@@ -120,7 +168,8 @@ def commands(stages: list[dict[str, Any]], stem: str = "") -> str:
             # --init-from stands before --out, so that the directory is the command's last word.
             found.append(f"flowzoo train {_filename(stem, number, len(stages))}{before} --out {run}")
         elif weights := stage.get("weights"):
-            found.append(f"# weights of unrecorded origin, sha256 {weights.get('sha256')} --out {run}")
+            origin = weights.get("model") or "weights of unrecorded origin"
+            found.append(f"# {origin}, sha256 {weights.get('sha256')} --out {run}")
         else:
             found.append(f"# {stage.get('steps', 0):,} steps of an unrecorded recipe --out {run}")
     return " && ".join(found)

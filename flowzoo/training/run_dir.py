@@ -203,13 +203,13 @@ class RunDir:
         past, rows = self.header().get("before") or {}, self.rows()
         return {key: max((row.get(key, 0) for row in rows), default=0) + past.get(key, 0) for key in COUNTED}
 
-    def write_before(self, earlier: RunDir) -> None:
+    def write_before(self, history: list[dict[str, Any]]) -> None:
         """Writes ``before.jsonl``: what the weights that this run starts from went through.
 
         Raises:
-            CheckpointError: The disk refuses, or ``earlier`` holds no run.
+            CheckpointError: The disk refuses.
         """
-        write_text(self.before, "".join(json.dumps(row) + "\n" for row in earlier.history()))
+        write_text(self.before, "".join(json.dumps(row) + "\n" for row in history))
 
     def rewind(self, step: int) -> float:
         """Drops the rows after ``step``, which resuming writes again, and a validation made for a pause.

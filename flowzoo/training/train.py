@@ -25,7 +25,7 @@ from flowzoo.training.loggers import make_loggers
 from flowzoo.training.loop import Loop, Outcome
 from flowzoo.training.objectives import with_objective
 from flowzoo.training.opening import open_run
-from flowzoo.training.provenance import write_origin
+from flowzoo.training.provenance import Origin, origin_of, write_origin
 from flowzoo.training.recipe import Recipe, parse_recipe, read_recipe, with_defaults
 from flowzoo.training.run_dir import RunDir
 from flowzoo.training.state import list_checkpoints
@@ -181,8 +181,8 @@ def train(
         if init_from is not None and not list_checkpoints(RunDir(Path(out)).checkpoints):
             source = Path(init_from)
             start_from(flow, run_weights(source) if source.is_dir() else source, images[1])
-            before = RunDir(source) if source.is_dir() else None
-            write_origin(RunDir(Path(out)), source)
+            before = origin_of(source)
+            write_origin(RunDir(Path(out)), before)
         return train_flow(
             flow,
             recipe,
@@ -211,14 +211,14 @@ def train_flow(
     tensorboard: bool = False,
     say: Callable[[str], None] | None = None,
     resident: bool | None = None,
-    before: RunDir | None = None,
+    before: Origin | None = None,
     callbacks: Sequence[Any] = (),
     loggers: Iterable[str] = (),
     objective: Objective | None = None,
 ) -> Outcome:
     """Trains a flow that was built elsewhere; see :func:`train`.
 
-    ``before`` is the run that its weights come from.
+    ``before`` is where its weights come from.
 
     Raises:
         InputError: Model and images do not fit.

@@ -14,15 +14,18 @@ from flowzoo.cli.main import cli
 from flowzoo.data.portable import portable_id
 from flowzoo.errors import InputError
 from flowzoo.evaluation.measure import evaluate
+from flowzoo.manifest.read import load_manifests
 from flowzoo.publishing.describe import check_held_out, describe, measured_images
 from flowzoo.publishing.stage import stage_run
 from flowzoo.training.export import export_weights
-from flowzoo.training.provenance import run_stages
+from flowzoo.training.provenance import commands, origin_of, run_stages
 from flowzoo.training.recipe import read_recipe
 from flowzoo.training.run_dir import RunDir
 from flowzoo.training.train import train
 from flowzoo.weights.external import read_card
+from flowzoo.weights.hub.settings import hub_settings
 from flowzoo.weights.load import load
+from flowzoo.weights.resolve import locate
 from tests.trainings import save_images, tiny_recipe
 
 
@@ -123,6 +126,37 @@ def test_weights_of_unknown_origin_are_named_as_such(runs: tuple[Path, str], tmp
     card = json.loads((tmp_path / "export" / "flowzoo.json").read_text())
     assert "weights of unrecorded origin, sha256" in card["training"]["command"]
     assert (tmp_path / "export" / "recipe-2.toml").is_file()
+
+
+def test_released_weights_bring_their_recipes_and_their_cost(tmp_path: Path) -> None:
+    entry = load_manifests().get("ffjord-moons")
+    assert entry.training is not None
+    weights = locate(entry, hub_settings())
+    sets = ("train.steps=2", "train.validate_images=20")
+    train("ffjord-moons", tmp_path / "run", sets=sets, device="cpu", progress=False, init_from=weights)
+    stages = run_stages(RunDir(tmp_path / "run"))
+    recipes = [weights.with_name(f"ffjord-moons.recipe-{number}.toml") for number in (1, 2)]
+    assert [stage["recipe"] for stage in stages[:2]] == [read_recipe(path).to_dict() for path in recipes]
+    assert [stage.get("steps") for stage in stages] == [None, entry.training.steps, 2]
+    cost = RunDir(tmp_path / "run").cost()
+    assert cost["step"] == entry.training.steps + 2
+    assert cost["seconds"] > entry.training.hours * 3600
+    export_weights(tmp_path / "run", tmp_path / "export")
+    assert [(tmp_path / "export" / f"recipe-{number}.toml").is_file() for number in (1, 2, 3)] == [True] * 3
+    again = read_recipe(tmp_path / "export" / "recipe-1.toml")
+    assert again == read_recipe(recipes[0])
+
+
+def test_released_weights_without_recipes_are_named_by_their_model(tmp_path: Path) -> None:
+    entry = load_manifests().get("ffjord-moons")
+    assert entry.training is not None
+    assert entry.weights is not None
+    alone = tmp_path / "elsewhere.safetensors"
+    shutil.copyfile(locate(entry, hub_settings()), alone)
+    origin = origin_of(alone)
+    assert [stage["weights"]["model"] for stage in origin.stages] == [entry.key]
+    assert origin.cost["step"] == entry.training.steps
+    assert commands(origin.stages) == f"# {entry.key}, sha256 {entry.weights.sha256} --out RUN"
 
 
 def test_a_model_of_ones_own_images_is_staged(runs: tuple[Path, str], tmp_path: Path) -> None:
