@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry, Measured
-from flowzoo.publishing.card import file_size, passes
+from flowzoo.publishing.card import file_size, passes, several_samples
 from flowzoo.publishing.quantities import duration, file_length
 from tools.cells import (
     count,
@@ -71,19 +71,26 @@ def _noun(entry: Entry) -> str:
     return "vectors" if entry.config.get("image_shape") is None else "images"
 
 
+def _other_figures(entry: Entry) -> Iterator[tuple[str, str, str]]:
+    """Figures of another number of samples, of another noise, and of a file."""
+    if entry.one_sample_bpd is not None:
+        yield "measured, one sample", one_sample(entry), "the same with one noise sample an image"
+    if entry.several_samples is not None:
+        yield several_samples(entry.several_samples)
+    if entry.compressed is not None:
+        yield "as a file", f"{entry.compressed.bpd:.4f}", file_size(entry)
+    if (uniform := entry.uniform_noise) is not None:
+        how = "uniform noise in place of the learned one, one sample an image"
+        yield "measured, uniform noise", f"{uniform.bpd:.4f} ± {uniform.stderr:.4f}", how
+
+
 def _figures(entry: Entry) -> Iterator[str]:
     yield "## Bits per dimension" if entry.valid_bpd else "## Density in nats"
     rows = []
     if entry.measured is not None:
         rows.append(("measured", measured(entry), _protocol(entry)))
         rows.extend(_entropy(entry))
-    if entry.one_sample_bpd is not None:
-        rows.append(("measured, one sample", one_sample(entry), "the same with one noise sample an image"))
-    if entry.compressed is not None:
-        rows.append(("as a file", f"{entry.compressed.bpd:.4f}", file_size(entry)))
-    if (uniform := entry.uniform_noise) is not None:
-        how = "uniform noise in place of the learned one, one sample an image"
-        rows.append(("measured, uniform noise", f"{uniform.bpd:.4f} ± {uniform.stderr:.4f}", how))
+    rows.extend(_other_figures(entry))
     if entry.published is not None:
         source = f"{entry.published.source}; {entry.published.dataset}; {entry.published.protocol}"
         codes = ", ".join(entry.published.incomparable)

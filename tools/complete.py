@@ -1,8 +1,9 @@
 """Measures what older entries of the manifest lack: ``python -m tools.complete [NAME...]``.
 
-The share of finite samples, the figure of one noise sample an image where the recorded one is of several, the figure
-under uniform noise where the recorded one is under learned noise, the size of the images as a file where the model can
-compress, and what follows from the config: kind of inverse and passes. Figures that are there stay as they are.
+The share of finite samples; the figure of one noise sample an image where the recorded one is of several, and of eight
+where it is of one; the figure under uniform noise where the recorded one is under learned noise; the size of the images
+as a file where the model can compress; and what follows from the config: kind of inverse and passes. Figures that are
+there stay as they are.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from flowzoo.evaluation.sampling import count_finite
 from flowzoo.factory import build_flow, resolve
 from flowzoo.manifest.schema import Compressed, Entry
 from flowzoo.manifest.write import read_manifest, write_entry
-from flowzoo.publishing.figures import kinds_of, uniform_noise_of
+from flowzoo.publishing.figures import (
+    SEVERAL,
+    gains_by_samples,
+    kinds_of,
+    several_samples_of,
+    uniform_noise_of,
+)
 from flowzoo.weights.load import load
 from tools.announce import ROOT
 from tools.weigh import of_model
@@ -71,6 +78,9 @@ def _with_other_noise(entry: Entry, data_root: Path | None) -> Entry:
     if measured.samples > 1 and entry.one_sample_bpd is None:
         found = evaluate(entry.key, samples=1, audit=False, data_root=data_root)
         entry = dataclasses.replace(entry, one_sample_bpd=found.bpd)
+    if measured.samples == 1 and entry.several_samples is None and gains_by_samples(load(entry.key)):
+        found = evaluate(entry.key, samples=SEVERAL, audit=False, data_root=data_root)
+        entry = dataclasses.replace(entry, several_samples=several_samples_of(found))
     if measured.dequantization == "variational" and entry.uniform_noise is None:
         found = evaluate(entry.key, noise="uniform", data_root=data_root)
         entry = dataclasses.replace(entry, uniform_noise=uniform_noise_of(found))

@@ -109,13 +109,16 @@ def judge(
 
 
 def _under(entry: Entry, protocol: Protocol) -> Entry:
-    """The entry with the figure that is of the noise that was asked for, if it states one."""
-    if protocol.noise == "own" or entry.uniform_noise is None or entry.measured is None:
+    """The entry with the figure of the noise, and of as many samples of it, as were asked for, if it states one."""
+    measured, uniform, several = entry.measured, entry.uniform_noise, entry.several_samples
+    if measured is None:
         return entry
-    uniform = entry.uniform_noise
-    found = replace(
-        entry.measured, bpd=uniform.bpd, stderr=uniform.stderr, samples=1, dequantization="uniform"
-    )
+    if protocol.noise != "own" and uniform is not None:
+        found = replace(measured, bpd=uniform.bpd, stderr=uniform.stderr, samples=1, dequantization="uniform")
+    elif several is not None and protocol.samples == several.samples:
+        found = replace(measured, bpd=several.bpd, stderr=several.stderr, samples=several.samples)
+    else:
+        return entry
     return replace(entry, measured=found)
 
 

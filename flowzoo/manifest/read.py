@@ -265,6 +265,7 @@ def _promises(old: Entry, new: Entry) -> list[tuple[str, Any, Any]]:
         "valid_bpd",
         "compressed",
         "uniform_noise",
+        "several_samples",
     )
     found = [(name, getattr(old, name), getattr(new, name)) for name in (*names, *figures)]
     found += [

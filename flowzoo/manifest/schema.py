@@ -12,7 +12,7 @@ from flowzoo.manifest.typed_json import Rule
 
 __all__ = [
     "Compressed", "Data", "Entry", "FigureKind", "Fingerprint", "InverseKind", "Labels", "Measured", "Sampling",
-    "Training", "UniformNoise", "Weights",
+    "SeveralSamples", "Training", "UniformNoise", "Weights",
 ]  # fmt: skip
 
 Name = Annotated[
@@ -221,6 +221,21 @@ class UniformNoise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeveralSamples:
+    """The figure with several noise samples an image, else the measured protocol: the mean of their densities.
+
+    Attributes:
+        samples: Noise samples an image.
+        bpd: Bits per dimension: the mean over the images.
+        stderr: Standard error of that mean.
+    """
+
+    samples: Annotated[int, Rule(least=2, words="an integer of at least 2")]
+    bpd: NotNegative
+    stderr: NotNegative
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
     """Proof of code and weights without data: the figures of four integer-generated images or vectors.
 
@@ -303,6 +318,7 @@ class Entry:
         labels: The labels that the model takes, or None.
         compressed: The images as a file, of a model that can compress; written by a flowzoo command only.
         uniform_noise: The figure under uniform noise, where the measured one is under learned noise.
+        several_samples: The figure with several noise samples an image, where the measured one is of one.
     """
 
     name: Name
@@ -333,6 +349,7 @@ class Entry:
     labels: Labels | None = field(default=None, metadata=EXTENSION)
     compressed: Compressed | None = field(default=None, metadata=EXTENSION)
     uniform_noise: UniformNoise | None = field(default=None, metadata=EXTENSION)
+    several_samples: SeveralSamples | None = field(default=None, metadata=EXTENSION)
 
     @property
     def figure_kind(self) -> FigureKind | None:

@@ -9,7 +9,7 @@ from typing import Any
 from flowzoo.api import Citation
 from flowzoo.config import data_shape
 from flowzoo.errors import InputError
-from flowzoo.manifest.schema import Entry, Measured
+from flowzoo.manifest.schema import Entry, Measured, SeveralSamples
 from flowzoo.publishing.quantities import duration, file_length
 from flowzoo.registry import get_architecture, get_plugin
 
@@ -263,6 +263,8 @@ def _rows(entry: Entry, measured: Measured, dataset_title: str) -> Iterator[tupl
     )
     if entry.one_sample_bpd is not None:
         yield "measured, one sample", f"{entry.one_sample_bpd:.4f}", "the same with one noise sample an image"
+    if entry.several_samples is not None:
+        yield several_samples(entry.several_samples)
     if entry.compressed is not None:
         yield "as a file", f"{entry.compressed.bpd:.4f}", f"{file_size(entry)}: `{entry.compressed.command}`"
     if (uniform := entry.uniform_noise) is not None:
@@ -276,6 +278,12 @@ def _rows(entry: Entry, measured: Measured, dataset_title: str) -> Iterator[tupl
         yield "published", f"{found.bpd:g}", f"{found.source}; {found.dataset}; {found.protocol}"
     else:
         yield "published", "none", str(entry.published_reason)
+
+
+def several_samples(found: SeveralSamples) -> tuple[str, str, str]:
+    """Name, figure and protocol of the figure with several noise samples."""
+    how = f"the same with {found.samples} noise samples an image, their densities averaged"
+    return f"measured, {found.samples} samples", f"{found.bpd:.4f} ± {found.stderr:.4f}", how
 
 
 def file_size(entry: Entry) -> str:

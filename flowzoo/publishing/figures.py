@@ -11,14 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 from flowzoo.data.portable import is_own
 from flowzoo.evaluation.sampling import check_shippable, count_finite
-from flowzoo.manifest.schema import Data, Entry, Fingerprint, Labels, Sampling, UniformNoise
+from flowzoo.manifest.schema import Data, Entry, Fingerprint, Labels, Sampling, SeveralSamples, UniformNoise
 
 if TYPE_CHECKING:
     from flowzoo.evaluation.measure import Evaluation
     from flowzoo.evaluation.protocol import NoiseChoice
     from flowzoo.flow import Flow
 
-__all__ = ["Figures", "kinds_of", "measure_model", "run_dataset", "uniform_noise_of"]
+__all__ = [
+    "SEVERAL",
+    "Figures",
+    "gains_by_samples",
+    "kinds_of",
+    "measure_model",
+    "run_dataset",
+    "several_samples_of",
+    "uniform_noise_of",
+]
+
+SEVERAL = 8
+"""Noise samples an image of a second figure, where the first is of one."""
 
 _PROBES = 8
 """Probes of an estimated log-determinant that a published figure is averaged over."""
@@ -34,6 +46,7 @@ class Figures:
         evaluation: Bits per dimension on the whole test split.
         one_sample_bpd: The same of one noise sample an image, if ``evaluation`` is of several.
         uniform_noise: Bits per dimension under uniform noise of one sample, if the model's own noise is learned.
+        several_samples: Bits per dimension with several noise samples an image, if ``evaluation`` is of one.
         stated: What the flow says of itself: the entry's fields on kinds, passes and labels.
     """
 
@@ -42,6 +55,7 @@ class Figures:
     evaluation: Evaluation
     one_sample_bpd: float | None = None
     uniform_noise: UniformNoise | None = None
+    several_samples: SeveralSamples | None = None
     stated: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, entry: Entry) -> Entry:
@@ -53,6 +67,7 @@ class Figures:
             measured=measured_of(self.evaluation, entry),
             one_sample_bpd=self.one_sample_bpd,
             uniform_noise=self.uniform_noise,
+            several_samples=self.several_samples,
             fingerprint=self.fingerprint,
             sampling=self.sampling,
             **self.stated,
@@ -116,12 +131,16 @@ def measure_model(
     uniform = None
     if flow.dequantization.is_lower_bound:
         uniform = uniform_noise_of(measured(1, first=False, conditional=labelled, noise="uniform"))
+    several = None
+    if samples == 1 and gains_by_samples(flow):
+        several = several_samples_of(measured(SEVERAL, first=False, conditional=labelled))
     return Figures(
         sampling=sampling,
         fingerprint=take_fingerprint(flow),
         evaluation=found[0],
         one_sample_bpd=found[-1].bpd if samples > 1 else None,
         uniform_noise=uniform,
+        several_samples=several,
         stated=_stated(flow, found[0], other),
     )
 
@@ -129,6 +148,19 @@ def measure_model(
 def uniform_noise_of(found: Evaluation) -> UniformNoise | None:
     """A measurement under uniform noise in the manifest's form; None if the model gives such images no density."""
     return UniformNoise(bpd=found.bpd, stderr=found.stderr) if math.isfinite(found.bpd) else None
+
+
+def gains_by_samples(flow: Flow) -> bool:
+    """Whether several noise samples an image give another figure than one: a model of pixels with exact densities.
+
+    The mean of exponentials of estimated log-densities would be biased by their noise.
+    """
+    return flow.valid_bpd and flow.log_det_kind == "exact" and flow.noise_kind != "none"
+
+
+def several_samples_of(found: Evaluation) -> SeveralSamples:
+    """A measurement of several noise samples in the manifest's form."""
+    return SeveralSamples(samples=found.protocol.samples, bpd=found.bpd, stderr=found.stderr)
 
 
 def _stated(flow: Flow, found: Evaluation, other: Evaluation | None) -> dict[str, Any]:

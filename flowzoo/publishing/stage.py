@@ -35,7 +35,7 @@ __all__ = ["Staged", "stage_entry", "stage_run"]
 
 _FIGURES = (
     "measured", "one_sample_bpd", "fingerprint", "sampling", "kind", "inverse_kind", "density_passes",
-    "sampling_passes", "valid_bpd", "labels", "compressed", "uniform_noise",
+    "sampling_passes", "valid_bpd", "labels", "compressed", "uniform_noise", "several_samples",
 )  # fmt: skip
 """The fields of an entry that are measured, or that the flow says of itself when it is."""
 
