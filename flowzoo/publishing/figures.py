@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -153,9 +154,21 @@ def uniform_noise_of(found: Evaluation) -> UniformNoise | None:
 def gains_by_samples(flow: Flow) -> bool:
     """Whether several noise samples an image give another figure than one: a model of pixels with exact densities.
 
-    The mean of exponentials of estimated log-densities would be biased by their noise.
+    The mean of exponentials of estimated log-densities would be biased by their noise. A density that is the same all
+    over a grey level, such as a histogram's, is its own mean.
     """
-    return flow.valid_bpd and flow.log_det_kind == "exact" and flow.noise_kind != "none"
+    import torch
+
+    if not flow.valid_bpd or flow.log_det_kind != "exact" or flow.noise_kind == "none":
+        return False
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(2**flow.n_bits, (4, *flow.data_shape), generator=generator) * 2 ** (
+        8 - flow.n_bits
+    )
+    exact = copy.deepcopy(flow).double()
+    with torch.no_grad():
+        one, other = (exact.log_prob(images.to(torch.uint8), generator=generator) for _ in range(2))
+    return not torch.allclose(one, other, rtol=1e-9)
 
 
 def several_samples_of(found: Evaluation) -> SeveralSamples:

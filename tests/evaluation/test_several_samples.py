@@ -12,7 +12,6 @@ from flowzoo.data import get_dataset
 from flowzoo.evaluation.metrics import Mean
 from flowzoo.evaluation.protocol import Protocol
 from flowzoo.evaluation.verdict import Verdict, judge
-from flowzoo.factory import build_flow, resolve
 from flowzoo.flow import Flow
 from flowzoo.manifest.read import load_manifests
 from flowzoo.manifest.schema import Data, Entry, Sampling, SeveralSamples
@@ -72,17 +71,16 @@ def test_publishing_measures_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("idf-tiny", False),
         ("maf-moons", False),
         ("residual-tiny", False),
+        ("cdf-toy", False),
     ],
 )
-def test_it_is_asked_of_models_with_noise_and_exact_densities(name: str, gains: bool) -> None:
-    assert figures.gains_by_samples(flowzoo.create(name)) == gains
+def test_it_is_asked_of_models_with_noise_exact_densities_and_slopes_in_a_bin(name: str, gains: bool) -> None:
+    assert figures.gains_by_samples(made(name)) == gains
 
 
 def test_every_shipped_model_that_gains_states_both_figures() -> None:
     for entry in load_manifests().entries:
         if entry.measured is None:
             continue
-        _, _, config = resolve(entry.architecture, entry.config)
-        flow = build_flow(entry.architecture, config, device="meta")
         stated = entry.one_sample_bpd is not None or entry.several_samples is not None
-        assert stated == figures.gains_by_samples(flow), entry.key
+        assert stated == figures.gains_by_samples(flowzoo.load(entry.key)), entry.key
