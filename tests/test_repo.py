@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECTS = (ROOT, *(ROOT / "plugins" / name for name in PLUGINS))
 
 MAX_FUNCTION_LINES = 50
-MAX_WEIGHTS_BYTES = 80 * 2**20
+MAX_WEIGHTS_BYTES = 120_000_000
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
