@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowzoo.manifest.schema import MAX_SEED, MAX_TOLERANCE
+from flowzoo.manifest.values import MAX_SEED, MAX_TOLERANCE
 
 __all__ = ["ENTRY_RULES"]
 

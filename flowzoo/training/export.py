@@ -13,8 +13,8 @@ from flowzoo.config import config_hash, config_to_dict
 from flowzoo.data.portable import portable_id
 from flowzoo.directories import replaced_directory
 from flowzoo.errors import CheckpointError, InputError, ManifestError
-from flowzoo.manifest.schema import Name
 from flowzoo.manifest.typed_json import read
+from flowzoo.manifest.values import Name
 from flowzoo.training.provenance import commands, recipe_files, run_stages
 from flowzoo.training.run_dir import RunDir, figure_of
 from flowzoo.weights.checkpoint import load_weights, read_metadata, read_tensors, save_weights
