@@ -50,9 +50,9 @@ for page, blocks in {pages!r}.items():
 
 
 def sessions() -> list[list[str]]:
-    """The pages that one process runs: of generated cards and of READMEs several, of the rest each its own."""
+    """The pages that one process runs: each its own, but of the models' cards, which one template writes, several."""
     pages = sorted({block.page for block in RUN})
-    alike = [page for page in pages if page.startswith(("docs/models/", "plugins/"))]
+    alike = [page for page in pages if page.startswith("docs/models/")]
     return [[page] for page in pages if page not in alike] + [alike[start::4] for start in range(4)]
 
 

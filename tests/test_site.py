@@ -111,10 +111,12 @@ def test_no_page_is_wider_than_a_telephone_or_runs_over(site: Path) -> None:
     driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
     try:
         for page in (".", "leaderboard", "api/flow", "tutorial", "models/glow-mnist"):
-            driver.get((site / page / "index.html").as_uri())
-            for width in (1280, 390):
+            # Loaded as on a telephone, then made wider, since a load takes seconds.
+            for width in (390, 1280):
                 metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
                 driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+                if width == 390:
+                    driver.get((site / page / "index.html").as_uri())
                 assert driver.execute_script(WIDE) == [True, [], []], (width, page)
     finally:
         driver.quit()

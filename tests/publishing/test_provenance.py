@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from flowzoo.cli.main import cli
 from flowzoo.data.portable import portable_id
-from flowzoo.errors import InputError
+from flowzoo.errors import ConfigError, InputError
 from flowzoo.evaluation.measure import evaluate
 from flowzoo.manifest.read import load_manifests
 from flowzoo.publishing.describe import check_held_out, describe, measured_images
@@ -126,6 +126,18 @@ def test_weights_of_unknown_origin_are_named_as_such(runs: tuple[Path, str], tmp
     card = json.loads((tmp_path / "export" / "flowzoo.json").read_text())
     assert "weights of unrecorded origin, sha256" in card["training"]["command"]
     assert (tmp_path / "export" / "recipe-2.toml").is_file()
+
+
+def test_a_run_from_a_file_that_lost_its_beginning_asks_for_it_again(
+    runs: tuple[Path, str], tmp_path: Path
+) -> None:
+    recipe, run = tiny_recipe("glow-tiny", runs[1], steps=6), tmp_path / "run"
+    source = runs[0] / "first" / "last.safetensors"
+    train(recipe, run, device="cpu", progress=False, init_from=source)
+    shutil.rmtree(run / "checkpoints")  # As if it had been killed before the first.
+    with pytest.raises(ConfigError, match=r"starts from other weights .* give --init-from again"):
+        train(recipe, run, device="cpu", progress=False)
+    assert train(recipe, run, device="cpu", progress=False, init_from=source).state == "finished"
 
 
 def test_released_weights_bring_their_recipes_and_their_cost(tmp_path: Path) -> None:

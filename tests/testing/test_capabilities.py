@@ -55,11 +55,11 @@ def test_plugins_with_layers_of_their_own_are_ordinary_modules(capability: str, 
 @pytest.mark.parametrize(
     ("model", "fewer"),
     [
-        ("realnvp-tiny", {"checkerboard_couplings": 1, "channel_couplings": 1, "final_couplings": 1}),
+        ("realnvp-tiny", {"checkerboard_couplings": 1, "channel_couplings": 1, "final_couplings": 2}),
         (
             "flowpp-tiny",
             {
-                "groups": ("checkerboard:1", "squeeze", "channel:1"),
+                "groups": ("checkerboard:1", "squeeze", "channel:1", "columns:1"),
                 "dequantization_groups": ("columns:1",),
             },
         ),
