@@ -141,7 +141,7 @@ class Certificate:
 
 
 def certify(module: nn.Module) -> Certificate:
-    """Computes Lipschitz constants of all residual blocks inside anew, in float64, by power iterations from new starts.
+    """Computes Lipschitz constants of all residual blocks inside anew, in float64, from new starts as well.
 
     Args:
         module: A flow, or any part of one.

@@ -1,4 +1,4 @@
-"""Layers whose spectral norm is held below a bound, by power iterations whose vectors are saved with the weights."""
+"""Layers whose spectral norm is held below a bound, by Lanczos's method from vectors saved with the weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ TOLERANCE = 1e-3
 """A vector v of length 1 has converged when |W'W v - s^2 v| <= tolerance s^2, s = |W v|."""
 
 MOST_ITERATIONS = 500
-"""Power iterations of one call at most."""
+"""Products with W'W of one call at most."""
 
-STEPS = 4
-"""Iterations between two looks at the tolerance."""
+KRYLOV = 8
+"""Dimensions of the Krylov spaces: products with W'W between two looks at the tolerance."""
+
+SPENT = 10
+"""A Krylov space is exhausted when so many roundings of the image could make up the next vector."""
 
 CERTIFIED_TOLERANCE = 1e-5
 """The same for the certificate, which is computed in float64."""
@@ -133,23 +136,47 @@ class SpectralLayer(nn.Module):
         return vector.clone()
 
     def _iterated(self, tolerance: float, most: int, vector: Tensor, weight: Tensor) -> Tensor:
-        """Power iterations on W'W, or W W'; a vector within the tolerance comes back as it is."""
+        """The best vector of Krylov spaces of W'W, or of W W'; a vector within the tolerance comes back as it is."""
         back = self.apply_weight if self.transposed else self.apply_transpose
+
+        def mapped(v: Tensor) -> Tensor:
+            return back(self.image_of(v.view_as(vector), weight), weight).flatten()
+
         length = torch.linalg.vector_norm(vector)
         vector = vector if bool((length - 1).abs() < 1e-3) else vector / length.clamp(min=1e-30)
-        # Once iterating, it goes on to a quarter: a vector that is kept serves for many steps.
-        limit = tolerance
-        for _ in range(most // STEPS):
-            again = back(self.image_of(vector, weight), weight)[0]
-            square = (again * vector).sum()
-            if not bool(torch.linalg.vector_norm(again - square * vector) > limit * square):
+        for _ in range(most // KRYLOV):
+            start, again = vector.flatten(), mapped(vector)
+            square = again @ start
+            if not bool(torch.linalg.vector_norm(again - square * start) > tolerance * square):
                 break
-            limit = tolerance / 4
-            for _ in range(STEPS):
-                vector = again / torch.linalg.vector_norm(again)
-                again = back(self.image_of(vector, weight), weight)[0]
-            vector = again / torch.linalg.vector_norm(again)
+            vector = _best_of_krylov(mapped, start, again).view_as(vector)
         return vector
+
+
+def _best_of_krylov(mapped: Callable[[Tensor], Tensor], start: Tensor, image: Tensor) -> Tensor:
+    """The eigenvector of the largest eigenvalue of a symmetric map in its Krylov space, by Lanczos's method.
+
+    Args:
+        mapped: The map, of vectors.
+        start: Of length 1.
+        image: What it is mapped to.
+    """
+    basis, images = [start], [image]
+    while len(basis) < min(KRYLOV, len(start)):
+        space = torch.stack(basis)
+        new = images[-1]
+        for _ in range(2):  # rounding leaves one pass short of orthogonal
+            new = new - space.T @ (space @ new)
+        length = torch.linalg.vector_norm(new)
+        rounding = torch.finfo(new.dtype).eps * torch.linalg.vector_norm(images[-1])
+        # Of an exhausted space nothing but rounding is left: a vector of zeros adds nothing.
+        basis.append(torch.where(length > SPENT * rounding, new / length, 0.0))
+        images.append(mapped(basis[-1]))
+    space = torch.stack(basis)
+    small = space @ torch.stack(images).T
+    _, vectors = torch.linalg.eigh(small.to(torch.promote_types(small.dtype, torch.float32)))
+    best: Tensor = vectors[:, -1].to(space.dtype) @ space
+    return best / torch.linalg.vector_norm(best)
 
 
 class SpectralLinear(SpectralLayer):

@@ -141,3 +141,59 @@ def test_lipswish_has_slopes_of_at_most_one() -> None:
         steepest.append(float(slope.abs().max()))
     assert min(steepest) > 0.9
     assert max(steepest) <= 1.0
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-9])
+def test_convergence_takes_a_fraction_of_the_products_of_power_iterations(
+    tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = SpectralConv2d(4, 16, 3, (14, 14), 0.9).double()
+    weight, count, image_of = layer.weight.detach(), 0, layer.image_of
+
+    def counted(vector: Tensor, weight: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        return image_of(vector, weight)
+
+    monkeypatch.setattr(layer, "image_of", counted)
+    vector, power = layer.vector.clone(), 0
+    while True:
+        again = layer.apply_transpose(layer.apply_weight(vector[None], weight), weight)[0]
+        square = (again * vector).sum()
+        if torch.linalg.vector_norm(again - square * vector) <= tolerance * square:
+            break
+        vector, power = again / torch.linalg.vector_norm(again), power + 1
+    layer._iterated(tolerance, 20_000, layer.vector, weight)
+    assert 2 * count < power
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_maps_of_few_different_singular_values_exhaust_their_krylov_space(rank: int) -> None:
+    torch.manual_seed(0)
+    layer = SpectralLinear(12, 9, 0.9)
+    left, right = (torch.linalg.qr(torch.randn(size, rank)).Q for size in (9, 12))
+    with torch.no_grad():
+        layer.weight.copy_(3 * left @ right.T)
+    layer.converge()
+    torch.testing.assert_close(layer.normalised(), 0.9 / 3 * layer.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_a_weight_of_zeros_stays_as_it_is() -> None:
+    layer = SpectralLinear(12, 9, 0.9)
+    torch.nn.init.zeros_(layer.weight)
+    layer.converge()
+    assert torch.equal(layer.normalised(), torch.zeros(9, 12))
+    assert bool(torch.isfinite(layer.vector).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_layers_in_half_precision_find_their_norm_to_its_digits(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = SpectralConv2d(3, 8, 3, (6, 6), 0.9)
+    with torch.no_grad():
+        layer.weight.mul_(10)
+    wanted = layer.eval().normalised()
+    half = layer.to(dtype)
+    half.converge()
+    torch.testing.assert_close(half.normalised().float(), wanted, rtol=0.05, atol=0.02)
