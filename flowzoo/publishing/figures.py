@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowzoo.data.portable import is_own
-from flowzoo.evaluation.sampling import check_shippable, count_finite
+from flowzoo.evaluation.progress import write_line
+from flowzoo.evaluation.sampling import SHIPPING_COUNT, check_shippable, count_finite
 from flowzoo.manifest.schema import Data, Entry, Fingerprint, Labels, Sampling, SeveralSamples, UniformNoise
 
 if TYPE_CHECKING:
@@ -106,15 +107,19 @@ def measure_model(
     items = get_dataset(identifier).load(
         data.split, data_root
     )  # Missing ones are said now, not after the samples.
+    write_line(f"Drawing {SHIPPING_COUNT} samples, to see that they are finite.")
     sampling = count_finite(flow)
     check_shippable(directory.name if flow.card is None else flow.card.name, sampling)
     labelled = flow.labels is not None and items.labels is not None
+    probes = None if flow.log_det_kind == "exact" else _PROBES
 
     def measured(count: int, *, first: bool, conditional: bool, noise: NoiseChoice = "own") -> Evaluation:
+        given = conditional if labelled else None
+        write_line(f"Measuring the {data.split} split: {_in_words(noise, count, probes, given)}.")
         return evaluate(
             f"path:{directory}",
             samples=count,
-            probes=None if flow.log_det_kind == "exact" else _PROBES,
+            probes=probes,
             conditional=conditional,
             classify=first and labelled,
             noise=noise,
@@ -144,6 +149,16 @@ def measure_model(
         several_samples=several,
         stated=_stated(flow, found[0], other),
     )
+
+
+def _in_words(noise: NoiseChoice, samples: int, probes: int | None, conditional: bool | None) -> str:
+    """What is measured: for whoever waits."""
+    words = [f"{'uniform' if noise == 'uniform' else 'own'} noise", f"{samples} an item"]
+    if probes is not None:
+        words.append(f"{probes} probes")
+    if conditional is not None:
+        words.append("labels given" if conditional else "labels unknown")
+    return ", ".join(words)
 
 
 def uniform_noise_of(found: Evaluation) -> UniformNoise | None:
