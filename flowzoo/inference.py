@@ -317,7 +317,8 @@ class Inference(FlowParts):
         v = self.space.to_reals(values + self.dequantization.central(values, self.engine.run))
         if self.augmentation is not None:
             v, _ = self.augmentation(v, self.engine.run, central=True)
-        return self.engine.run(self.bijector, v, context)[0]
+        with values_alone():
+            return self.engine.run(self.bijector, v, context)[0]
 
     def _known_context(self, y: object, n: int) -> Tensor | None:
         """The context of labels that have to be given, where the flow models nothing without one."""

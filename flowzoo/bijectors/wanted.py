@@ -1,4 +1,4 @@
-"""What of an inverse is wanted: samples need no log-determinant, which some bijectors have to compute apart."""
+"""What of a map is wanted: samples and latents need no log-determinant, which some bijectors have to compute apart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CURRENT = _Current()
 
 @contextmanager
 def values_alone(*, drawn: bool = False) -> Iterator[None]:
-    """A context in which nobody looks at the log-determinants of this thread's inverses: they may be anything.
+    """A context in which nobody looks at the log-determinants of this thread's maps: they may be anything.
 
     Args:
         drawn: Whether the latents were drawn at random, so that nobody asks whether a value leads back to its own.
@@ -34,10 +34,10 @@ def values_alone(*, drawn: bool = False) -> Iterator[None]:
 
 
 def log_det_wanted() -> bool:
-    """Whether an inverse has to know its log-determinant.
+    """Whether a map, or its inverse, has to know its log-determinant.
 
-    A bijector whose ``_inverse`` computes it apart from the values, as by another evaluation of a network, may return
-    :func:`unknown_log_det` instead where it is not.
+    A bijector that computes it apart from the values, as by another evaluation of a network, may return
+    :func:`unknown_log_det` instead where it is not wanted.
     """
     return torch.compiler.is_compiling() or _CURRENT.log_det
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from flowzoo.bijectors.wanted import values_alone
 from flowzoo.errors import IntegrityError, NotConverged
 from flowzoo.evaluation.precision import full_precision
 from flowzoo.manifest.schema import Sampling
@@ -66,7 +67,8 @@ def count_finite(
 def _finite(flow: Flow, z: torch.Tensor, context: torch.Tensor | None) -> int:
     """The number of latents whose inverse is finite, and of a numeric one converged."""
     try:
-        v, _ = flow.engine.run(flow.bijector, z, context, inverse=True)
+        with values_alone(drawn=True):
+            v, _ = flow.engine.run(flow.bijector, z, context, inverse=True)
     except NotConverged as error:
         if not error.rows:
             raise

@@ -1,4 +1,4 @@
-"""Samples ask for values alone: the same ones, by fewer evaluations, and only there."""
+"""Samples and latents ask for values alone: the same ones, by fewer evaluations, and only there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import flowzoo
 from flowzoo.bijectors import Bijector, log_det_wanted, round_trip_wanted, unknown_log_det, values_alone
+from flowzoo.evaluation.sampling import count_finite
 
 SLOW = ("maf-tiny", "tarflow-tiny", "pixelcnn-toy", "residual-tiny", "ffjord-tiny", "naf-tiny")
 
@@ -36,6 +37,23 @@ def test_values_do_not_depend_on_what_is_wanted(name: str) -> None:
     assert log_det.abs().min() > 0
 
 
+@pytest.mark.parametrize("name", SLOW)
+def test_latents_do_not_depend_on_what_is_wanted(name: str) -> None:
+    flow = stirred(name)
+    x = flow.base.sample(
+        2, flow.dims, generator=torch.Generator().manual_seed(1), device="cpu", dtype=torch.float64
+    )
+    with torch.no_grad():
+        x = flow.bijector.inverse(x)[0]
+        whole, log_det = flow.bijector(x)
+        with values_alone():
+            alone, unknown = flow.bijector(x)
+    torch.testing.assert_close(alone, whole, rtol=0, atol=0)
+    assert log_det.abs().min() > 0
+    if name in ("residual-tiny", "ffjord-tiny"):
+        assert not torch.allclose(unknown, log_det), "an estimate that nobody wants was computed"
+
+
 class Noting(Bijector):
     """The identity, which notes whether its log-determinant and a way back were wanted."""
 
@@ -45,11 +63,29 @@ class Noting(Bijector):
         self.wanted: list[tuple[bool, bool]] = []
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return x * self.scale, x.new_zeros(len(x))
+        self.wanted.append((log_det_wanted(), round_trip_wanted()))
+        return x * self.scale, unknown_log_det(x)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         self.wanted.append((log_det_wanted(), round_trip_wanted()))
         return z / self.scale, unknown_log_det(z)
+
+
+def test_latents_want_no_log_determinant_and_densities_do() -> None:
+    bijector, x = Noting(), torch.zeros(3, 2)
+    flow = flowzoo.Flow(dims=2, bijector=bijector)
+    flow.encode(x)
+    flow.encode(x, grad=True)
+    flow.log_prob(x)
+    flow.density.log_prob(x)
+    bijector(x)
+    assert [log_det for log_det, _ in bijector.wanted] == [False, False, True, True, True]
+
+
+def test_the_share_of_finite_samples_is_that_of_samples_as_they_are_drawn() -> None:
+    bijector = Noting()
+    count_finite(flowzoo.Flow(dims=2, bijector=bijector), 10)
+    assert set(bijector.wanted) == {(False, False)}
 
 
 def test_samples_want_neither_decoding_a_way_back_and_inverses_both() -> None:

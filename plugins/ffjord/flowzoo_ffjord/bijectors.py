@@ -129,6 +129,9 @@ class ContinuousFlow(Bijector):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         with without_autocast(x.device):
+            if not log_det_wanted() and self.audit is None and self.penalties is None:
+                (z,) = rk4(self._moving, (x,), self.sqrt_end_time.square(), self.steps)
+                return z, unknown_log_det(x)
             probe = None if self.trace == "exact" else draw(self, self.probe, tuple(x.shape[1:]), x)
             return self._solved(x, probe)
 
@@ -140,7 +143,7 @@ class ContinuousFlow(Bijector):
         found: list[tuple[float, Tensor]] = []
         state: State = (x,)
         for index in range(self.steps - 1):
-            state = rk4_step(lambda state, t: (self.velocity(state[0], t),), state, index * h, h)
+            state = rk4_step(self._moving, state, index * h, h)
             if index + 1 in wanted:
                 found.append(((index + 1) / self.steps, state[0]))
         return found
@@ -162,6 +165,9 @@ class ContinuousFlow(Bijector):
             penalties.kinetic = penalties.kinetic + state[2]
             penalties.jacobian = penalties.jacobian + state[3]
         return state[0], state[1]
+
+    def _moving(self, state: State, t: Tensor) -> State:
+        return (self.velocity(state[0], t),)
 
     def _derivative(
         self, state: State, t: Tensor, probe: Tensor | None, recorded: bool, penalised: bool
@@ -203,10 +209,10 @@ class ContinuousFlow(Bijector):
         """The x from which one step leads to z: a step backwards, corrected by x <- x + b(z) - b(forward(x))."""
 
         def forward(x: Tensor) -> Tensor:
-            return rk4_step(lambda state, t: (self.velocity(state[0], t),), (x,), t, h)[0]
+            return rk4_step(self._moving, (x,), t, h)[0]
 
         def backward(x: Tensor) -> Tensor:
-            return rk4_step(lambda state, t: (self.velocity(state[0], t),), (x,), t + h, -h)[0]
+            return rk4_step(self._moving, (x,), t + h, -h)[0]
 
         if not round_trip_wanted():
             return backward(z)

@@ -95,7 +95,7 @@ class ResidualBlock(Bijector):
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         # Contractions and determinants are not for reduced precision.
         with without_autocast(x.device):
-            return self._mapped(x)
+            return self._mapped(x) if log_det_wanted() else (x + self.branch(x), unknown_log_det(x))
 
     def _mapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
         tensors = self.branch.tensors()
