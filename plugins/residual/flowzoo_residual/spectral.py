@@ -175,8 +175,9 @@ def _best_of_krylov(mapped: Callable[[Tensor], Tensor], start: Tensor, image: Te
     space = torch.stack(basis)
     small = space @ torch.stack(images).T
     _, vectors = torch.linalg.eigh(small.to(torch.promote_types(small.dtype, torch.float32)))
-    best: Tensor = vectors[:, -1].to(space.dtype) @ space
-    return best / torch.linalg.vector_norm(best)
+    best = vectors[:, -1].to(space.dtype) @ space
+    unit: Tensor = best / torch.linalg.vector_norm(best)
+    return unit
 
 
 class SpectralLinear(SpectralLayer):
