@@ -142,8 +142,9 @@ def _protocol(entry: Entry) -> str:
     samples = f"{found.samples} sample{'s' if found.samples > 1 else ''} an image"
     bound = "; a bound" if entry.figure_kind == "bound" else ""
     noise = f" {found.dequantization} dequantization, {samples}," if found.bpd is not None else ""
+    probes = f" {found.probes} probes," if found.probes > 1 else ""
     return (
-        f"{count(found.num_images)} {_noun(entry)} of {entry.data.id}/{entry.data.split};{noise} "
+        f"{count(found.num_images)} {_noun(entry)} of {entry.data.id}/{entry.data.split};{noise}{probes} "
         f"seed {found.seed}, {found.dtype}; ± is the standard error{bound}"
     )
 

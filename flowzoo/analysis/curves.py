@@ -107,9 +107,13 @@ def save_lines(
         unit: ``"bits"`` or ``"nats"``, per dimension.
     """
     picture, draw, axes = _paper([points for _, points, _ in lines], title, unit)
+    rows = 0
     for i, (name, points, marked) in enumerate(lines):
+        if not points:
+            continue  # such as a loss that is no figure of the data
         _draw_line(draw, axes, points, COLOURS[i % len(COLOURS)], marked)
-        _draw_key(draw, i, name, points, COLOURS[i % len(COLOURS)])
+        _draw_key(draw, rows, name, points, COLOURS[i % len(COLOURS)])
+        rows += 1
     _save(picture, path)
 
 

@@ -255,11 +255,12 @@ def _rows(entry: Entry, measured: Measured, dataset_title: str) -> Iterator[tupl
         else f" {measured.dequantization} dequantization, {measured.samples} "
         f"sample{'s' if measured.samples > 1 else ''},"
     )
+    probes = f" {measured.probes} probes," if measured.probes > 1 else ""
     yield (
         f"measured{of}".replace("|", "\\|"),
         f"**{measured.value:.4f}** ± {measured.stderr:.4f}",
         f"{dataset_title}, {entry.data.split} split, {measured.num_images:,} "
-        f"{_items(entry)};{noise} seed {measured.seed}, {measured.dtype}",
+        f"{_items(entry)};{noise}{probes} seed {measured.seed}, {measured.dtype}",
     )
     if entry.one_sample_bpd is not None:
         yield "measured, one sample", f"{entry.one_sample_bpd:.4f}", "the same with one noise sample an image"

@@ -58,6 +58,14 @@ def test_a_curve_is_drawn_whatever_the_rows(tmp_path: Path) -> None:
     assert (curve != empty).any()
 
 
+def test_the_key_names_no_line_that_is_not_there(tmp_path: Path) -> None:
+    valid: list[dict[str, Any]] = [{"kind": "valid", "images": n, "bpd": 4.0 / n} for n in (1, 2)]
+    save_curve(valid, tmp_path / "alone.png")
+    picture = np.asarray(Image.open(tmp_path / "alone.png").convert("RGB")).astype(int)
+    blue = picture[..., 2] - picture[..., 0] > 40
+    assert not blue.any(), "the colour of a training loss, of which there is none"
+
+
 def test_ticks_are_round_and_inside() -> None:
     assert ticks(0.0, 1.0, 5) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     found = ticks(1.013, 1.0742)

@@ -18,6 +18,7 @@ from flowzoo.manifest.read import check_append_only, dump, parse, schema
 from flowzoo.publishing.card import check_model_card, model_card
 from tests.manifest_examples import example_entry, manifest_text
 from tests.plugin_factory import good
+from tools.card import _figures
 
 LATER = ("kind", "inverse_kind", "density_passes", "sampling_passes", "valid_bpd", "labels", "compressed")
 
@@ -152,6 +153,16 @@ def test_the_card_states_unit_kind_passes_and_both_figures_of_labels() -> None:
     usage = card.partition("## Usage")[2].partition("## Figures")[0]
     assert "float (16, 2)" in usage and "bits per dimension" not in usage and "image" not in usage
     check_model_card(card, points)
+
+
+@pytest.mark.parametrize("probes", [1, 8])
+def test_cards_state_the_probes_of_an_estimate(probes: int) -> None:
+    described = kinds_entry()
+    described["measured"]["probes"] = probes
+    [entry] = parse(manifest_text(described), "mine").entries
+    for text in (model_card(entry, "MNIST"), "\n".join(_figures(entry))):
+        assert ("8 probes" in text) == (probes == 8)
+        assert "1 probe" not in text
 
 
 def test_every_code_of_what_is_not_comparable_has_its_words() -> None:
