@@ -104,9 +104,8 @@ def measure_model(
     from flowzoo.weights.fingerprint import take_fingerprint
 
     identifier = dataset or data.id
-    items = get_dataset(identifier).load(
-        data.split, data_root
-    )  # Missing ones are said now, not after the samples.
+    # Missing ones are said now, not after the samples.
+    items = get_dataset(identifier).load(data.split, data_root)
     write_line(f"Drawing {SHIPPING_COUNT} samples, to see that they are finite.")
     sampling = count_finite(flow)
     check_shippable(directory.name if flow.card is None else flow.card.name, sampling)
