@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from flowzoo.manifest.read import parse
-from tools.leaderboard.__main__ import ROOT, differences, pages, sources
+from tools.leaderboard.__main__ import ROOT, differences, pages, pictures, sources
 from tools.leaderboard.page import figure, page
-from tools.leaderboard.plots import draw, is_current, label_points, points
+from tools.leaderboard.plots import draw, drawn, is_current, label_points, points
 from tools.leaderboard.rows import Row, Sources, Table, as_records, tables
 
 MARKERS = "<!-- leaderboard: x -->\n<!-- /leaderboard -->\n"
@@ -212,6 +212,16 @@ def test_names_of_neighbours_do_not_cover_each_other_or_a_point() -> None:
     for name, box in boxes.items():
         assert not any(box.overlaps(other) for key, other in boxes.items() if key != name)
         assert not any(box.contains(*axes.transData.transform((x, y))) for _, x, y in near)
+
+
+@pytest.mark.parametrize("name", sorted(pictures(sources(ROOT))))
+def test_no_words_of_a_picture_cover_others(name: str) -> None:
+    table, axis = pictures(sources(ROOT))[name]
+    picture = drawn(table, axis)
+    picture.draw_without_rendering()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in picture.axes[0].texts]
+    assert len(boxes) >= len(points(table, axis))
+    assert [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)] == []
 
 
 def test_a_line_leads_to_a_name_that_has_no_room_beside_its_point() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools.leaderboard.rows import Row, Table
 
-__all__ = ["AXES", "draw", "file_name", "label_points", "points"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["AXES", "draw", "drawn", "file_name", "label_points", "points"]
 
 AXES = {"parameters": "parameters", "milliseconds": "milliseconds of log_prob, one image or vector"}
 LINES = (
@@ -17,7 +20,7 @@ LINES = (
     "xz, all images in one file",
 )  # fmt: skip
 BESIDE = ((5, 5), (5, -5), (-5, 5), (-5, -5))
-FURTHER = tuple((dx, dy) for dy in (17, -17, 29, -29) for dx in (5, -5))
+FURTHER = tuple((dx, dy) for dy in (17, -17, 29, -29, 41, -41, 53, -53) for dx in (5, -5))
 SIDES = BESIDE + FURTHER
 """Where a label may stand by its point, in points; the first that is free. Further away a line leads to it."""
 COLORS = {"model": "#3f51b5", "published": "#8d6e63"}
@@ -45,32 +48,39 @@ def file_name(table: Table, axis: str) -> str:
 def draw(table: Table, axis: str) -> str:
     """The picture as SVG. It carries its points as metadata, by which a test knows whether it is of today's figures."""
     from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "flowzoo", "svg.fonttype": "none", "font.size": 10}):
+        buffer, described = io.StringIO(), json.dumps(points(table, axis))
+        drawn(table, axis).savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None, "Description": described}
+        )
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def drawn(table: Table, axis: str) -> Figure:
+    """The picture as matplotlib's figure, higher where it has many points."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     found = points(table, axis)
-    with rc_context({"svg.hashsalt": "flowzoo", "svg.fonttype": "none", "font.size": 10}):
-        picture = Figure(figsize=(7.2, 4.0), layout="constrained")
-        axes = picture.add_subplot()
-        axes.set(xscale="log", xlabel=AXES[axis], ylabel=table.unit)
-        if max(y for *_, y in found) > 2 * min(y for *_, y in found) > 0:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
-        axes.margins(x=0.25, y=0.15)
-        if max(x for *_, x, _ in found) < 100 * min(x for *_, x, _ in found):
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "parameters" else "{x:g}")
-        _baselines(axes, table)
-        _points(axes, found)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        buffer = io.StringIO()
-        picture.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None, "Description": json.dumps(found)}
-        )
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+    picture = Figure(figsize=(7.2, 4.0 + 0.12 * max(0, len(found) - 6)), layout="constrained")
+    axes = picture.add_subplot()
+    axes.set(xscale="log", xlabel=AXES[axis], ylabel=table.unit)
+    if max(y for *_, y in found) > 2 * min(y for *_, y in found) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    axes.margins(x=0.25, y=0.15)
+    if max(x for *_, x, _ in found) < 100 * min(x for *_, x, _ in found):
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "parameters" else "{x:g}")
+    _baselines(axes, table)
+    # Under the table of its data a model needs no more than the first part of its name.
+    _points(axes, [(name.removesuffix(f"-{table.name}"), what, x, y) for name, what, x, y in found])
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return picture
 
 
 def is_current(picture: str, table: Table, axis: str) -> bool:
