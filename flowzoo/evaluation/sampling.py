@@ -67,7 +67,7 @@ def count_finite(
 def _finite(flow: Flow, z: torch.Tensor, context: torch.Tensor | None) -> int:
     """The number of latents whose inverse is finite, and of a numeric one converged."""
     try:
-        with values_alone(drawn=True):
+        with values_alone():
             v, _ = flow.engine.run(flow.bijector, z, context, inverse=True)
     except NotConverged as error:
         if not error.rows:

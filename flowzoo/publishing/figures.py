@@ -114,7 +114,7 @@ def measure_model(
 
     def measured(count: int, *, first: bool, conditional: bool, noise: NoiseChoice = "own") -> Evaluation:
         given = conditional if labelled else None
-        write_line(f"Measuring the {data.split} split: {_in_words(noise, count, probes, given)}.")
+        write_line(f"Measuring on the {data.split} split: {_in_words(noise, count, probes, given)}.")
         return evaluate(
             f"path:{directory}",
             samples=count,
@@ -151,8 +151,9 @@ def measure_model(
 
 
 def _in_words(noise: NoiseChoice, samples: int, probes: int | None, conditional: bool | None) -> str:
-    """What is measured: for whoever waits."""
-    words = [f"{'uniform' if noise == 'uniform' else 'own'} noise", f"{samples} an item"]
+    """How the split is measured, for whoever waits for it."""
+    whose = "uniform noise" if noise == "uniform" else "the model's noise"
+    words = [f"{samples} sample{'s' if samples > 1 else ''} of {whose} for each item"]
     if probes is not None:
         words.append(f"{probes} probes")
     if conditional is not None:

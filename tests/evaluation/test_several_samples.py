@@ -47,7 +47,9 @@ def made(name: str) -> Flow:
     return flow.eval()
 
 
-def test_publishing_measures_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publishing_measures_it_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     counted = Sampling(drawn=10_000, finite=10_000, temperature=1, seed=0)
     monkeypatch.setattr(figures, "count_finite", lambda _: counted)
     flow = made("nice-tiny")
@@ -55,6 +57,12 @@ def test_publishing_measures_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     dataset = save_images(tmp_path / "images.npy", 203, flow.data_shape)
     data = Data(id=dataset, preprocessing="numpy-as-is-v2", split="test", num_images=20, terms="made up")
     found = figures.measure_model(tmp_path / "nice", flow, data)
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("image ")]
+    assert said == [
+        "Drawing 10000 samples, to see that they are finite.",
+        "Measuring on the test split: 1 sample of the model's noise for each item.",
+        "Measuring on the test split: 8 samples of the model's noise for each item.",
+    ]
     assert found.several_samples is not None
     again = flowzoo.evaluate(flow, dataset, samples=8)
     assert found.several_samples.samples == 8

@@ -14,7 +14,7 @@ import pytest
 from flowzoo.manifest.read import parse
 from tools.leaderboard.__main__ import ROOT, differences, pages, pictures, sources
 from tools.leaderboard.page import figure, page
-from tools.leaderboard.plots import draw, drawn, is_current, label_points, points
+from tools.leaderboard.plots import draw, is_current, label_points, plot, points
 from tools.leaderboard.rows import Row, Sources, Table, as_records, tables
 
 MARKERS = "<!-- leaderboard: x -->\n<!-- /leaderboard -->\n"
@@ -217,7 +217,7 @@ def test_names_of_neighbours_do_not_cover_each_other_or_a_point() -> None:
 @pytest.mark.parametrize("name", sorted(pictures(sources(ROOT))))
 def test_no_words_of_a_picture_cover_others(name: str) -> None:
     table, axis = pictures(sources(ROOT))[name]
-    picture = drawn(table, axis)
+    picture = plot(table, axis)
     picture.draw_without_rendering()
     boxes = [(text.get_text(), text.get_window_extent()) for text in picture.axes[0].texts]
     assert len(boxes) >= len(points(table, axis))

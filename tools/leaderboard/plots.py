@@ -12,7 +12,7 @@ from tools.leaderboard.rows import Row, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["AXES", "draw", "drawn", "file_name", "label_points", "points"]
+__all__ = ["AXES", "draw", "file_name", "label_points", "plot", "points"]
 
 AXES = {"parameters": "parameters", "milliseconds": "milliseconds of log_prob, one image or vector"}
 LINES = (
@@ -51,13 +51,13 @@ def draw(table: Table, axis: str) -> str:
 
     with rc_context({"svg.hashsalt": "flowzoo", "svg.fonttype": "none", "font.size": 10}):
         buffer, described = io.StringIO(), json.dumps(points(table, axis))
-        drawn(table, axis).savefig(
+        plot(table, axis).savefig(
             buffer, format="svg", metadata={"Date": None, "Creator": None, "Description": described}
         )
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
-def drawn(table: Table, axis: str) -> Figure:
+def plot(table: Table, axis: str) -> Figure:
     """The picture as matplotlib's figure, higher where it has many points."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter

@@ -187,6 +187,15 @@ def test_a_weight_of_zeros_stays_as_it_is() -> None:
     assert bool(torch.isfinite(layer.vector).all())
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_stay_so_and_reach_no_eigenvalue_solver(value: float) -> None:
+    torch.manual_seed(0)
+    layer = SpectralConv2d(3, 8, 3, (6, 6), 0.9).train()
+    with torch.no_grad():
+        layer.weight[0, 0, 0, 0] = value
+    assert not bool(torch.isfinite(layer.normalised()).all())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_layers_in_half_precision_find_their_norm_to_its_digits(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
