@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -82,6 +83,7 @@ class Branch(nn.Module):
         """g(x) without a graph, and the function u' J of batches u, J the Jacobian at x.
 
         The slopes of the activations are computed once, so that each of many products costs the layers and no more.
+        A batch u of fewer items is of the first items of x.
         """
         if any(vars(activation)["_forward_hooks"] for activation in self.activations):
             return self._recorded(x, tensors)
@@ -91,7 +93,7 @@ class Branch(nn.Module):
         for index, layer in enumerate(self._layers()):
             if index > 0 or self.activated_input:
                 x, slope = self._activated_with_slope(x, scales)
-                steps.append(slope.mul)
+                steps.append(partial(_times_first, slope))
             weight, bias = tensors[count + 2 * index : count + 2 * index + 2]
             x = layer.run(x, weight, bias)
             steps.append(layer.transposed_map(weight))
@@ -111,8 +113,9 @@ class Branch(nn.Module):
             y = self.run(start, [t.detach().clone() for t in tensors])
 
         def row(u: Tensor) -> Tensor:
-            product: Tensor = torch.autograd.grad(y, start, u.clone(), retain_graph=True)[0]
-            return product
+            rest = u.new_zeros(len(y) - len(u), *u.shape[1:])
+            product: Tensor = torch.autograd.grad(y, start, torch.cat((u, rest)), retain_graph=True)[0]
+            return product[: len(u)]
 
         return y.detach(), row
 
@@ -148,6 +151,11 @@ class Branch(nn.Module):
         share = torch.sigmoid(scaled)
         # d/dx x s(c x) = s + c x s (1 - s)
         return x * share / LIPSWISH_SCALE, (share + scaled * share * (1 - share)) / LIPSWISH_SCALE
+
+
+def _times_first(slope: Tensor, u: Tensor) -> Tensor:
+    """U times the slopes of the first items."""
+    return u * slope[: len(u)]
 
 
 def _laid_out(x: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class Contraction(Protocol):
         ...
 
     def linearised(self, x: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor, Row]:
-        """g(x) without a graph, and the products u' J at x."""
+        """g(x) without a graph, and the products u' J at the first items of x, as many as u has."""
         ...
 
 
@@ -57,6 +57,16 @@ class Series(NamedTuple):
 
     value: Tensor
     gradient: Tensor
+
+    def longest_first(self) -> tuple[Tensor, list[int]]:
+        """An order of the items by their numbers of terms, and how many items have a first, a second, ... term."""
+        there = self.value != 0
+        order = there.sum(dim=0).argsort(descending=True, stable=True)
+        return order, there.sum(dim=1).tolist()
+
+    def of(self, items: Tensor) -> Series:
+        """The series of these items."""
+        return Series(self.value[:, items], self.gradient[:, items])
 
 
 def truncated(terms: int, like: Tensor) -> Series:
@@ -107,7 +117,9 @@ def _per_item(weights: Tensor, like: Tensor) -> Tensor:
     return weights.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-def power_series(row_of: Row, probe: Tensor, series: Series) -> tuple[Tensor, Tensor]:
+def power_series(
+    row_of: Row, probe: Tensor, series: Series, having: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
     """The estimate of log det(I + J), and the Neumann series n' = sum_j (-1)^j w_j v' J^j.
 
     The gradient of the log-determinant by any parameter is the mean of n' (dJ) v (Chen et al., 2019, equation 8).
@@ -116,6 +128,7 @@ def power_series(row_of: Row, probe: Tensor, series: Series) -> tuple[Tensor, Te
         row_of: The products u' J.
         probe: v.
         series: The weights w.
+        having: How many items, the first of them, have a first, a second, ... term; None: all have all.
 
     Returns:
         The estimate ``(B,)`` and n, the shape of v.
@@ -125,13 +138,32 @@ def power_series(row_of: Row, probe: Tensor, series: Series) -> tuple[Tensor, Te
         probe * _per_item(series.gradient[0], probe) if len(series.gradient) else torch.zeros_like(probe)
     )
     for k, weights in enumerate(series.value, start=1):
+        count = len(probe) if having is None else having[k - 1]
         # Powers of a small Jacobian end in subnormal numbers, with which a processor is twenty times slower.
-        row = F.hardshrink(row_of(row), SMALLEST_PRODUCT)
+        row = F.hardshrink(row_of(row[:count]), SMALLEST_PRODUCT)
         sign = 1 if k % 2 else -1
-        log_det = log_det + sign / k * weights * sum_per_item(row * probe)
+        log_det = _added(log_det, sign / k * weights[:count] * sum_per_item(row * probe[:count]))
         if k < len(series.gradient):
-            neumann = neumann - sign * row * _per_item(series.gradient[k], row)
+            neumann = _added(neumann, -sign * row * _per_item(series.gradient[k][:count], row))
     return log_det, neumann
+
+
+def _added(total: Tensor, terms: Tensor) -> Tensor:
+    """The total with terms of its first items."""
+    if len(terms) == len(total):
+        return total + terms
+    return torch.cat((total[: len(terms)] + terms, total[len(terms) :]))
+
+
+def _linearised_series(
+    function: Contraction, x: Tensor, tensors: Sequence[Tensor], probe: Tensor, series: Series
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g(x), the estimate and n, without a graph: no item is multiplied on after its last term."""
+    order, having = series.longest_first()
+    back = order.argsort()
+    y, row_of = function.linearised(x[order], tensors)
+    log_det, neumann = power_series(row_of, probe[order], series.of(order), having)
+    return y[back], log_det[back], neumann[back]
 
 
 def _recorded_rows(y: Tensor, x: Tensor) -> Row:
@@ -159,8 +191,8 @@ def estimate(
         y, pull = torch.func.vjp(lambda v: function.run(v, tensors), x)  # type: ignore[misc]
         return x + y, power_series(lambda u: pull(u)[0], probe, series)[0]
     if not torch.is_grad_enabled():
-        y, row_of = function.linearised(x, tensors)
-        return x + y, power_series(row_of, probe, series)[0]
+        y, log_det, _ = _linearised_series(function, x, tensors, probe, series)
+        return x + y, log_det
     start = _start(x, create_graph=True)
     y = function.run(start, tensors)
     log_det, _ = power_series(_recorded_rows(y, start), probe, series)
@@ -218,8 +250,7 @@ class _Neumann(torch.autograd.Function):
     def forward(
         ctx: Any, function: Contraction, probe: Tensor, series: Series, x: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        y, row_of = function.linearised(x, tensors)
-        log_det, neumann = power_series(row_of, probe, series)
+        y, log_det, neumann = _linearised_series(function, x, tensors, probe, series)
         ctx.function, ctx.series = function, series
         ctx.save_for_backward(probe, neumann, x, *tensors)
         return x + y, log_det

@@ -18,8 +18,11 @@ TOLERANCE = 1e-3
 MOST_ITERATIONS = 500
 """Products with W'W of one call at most."""
 
-KRYLOV = 8
-"""Dimensions of the Krylov spaces: products with W'W between two looks at the tolerance."""
+KRYLOV = 16
+"""Dimensions of the Krylov spaces."""
+
+KEPT = 4
+"""Of them kept at a restart: the others are products with W'W between two looks at the tolerance."""
 
 SPENT = 10
 """A Krylov space is exhausted when so many roundings of the image could make up the next vector."""
@@ -136,48 +139,56 @@ class SpectralLayer(nn.Module):
         return vector.clone()
 
     def _iterated(self, tolerance: float, most: int, vector: Tensor, weight: Tensor) -> Tensor:
-        """The best vector of Krylov spaces of W'W, or of W W'; a vector within the tolerance comes back as it is."""
-        back = self.apply_weight if self.transposed else self.apply_transpose
+        """The best vector of Krylov spaces of W'W, or of W W'; one within the tolerance comes back as it is."""
+        there: Callable[[Tensor], Tensor] = partial(self.apply_weight, weight=weight)
+        back: Callable[[Tensor], Tensor] = partial(self.apply_transpose, weight=weight)
+        if self.transposed:
+            # To many channels and back to few: turned around, the first of the two is up to nine times as fast.
+            there, back = self.transposed_map(weight), there
 
         def mapped(v: Tensor) -> Tensor:
-            return back(self.image_of(v.view_as(vector), weight), weight).flatten()
+            return back(there(v.view_as(vector)[None])).flatten()
 
         length = torch.linalg.vector_norm(vector)
-        vector = vector if bool((length - 1).abs() < 1e-3) else vector / length.clamp(min=1e-30)
-        for _ in range(most // KRYLOV):
-            start, again = vector.flatten(), mapped(vector)
-            square = again @ start
-            if not bool(torch.linalg.vector_norm(again - square * start) > tolerance * square):
+        start = (vector if bool((length - 1).abs() < 1e-3) else vector / length.clamp(min=1e-30)).flatten()
+        basis, images = start[None], mapped(start)[None]
+        for _ in range(most // (KRYLOV - KEPT)):
+            square = images[0] @ basis[0]
+            if not bool(torch.linalg.vector_norm(images[0] - square * basis[0]) > tolerance * square):
                 break
-            vector = _best_of_krylov(mapped, start, again).view_as(vector)
-        return vector
+            basis, images = _refined(mapped, basis, images)
+        return basis[0].view_as(vector)
 
 
-def _best_of_krylov(mapped: Callable[[Tensor], Tensor], start: Tensor, image: Tensor) -> Tensor:
-    """The eigenvector of the largest eigenvalue of a symmetric map in its Krylov space, by Lanczos's method.
+def _refined(mapped: Callable[[Tensor], Tensor], basis: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The best eigenvectors of a symmetric map in a Krylov space: Lanczos's method with thick restarts.
+
+    Wu and Simon, 2000, by Rayleigh and Ritz with all images at hand. One vector alone would forget, at each restart,
+    the next ones, from which it is hard to tell where singular values are close.
 
     Args:
         mapped: The map, of vectors.
-        start: Of length 1.
-        image: What it is mapped to.
+        basis: Orthonormal vectors ``(K, N)``: the best of the space before, the largest eigenvalue first, or the start.
+        images: What they are mapped to.
+
+    Returns:
+        At most ``KEPT`` such vectors, and their images.
     """
-    basis, images = [start], [image]
-    while len(basis) < min(KRYLOV, len(start)):
-        space = torch.stack(basis)
-        new = images[-1]
+    new = images[0]
+    while len(basis) < min(KRYLOV, basis.shape[1]):
+        rounding = torch.finfo(new.dtype).eps * torch.linalg.vector_norm(new)
         for _ in range(2):  # rounding leaves one pass short of orthogonal
-            new = new - space.T @ (space @ new)
+            new = new - basis.T @ (basis @ new)
         length = torch.linalg.vector_norm(new)
-        rounding = torch.finfo(new.dtype).eps * torch.linalg.vector_norm(images[-1])
         # Of an exhausted space nothing but rounding is left: a vector of zeros adds nothing.
-        basis.append(torch.where(length > SPENT * rounding, new / length, 0.0))
-        images.append(mapped(basis[-1]))
-    space = torch.stack(basis)
-    small = space @ torch.stack(images).T
+        basis = torch.cat((basis, torch.where(length > SPENT * rounding, new / length, 0.0)[None]))
+        new = mapped(basis[-1])
+        images = torch.cat((images, new[None]))
+    small = basis @ images.T
     _, vectors = torch.linalg.eigh(small.to(torch.promote_types(small.dtype, torch.float32)))
-    best = vectors[:, -1].to(space.dtype) @ space
-    unit: Tensor = best / torch.linalg.vector_norm(best)
-    return unit
+    best = vectors[:, -KEPT:].flip(1).T.to(basis.dtype)
+    lengths = torch.linalg.vector_norm(best @ basis, dim=1, keepdim=True).clamp(min=1e-30)
+    return best @ basis / lengths, best @ images / lengths
 
 
 class SpectralLinear(SpectralLayer):

@@ -144,28 +144,33 @@ def test_lipswish_has_slopes_of_at_most_one() -> None:
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-9])
+@pytest.mark.parametrize("transposed", [False, True])
 def test_convergence_takes_a_fraction_of_the_products_of_power_iterations(
-    tolerance: float, monkeypatch: pytest.MonkeyPatch
+    tolerance: float, transposed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    layer = SpectralConv2d(4, 16, 3, (14, 14), 0.9).double()
-    weight, count, image_of = layer.weight.detach(), 0, layer.image_of
+    layer = SpectralConv2d(*((16, 4) if transposed else (4, 16)), 3, (14, 14), 0.9).double()
+    assert layer.transposed == transposed
+    weight, count, apply_weight = layer.weight.detach(), 0, layer.apply_weight
+    maps = (layer.apply_weight, layer.apply_transpose)
+    first, second = reversed(maps) if transposed else maps
 
-    def counted(vector: Tensor, weight: Tensor) -> Tensor:
+    def counted(x: Tensor, weight: Tensor) -> Tensor:
         nonlocal count
         count += 1
-        return image_of(vector, weight)
+        return apply_weight(x, weight)
 
-    monkeypatch.setattr(layer, "image_of", counted)
+    monkeypatch.setattr(layer, "apply_weight", counted)
     vector, power = layer.vector.clone(), 0
-    while True:
-        again = layer.apply_transpose(layer.apply_weight(vector[None], weight), weight)[0]
+    while power < 1000:
+        again = second(first(vector[None], weight), weight)[0]
         square = (again * vector).sum()
         if torch.linalg.vector_norm(again - square * vector) <= tolerance * square:
             break
         vector, power = again / torch.linalg.vector_norm(again), power + 1
+    count = 0
     layer._iterated(tolerance, 20_000, layer.vector, weight)
-    assert 2 * count < power
+    assert 0 < 2 * count < power
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])
@@ -206,3 +211,16 @@ def test_layers_in_half_precision_find_their_norm_to_its_digits(dtype: torch.dty
     half = layer.to(dtype)
     half.converge()
     torch.testing.assert_close(half.normalised().float(), wanted, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_close_singular_values_do_not_hold_convergence_up(seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = SpectralLinear(120, 90, 0.9).double()
+    values = torch.cat((torch.tensor([1.0, 1 - 1e-6, 1 - 2e-6]), torch.linspace(0.99, 0.1, 87))).double()
+    left, right = (torch.linalg.qr(torch.randn(size, 90).double()).Q for size in (90, 120))
+    with torch.no_grad():
+        layer.weight.copy_(left @ torch.diag(values) @ right.T)
+    assert layer.certified_norm() == pytest.approx(0.9, rel=1e-5)
+    vector = layer._iterated(1e-9, 400, layer.vector, layer.weight.detach())
+    assert float(layer.image_of(vector, layer.weight.detach()).norm()) == pytest.approx(1, abs=1e-9)
