@@ -157,44 +157,48 @@ def _explanation(name: str, options: dict[str, Any]) -> str:
 
 def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:
     from flowzoo.distributed import is_main_process
-    from flowzoo.evaluation.measure import evaluate as run_evaluation
     from flowzoo.manifest.read import load_manifests
 
     rows: list[tuple[Any, ...]] = []
     results: list[dict[str, Any]] = []
-    failed, verified = False, 0
-    for entry in load_manifests().entries:
-        if entry.status != "released":
-            continue
-        if is_main_process():
-            note(f"{entry.key} ...")
-        try:
-            found = run_evaluation(entry.key, **options)
-        except (DataUnavailable, WeightsUnavailable) as error:
+    released = [entry.key for entry in load_manifests().entries if entry.status == "released"]
+    outcomes: list[bool | None] = []
+    try:
+        for count, key in enumerate(released, start=1):
             if is_main_process():
-                note(f"{entry.key} is skipped. {error}")
-            lacking = "data" if isinstance(error, DataUnavailable) else "weights"
-            rows.append((entry.key, None, None, None, None, f"skipped: no {lacking}"))
-            results.append({"name": entry.key, "verdict": "skipped", "reason": str(error)})
-            continue
-        except FlowzooError as error:
-            failed = True
-            rows.append((entry.key, None, None, None, None, f"error: {error}"))
-            results.append({"name": entry.key, "verdict": "error", "reason": str(error)})
-            continue
-        failed |= not found.verdict.passed
-        verified += found.verdict.passed
-        rows.append(_row(found))
-        results.append(_as_dict(found))
-    if not is_main_process():
-        return 0
-    if as_json:
-        print_json(results)
-    else:
-        table(HEADERS, rows, right=RIGHT)
-    if not verified:
+                note(f"{count} of {len(released)}: {key} ...")
+            row, result, passed = _evaluate_next(key, options)
+            rows.append(row)
+            results.append(result)
+            outcomes.append(passed)
+            if is_main_process():
+                note(f"{key}: {result.get('reason') or f'{row[2]}, {row[-1]}'}")
+    finally:
+        # Whatever ends it: the figures of hours are not lost.
+        if is_main_process() and (results or not released):
+            if as_json:
+                print_json(results)
+            else:
+                table(HEADERS, rows, right=RIGHT)
+    if is_main_process() and True not in outcomes:
         note("Nothing was verified.")
-    return 1 if failed or not verified else 0
+    return 1 if False in outcomes or True not in outcomes else 0
+
+
+def _evaluate_next(key: str, options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], bool | None]:
+    """A row of the table, the same for JSON, and whether the model passed; None: it was skipped."""
+    from flowzoo.evaluation.measure import evaluate as run_evaluation
+
+    try:
+        found = run_evaluation(key, **options)
+    except (DataUnavailable, WeightsUnavailable) as error:
+        lacking = "data" if isinstance(error, DataUnavailable) else "weights"
+        row = (key, None, None, None, None, f"skipped: no {lacking}")
+        return row, {"name": key, "verdict": "skipped", "reason": str(error)}, None
+    except FlowzooError as error:
+        row = (key, None, None, None, None, f"error: {error}")
+        return row, {"name": key, "verdict": "error", "reason": str(error)}, False
+    return _row(found), _as_dict(found), found.verdict.passed
 
 
 def _row(found: Evaluation) -> tuple[Any, ...]:

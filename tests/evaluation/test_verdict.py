@@ -175,6 +175,30 @@ def test_all(manifest: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
     assert "cifar10" in result.stderr and "cifar10" not in result.stdout
 
 
+def test_what_was_measured_before_an_interrupt_is_shown(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(NAME, "--record")
+    entries = parse(manifest.read_text(), "x").entries
+    other = dataclasses.replace(entries[0], name="glow-interrupted")
+    manifest.write_text(dump(Manifest(entries=(*entries, other))))
+    measure = flowzoo.evaluation.measure.evaluate
+
+    def interrupted(name: str, **options: Any) -> Any:
+        if name == "glow-interrupted@1":
+            raise KeyboardInterrupt
+        return measure(name, **options)
+
+    monkeypatch.setattr(flowzoo.evaluation.measure, "evaluate", interrupted)
+    result = CliRunner().invoke(cli, ["eval", "--all", "--device", "cpu"])
+    assert result.exit_code != 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["MODEL", NAME]
+    assert "verified" in result.stdout
+    lines = result.stderr.splitlines()
+    assert lines[0] == f"1 of 2: {NAME}@1 ..."
+    assert any(line.startswith(f"{NAME}@1: ") and line.endswith(" verified") for line in lines)
+
+
 def test_explain_measures_nothing(manifest: Path) -> None:
     code, text = call(NAME, "--explain", "--samples", "7")
     assert code == 0
