@@ -8,6 +8,7 @@ import pytest
 import torch
 from flowzoo_residual.branch import convolutional
 from flowzoo_residual.estimators import MOST_DRAWN, estimate, power_series, roulette
+from torch import Tensor
 
 
 @pytest.mark.parametrize("activation", ["lipswish", "elu"])
