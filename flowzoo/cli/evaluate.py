@@ -180,7 +180,9 @@ def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:
                 print_json(results)
             else:
                 table(HEADERS, rows, right=RIGHT)
-    if is_main_process() and True not in outcomes:
+    if not is_main_process():
+        return 0
+    if True not in outcomes:
         note("Nothing was verified.")
     return 1 if False in outcomes or True not in outcomes else 0
 

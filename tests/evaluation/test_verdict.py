@@ -16,7 +16,7 @@ import flowzoo.flow
 import flowzoo.manifest.raw
 from flowzoo.api import Published
 from flowzoo.atomic import sha256_file
-from flowzoo.cli.main import cli
+from flowzoo.cli.main import cli, main
 from flowzoo.config import config_hash
 from flowzoo.errors import InputError, ManifestError
 from flowzoo.evaluation.measure import evaluate
@@ -176,7 +176,7 @@ def test_all(manifest: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
 
 
 def test_what_was_measured_before_an_interrupt_is_shown(
-    manifest: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call(NAME, "--record")
     entries = parse(manifest.read_text(), "x").entries
@@ -190,11 +190,14 @@ def test_what_was_measured_before_an_interrupt_is_shown(
         return measure(name, **options)
 
     monkeypatch.setattr(flowzoo.evaluation.measure, "evaluate", interrupted)
-    result = CliRunner().invoke(cli, ["eval", "--all", "--device", "cpu"])
-    assert result.exit_code != 0
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["MODEL", NAME]
-    assert "verified" in result.stdout
-    lines = result.stderr.splitlines()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(["eval", "--all", "--device", "cpu"])
+    assert end.value.code == 130
+    shown = capsys.readouterr()
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["MODEL", NAME]
+    assert "verified" in shown.out
+    lines = shown.err.splitlines()
     assert lines[0] == f"1 of 2: {NAME}@1 ..."
     assert any(line.startswith(f"{NAME}@1: ") and line.endswith(" verified") for line in lines)
 

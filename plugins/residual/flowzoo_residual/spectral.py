@@ -150,7 +150,8 @@ class SpectralLayer(nn.Module):
             return back(there(v.view_as(vector)[None])).flatten()
 
         length = torch.linalg.vector_norm(vector)
-        start = (vector if bool((length - 1).abs() < 1e-3) else vector / length.clamp(min=1e-30)).flatten()
+        tiny = torch.finfo(length.dtype).tiny
+        start = (vector if bool((length - 1).abs() < 1e-3) else vector / length.clamp(min=tiny)).flatten()
         basis, images = start[None], mapped(start)[None]
         for _ in range(most // (KRYLOV - KEPT)):
             square = images[0] @ basis[0]
@@ -187,7 +188,9 @@ def _refined(mapped: Callable[[Tensor], Tensor], basis: Tensor, images: Tensor) 
     small = basis @ images.T
     _, vectors = torch.linalg.eigh(small.to(torch.promote_types(small.dtype, torch.float32)))
     best = vectors[:, -KEPT:].flip(1).T.to(basis.dtype)
-    lengths = torch.linalg.vector_norm(best @ basis, dim=1, keepdim=True).clamp(min=1e-30)
+    lengths = torch.linalg.vector_norm(best @ basis, dim=1, keepdim=True)
+    # Vectors of zeros stay zero, in every precision.
+    lengths = lengths.clamp(min=torch.finfo(lengths.dtype).tiny)
     return best @ basis / lengths, best @ images / lengths
 
 

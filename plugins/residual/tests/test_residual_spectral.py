@@ -224,3 +224,17 @@ def test_close_singular_values_do_not_hold_convergence_up(seed: int) -> None:
     assert layer.certified_norm() == pytest.approx(0.9, rel=1e-5)
     vector = layer._iterated(1e-9, 400, layer.vector, layer.weight.detach())
     assert float(layer.image_of(vector, layer.weight.detach()).norm()) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rank", [0, 1, 2, 3, 5])
+def test_exhausted_krylov_spaces_stay_finite_in_half_precision(rank: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = SpectralLinear(12, 9, 0.9)
+    left, right = (torch.linalg.qr(torch.randn(size, rank)).Q for size in (9, 12))
+    with torch.no_grad():
+        layer.weight.copy_(3 * left @ right.T)
+    half = layer.to(dtype)
+    half.converge()
+    wanted = 0.9 / 3 * half.weight.detach().float()
+    torch.testing.assert_close(half.normalised().float(), wanted, rtol=0.05, atol=0.01)
