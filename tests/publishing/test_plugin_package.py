@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 import flowzoo
 from flowzoo.errors import PluginError
+from flowzoo.flow import Flow
 from flowzoo.manifest.read import parse
 from flowzoo.publishing import plugin_package
 from flowzoo.publishing.plugin_package import publish_in_plugin
@@ -32,13 +32,22 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_run(where: Path, seed: int) -> Path:
     """A directory with weights and ``flowzoo.json``-to-be, as ``flowzoo train`` leaves it."""
-    torch.manual_seed(seed)
-    flow = randomize(flowzoo.create("nice", image_shape=(1, 28, 28), hidden_layers=1, hidden_units=4), seed)
+    flow = flowzoo.create("nice", image_shape=(1, 28, 28), hidden_layers=1, hidden_units=4)
+    return write_run(where, randomize(flow, seed), "nice-mnist", "mnist", "bpd")
+
+
+def make_run_of_points(where: Path, seed: int) -> Path:
+    """The same of a model of points, which is measured in a moment."""
+    flow = flowzoo.create("maf", dims=2, hidden=(8,))
+    return write_run(where, randomize(flow, seed), "maf-moons", "points:two-moons", "nats_per_dim")
+
+
+def write_run(where: Path, flow: Flow, name: str, dataset: str, figure: str) -> Path:
     where.mkdir()
-    save_weights(flow, where / "best.safetensors", weights_metadata(flow, "nice-mnist", "mnist"))
-    header = {"kind": "header", "recipe": {"name": "nice-mnist"}, "total_steps": 3, "environment": {}}
+    save_weights(flow, where / "best.safetensors", weights_metadata(flow, name, dataset))
+    header = {"kind": "header", "recipe": {"name": name}, "total_steps": 3, "environment": {}}
     (where / "run.json").write_text(json.dumps(header))
-    row = {"kind": "valid", "step": 3, "bpd": 5.0, "seconds": 7.2, "images": 30}
+    row = {"kind": "valid", "step": 3, figure: 5.0, "seconds": 7.2, "images": 30}
     (where / "metrics.jsonl").write_text("\n".join(json.dumps(r) for r in (header, row)) + "\n")
     return where
 
@@ -70,13 +79,15 @@ def test_a_bundled_run_is_measured_fingerprinted_and_in_the_package(
 def test_weights_that_were_never_on_the_hub_are_replaced(
     checkout: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    first = publish_in_plugin(make_run(tmp_path / "first", 1), manifest)
-    second = publish_in_plugin(make_run(tmp_path / "second", 2), manifest, note="Half of the digits.")
+    first = publish_in_plugin(make_run_of_points(tmp_path / "first", 1), manifest)
+    second = publish_in_plugin(
+        make_run_of_points(tmp_path / "second", 2), manifest, note="Half of the moons."
+    )
     assert second.version == first.version == 1
-    assert (first.note, second.note) == (None, "Half of the digits.")
-    third = publish_in_plugin(make_run(tmp_path / "third", 3), manifest)
+    assert (first.note, second.note) == (None, "Half of the moons.")
+    third = publish_in_plugin(make_run_of_points(tmp_path / "third", 3), manifest)
     assert third.note == second.note and third.weights is not None
-    assert [e.key for e in parse(manifest.read_text(), "manifest").entries] == ["nice-mnist@1"]
+    assert [e.key for e in parse(manifest.read_text(), "manifest").entries] == ["maf-moons@1"]
     assert weights_in(checkout) == [third.weights.filename]
 
 
@@ -95,20 +106,17 @@ def test_a_bound_of_several_samples_is_measured_and_kept_for_the_next(
 def test_published_weights_stay_and_the_model_gets_a_new_version(
     checkout: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    entry = publish_in_plugin(make_run(tmp_path / "first", 1), manifest)
+    entry = publish_in_plugin(make_run_of_points(tmp_path / "first", 1), manifest)
     assert entry.weights is not None
     on_hub = dataclasses.replace(
-        entry, weights=dataclasses.replace(entry.weights, repo_id="org/nice", revision="a" * 40)
+        entry, weights=dataclasses.replace(entry.weights, repo_id="org/maf", revision="a" * 40)
     )
     from flowzoo.manifest.write import write_entry
 
     write_entry(manifest, on_hub)
-    second = publish_in_plugin(make_run(tmp_path / "second", 2), manifest)
+    second = publish_in_plugin(make_run_of_points(tmp_path / "second", 2), manifest)
     assert second.version == 2
-    assert [e.key for e in parse(manifest.read_text(), "manifest").entries] == [
-        "nice-mnist@1",
-        "nice-mnist@2",
-    ]
+    assert [e.key for e in parse(manifest.read_text(), "manifest").entries] == ["maf-moons@1", "maf-moons@2"]
     assert len(weights_in(checkout)) == 2
 
 
