@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     "--max-seconds", type=float, help="Stop after this many seconds, with checkpoint and validation."
 )
 @click.option(
+    "--stop-after",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Stop once the run has had so many updates, with checkpoint and validation.",
+)
+@click.option(
     "--init-from",
     type=click.Path(exists=True, path_type=Path),
     help="Start from a run's best weights, or a file; the model may have been narrower.",

@@ -199,26 +199,28 @@ def _training(card: Unlisted, filename: str) -> Training | None:
     recipe = stages[-1].get("recipe") if stages else None
     if not isinstance(facts, dict) or not recipe:
         return None
-    last = facts.get("which") == "last"
-    steps = (None if last else facts.get("best_step")) or facts.get("step") or 0
+    last, steps = facts.get("which") == "last", int(facts.get("step") or 0)
     if steps < 1:
         return None
     train, stem = recipe.get("train") or {}, filename.removesuffix(".safetensors")
     return Training(
         recipe=", ".join(recipe_files(stages, stem)),
         command=commands(stages, stem),
-        steps=int(steps),
+        steps=steps,
         hours=float(facts.get("hours") or 0.0),
         hardware=_hardware(facts.get("environment") or {}),
         seed=int(train.get("seed", recipe.get("seed", 0))),
         versions={key: str(value) for key, value in (facts.get("versions") or {}).items()},
         images=facts.get("images") or None,
-        weights=_which(train.get("ema"), last=last),
+        weights=_which(train.get("ema"), None if last else facts.get("best_step"), steps),
     )
 
 
-def _which(ema: object, *, last: bool) -> str:
-    moment = "the end of training" if last else "the best validation"
+def _which(ema: object, best: int | None, steps: int) -> str:
+    """Which weights these are: of the best validation, at which update if more came after it, or of the end."""
+    moment = "the end of training" if best is None else "the best validation"
+    if best is not None and best < steps:
+        moment += f", at update {best:,}"
     return (
         f"averaged weights (EMA {ema:g}) of {moment}"
         if isinstance(ema, float) and ema

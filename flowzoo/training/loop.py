@@ -178,14 +178,17 @@ class Loop:
         self.flow.initialize(images, y, noise=noise)
         broadcast_state(self.flow, self.where)
 
-    def execute(self, request: StopRequest, max_seconds: float | None) -> Outcome:
-        """Trains to the end, or until asked to stop.
+    def execute(
+        self, request: StopRequest, max_seconds: float | None, stop_after: int | None = None
+    ) -> Outcome:
+        """Trains to the end, or until asked to stop, such as after so many updates.
 
         Raises:
             TrainingDiverged: An update was not finite, and the recipe says to stop.
             CheckpointError: The disk refuses.
         """
         progress, settings = self.progress, self.settings
+        limit = self.total if stop_after is None else min(self.total, stop_after)
         began = self.saved_at = self.clock = time.monotonic()
         if progress.step == 0 and not list_checkpoints(self.run.checkpoints):
             self.save()
@@ -193,7 +196,7 @@ class Loop:
         state = "finished"
         try:
             self.callbacks.start(self)
-            while progress.step < self.total:
+            while progress.step < limit:
                 if settings.patience is not None and progress.stale >= settings.patience:
                     state = "stopped early"
                     break
@@ -209,7 +212,9 @@ class Loop:
                 self.callbacks.deliver_rows()
                 if self._checkpoint_due():
                     self.save()
-            return self._finish(state)
+            if state == "finished" and progress.step < self.total:
+                return self._finish("stopped", f"after {progress.step:,} updates, as asked")
+            return self._finish(state, self.callbacks.stop_reason if state == "stopped" else None)
         finally:
             self.callbacks.close()
             self.bar.close()
@@ -224,7 +229,7 @@ class Loop:
             return ""
         return ("", "out of time", "stopped", "interrupted")[largest(state, self.where)]
 
-    def _finish(self, state: str) -> Outcome:
+    def _finish(self, state: str, reason: str | None = None) -> Outcome:
         progress = self.progress
         if state in ("finished", "stopped early", "stopped") and self.where.main:
             best = progress.best_bpd if progress.best_bpd is not None else 0.0
@@ -235,7 +240,6 @@ class Loop:
         if state in ("out of time", "stopped") and progress.step % self.settings.validate_every:
             found = self._validate_pause()
         row = {"kind": "end", "step": progress.step, "state": state, "seconds": progress.seconds}
-        reason = self.callbacks.stop_reason if state == "stopped" else None
         self.record(row | {"images": progress.images} | ({"reason": reason} if reason else {}))
         if state not in ("finished", "stopped early"):
             why = f" ({reason})" if reason else ""

@@ -6,6 +6,7 @@ A run that starts from another (``--init-from``) keeps that run's stages in ``st
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def origin_of(source: Path) -> Origin:
     known, found = entry.training, [source.parent / name for name in entry.training.recipe.split(", ")]
     stages: list[dict[str, Any]] = [{"weights": weights | {"model": entry.key}}]
     if all(path.suffix == ".toml" and path.is_file() for path in found):
-        stages = [{"recipe": read_recipe(path).to_dict()} for path in found]
+        recipes = {_number(path): _stage_of(path, known.command) for path in found}
+        # Of a stage without a recipe only the place among the others is known.
+        stages = [recipes.get(number, {}) for number in range(1, max(recipes) + 1)]
     stages[-1] |= {
         "steps": known.steps,
         "images": known.images or 0,
@@ -87,8 +90,9 @@ def run_stages(run: RunDir) -> list[dict[str, Any]]:
     A stage has the resolved ``recipe`` (every field of the model's config, names of one's own images without their
     directories), ``steps``, ``images``, ``hours``, ``versions``, ``environment``, the training images'
     ``preprocessing``, and ``used``: optimizer, schedules, augmentations and objective with the distributions that they
-    are of. One of which only the weights are known has ``weights`` with file name, SHA-256 and, if a manifest lists
-    them, ``model``; and no recipe.
+    are of. One that was broken off has ``stop_after``, the step of its best weights, which are what it led to. One of
+    which only the weights are known has ``weights`` with file name, SHA-256 and, if a manifest lists them, ``model``;
+    and no recipe.
 
     Raises:
         CheckpointError: The run is damaged.
@@ -104,6 +108,8 @@ def run_stages(run: RunDir) -> list[dict[str, Any]]:
         "versions": header.get("versions") or {},
         "environment": header.get("environment") or {},
     }
+    if broken_off := _broken_off(header, rows, done["step"]):
+        mine["stop_after"] = broken_off
     if header.get("used"):
         mine["used"] = header["used"]
     seen = (header.get("data") or {}).get("training")
@@ -112,6 +118,15 @@ def run_stages(run: RunDir) -> list[dict[str, Any]]:
     if header.get("extended"):
         mine["extended"] = header["extended"]
     return [*_earlier(run, header), mine]
+
+
+def _broken_off(header: dict[str, Any], rows: list[dict[str, Any]], done: int) -> int | None:
+    """The step of the best weights of a run that neither its length nor its patience ended; None for any other."""
+    total = header.get("total_steps")
+    patient = bool(rows) and rows[-1].get("state") == "stopped early"
+    if not isinstance(total, int) or done >= total or patient:
+        return None
+    return max((row["step"] for row in rows if row.get("kind") == "valid" and row.get("best")), default=None)
 
 
 def _resolved(header: dict[str, Any]) -> dict[str, Any] | None:
@@ -158,18 +173,35 @@ def _filename(stem: str, number: int, count: int) -> str:
     return f"{stem}{'.' if stem else ''}recipe{f'-{number}' if count > 1 else ''}.toml"
 
 
+def _stage_of(path: Path, command: str) -> dict[str, Any]:
+    """A stage by its recipe's file, and by the manifest's command whether it was broken off."""
+    stage: dict[str, Any] = {"recipe": read_recipe(path).to_dict()}
+    if found := re.search(rf"{re.escape(path.name)}[^&]* --stop-after (\d+)", command):
+        stage["stop_after"] = int(found[1])
+    return stage
+
+
+def _number(path: Path) -> int:
+    """Which stage a file of :func:`recipe_files` is of."""
+    found = re.search(r"recipe-(\d+)\.toml$", path.name)
+    return int(found[1]) if found else 1
+
+
 def commands(stages: list[dict[str, Any]], stem: str = "") -> str:
     """The commands that repeat the stages with the files of :func:`recipe_files`, and what cannot be repeated."""
     found: list[str] = []
     for number, stage in enumerate(stages, start=1):
         run = "RUN" if number == len(stages) else f"RUN{number}"
         if stage.get("recipe"):
-            before = f" --init-from {found[-1].rpartition('--out ')[2]}" if found else ""
-            # --init-from stands before --out, so that the directory is the command's last word.
-            found.append(f"flowzoo train {_filename(stem, number, len(stages))}{before} --out {run}")
+            # Options stand before --out, so that the directory is the command's last word.
+            options = f" --init-from {found[-1].rpartition('--out ')[2]}" if found else ""
+            if stage.get("stop_after"):
+                options += f" --stop-after {stage['stop_after']}"
+            found.append(f"flowzoo train {_filename(stem, number, len(stages))}{options} --out {run}")
         elif weights := stage.get("weights"):
             origin = weights.get("model") or "weights of unrecorded origin"
             found.append(f"# {origin}, sha256 {weights.get('sha256')} --out {run}")
         else:
-            found.append(f"# {stage.get('steps', 0):,} steps of an unrecorded recipe --out {run}")
+            steps = f"{stage['steps']:,} steps" if stage.get("steps") else "a stage"
+            found.append(f"# {steps} of an unrecorded recipe --out {run}")
     return " && ".join(found)

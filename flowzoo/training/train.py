@@ -137,6 +137,7 @@ def train(
     data_root: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     max_seconds: float | None = None,
+    stop_after: int | None = None,
     init_from: str | os.PathLike[str] | None = None,
     progress: bool = True,
     tensorboard: bool = False,
@@ -154,6 +155,7 @@ def train(
         data_root: Where data sets are; None for ``$FLOWZOO_DATA`` and the default.
         device: Such as ``"cuda"``; None takes a GPU if there is one.
         max_seconds: Stop with a checkpoint and a validation after this many seconds.
+        stop_after: Stop so when the run has had this many updates; its schedule stays that of the recipe's length.
         init_from: Another run, or a weights file, to start from; a new schedule, a new optimizer. It may be of
             a narrower model; see :mod:`flowzoo.training.warm_start`.
         progress: Whether progress is shown: a bar on a terminal, a line every half minute elsewhere.
@@ -190,6 +192,7 @@ def train(
             images,
             where,
             max_seconds=max_seconds,
+            stop_after=stop_after,
             progress=progress,
             tensorboard=tensorboard,
             before=before,
@@ -207,6 +210,7 @@ def train_flow(
     where: World,
     *,
     max_seconds: float | None = None,
+    stop_after: int | None = None,
     progress: bool = True,
     tensorboard: bool = False,
     say: Callable[[str], None] | None = None,
@@ -229,6 +233,7 @@ def train_flow(
     check_fit(flow, recipe, images)
     if max_seconds is not None and not max_seconds >= 0:
         raise InputError(f"max_seconds is {max_seconds}; expected a number of seconds, 0 or more.")
+    _check_stop(RunDir(Path(out)), stop_after)
     run, tell = RunDir(Path(out)), say or write_line
     flow.to(where.device)
     names = [*loggers, *(["tensorboard"] if tensorboard else [])]
@@ -247,11 +252,26 @@ def train_flow(
         if where.main:
             opened = open_run(run, recipe, flow, images, where, before=before, say=tell, used=used)
         loop.prepare(share(opened, where))
-        outcome = loop.execute(request, max_seconds)
+        outcome = loop.execute(request, max_seconds, stop_after)
     # Of several processes only one may have been asked; all of them stop.
     if request.signal is not None or outcome.state == "interrupted":
         raise KeyboardInterrupt
     return outcome
+
+
+def _check_stop(run: RunDir, stop_after: int | None) -> None:
+    """Checks that a number of updates to stop after lies ahead.
+
+    Raises:
+        InputError: It is below 1, or the run has had more.
+    """
+    if stop_after is None:
+        return
+    had = max((int(path.name) for path in list_checkpoints(run.checkpoints)), default=0)
+    if stop_after < max(1, had):
+        raise InputError(
+            f"stop_after is {stop_after}; expected a number of updates from {max(1, had)} on: {run.path} has had {had}."
+        )
 
 
 @contextlib.contextmanager

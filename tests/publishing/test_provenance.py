@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,68 @@ def test_released_weights_without_recipes_are_named_by_their_model(tmp_path: Pat
     assert [stage["weights"]["model"] for stage in origin.stages] == [entry.key]
     assert origin.cost["step"] == entry.training.steps
     assert commands(origin.stages) == f"# {entry.key}, sha256 {entry.weights.sha256} --out RUN"
+
+
+def test_a_stage_that_was_broken_off_is_repeated_up_to_its_best_weights(tmp_path: Path) -> None:
+    dataset = save_images(tmp_path / "images.npy", 203)
+    options: dict[str, Any] = {"device": "cpu", "progress": False}
+    long = tiny_recipe("glow-tiny", dataset, steps=40)
+    # Two updates later the recipe's next validation was still to come.
+    train(long, tmp_path / "first", stop_after=4, **options)
+    train(long, tmp_path / "first", max_seconds=0.0, **options)
+    train(
+        tiny_recipe("glow-tiny", dataset, steps=2),
+        tmp_path / "second",
+        init_from=tmp_path / "first",
+        **options,
+    )
+    stages = run_stages(RunDir(tmp_path / "second"))
+    assert [stage.get("stop_after") for stage in stages] == [4, None]
+    first, second = commands(stages).split(" && ")
+    assert first == "flowzoo train recipe-1.toml --stop-after 4 --out RUN1"
+    assert second == "flowzoo train recipe-2.toml --init-from RUN1 --out RUN"
+    train(long, tmp_path / "again", stop_after=4, **options)
+    assert RunDir(tmp_path / "again").best.read_bytes() == RunDir(tmp_path / "first").best.read_bytes()
+
+
+def test_stages_of_released_weights_stay_broken_off_or_unrecorded() -> None:
+    for entry in load_manifests().entries:
+        if entry.weights is None or entry.training is None or not entry.training.recipe.endswith(".toml"):
+            continue
+        found = locate(entry, hub_settings())
+        if not found.with_name(entry.training.recipe.split(", ")[0]).is_file():
+            continue
+        stages = origin_of(found).stages
+        stem = found.name.removesuffix(".safetensors")
+        assert commands(stages, stem).split(" && ")[-1] == entry.training.command.split(" && ")[-1]
+        marks = [stage.get("stop_after") for stage in stages if "recipe" in stage]
+        assert [mark for mark in marks if mark] == [
+            int(number) for number in re.findall(r"--stop-after (\d+)", entry.training.command)
+        ]
+
+
+def test_the_recipes_of_released_weights_add_up_to_the_images_seen() -> None:
+    """Steps and images are of all stages; a recipe alone tells of its own whole length."""
+    checked = 0
+    for entry in load_manifests().entries:
+        if entry.weights is None or entry.training is None or "unrecorded" in entry.training.command:
+            continue
+        if not entry.training.recipe.endswith(".toml"):
+            continue
+        found = locate(entry, hub_settings())
+        stages = origin_of(found).stages
+        if not all("recipe" in stage for stage in stages):
+            continue
+        trains = [stage["recipe"]["train"] for stage in stages]
+        most = [train["steps"] * train["batch_size"] * train.get("accumulate", 1) for train in trains]
+        broken_off = [bool(stage.get("stop_after")) for stage in stages]
+        assert entry.training.images is not None
+        assert entry.training.images <= sum(most), entry.key
+        assert any(broken_off) == (entry.training.images < sum(most)), entry.key
+        if not any(broken_off):
+            assert entry.training.steps == sum(train["steps"] for train in trains), entry.key
+        checked += 1
+    assert checked > 15
 
 
 def test_a_model_of_ones_own_images_is_staged(runs: tuple[Path, str], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flowzoo.errors import InputError
 from flowzoo.training.interrupt import stop_requests
 from flowzoo.training.run_dir import RunDir
 from flowzoo.training.state import list_checkpoints, load_checkpoint
@@ -122,3 +123,18 @@ def test_time_that_is_up_ends_with_a_validation_that_resuming_does_not_know_of(t
     for name in ("best", "last"):
         assert getattr(parts, name).read_bytes() == getattr(whole, name).read_bytes()
     assert not parts.regular.exists()
+
+
+def test_a_run_stops_after_so_many_updates_and_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
+    go(whole.path)
+    outcome = go(parts.path, stop_after=5)
+    assert (outcome.state, outcome.step, outcome.best_step) == ("stopped", 5, 5)
+    assert parts.rows()[-1]["reason"] == "after 5 updates, as asked"
+    rates = [row["lr"] for row in parts.rows() if row["kind"] == "train"]
+    assert rates == [row["lr"] for row in whole.rows() if row["kind"] == "train"][: len(rates)]
+    with pytest.raises(InputError, match=r"from 5 on: .* has had 5"):
+        go(parts.path, stop_after=4)
+    go(parts.path, stop_after=10_000)
+    for name in ("best", "last"):
+        assert getattr(parts, name).read_bytes() == getattr(whole, name).read_bytes()
