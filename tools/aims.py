@@ -31,15 +31,16 @@ INTRODUCTION = """\
 
 What the zoo's models were to reach, and what they did. All were trained on CPU cores, some hours each; no GPU was at
 hand. Images: bits per dimension of the test split with one noise sample an image, learned noise included. Points: the
-Kullback-Leibler divergence from the true density, in nats. Models without an aim are to be as good as four core-hours
-make them.
+Kullback-Leibler divergence from the true density, in nats. Models with hours in place of a figure are to be as good as
+so many core-hours make them.
 """
 
 SHORT = """\
 ## What fell short
 
-Each model whose aim is not reached, and each that has no weights, with what the rest would take. The curves are those
-of the weights that are here.
+Each model whose aim is not reached, each that was given fewer hours than it was to have, and each that has no weights,
+with what the rest would take. The estimates go by the curves and hold for one core. The curves are those of the weights
+that are here.
 """
 
 
@@ -50,6 +51,7 @@ class Aim:
     Attributes:
         model: Its name in the manifest.
         aim: The greatest figure that reaches it; None where none was set.
+        hours: The core-hours that it was to be given, where no figure was set.
         figure: Bits per dimension with one noise sample an image, or the divergence from the true density in nats.
         note: What a reader has to know of the aim or of the figure.
         left: What the rest would take, and where the estimate comes from.
@@ -57,6 +59,7 @@ class Aim:
 
     model: str
     aim: float | None = None
+    hours: float | None = None
     figure: Literal["one sample", "divergence"] = "one sample"
     note: str = ""
     left: str = ""
@@ -85,8 +88,10 @@ class Outcome:
 
     @property
     def short(self) -> bool:
-        """Whether the model is to be explained: its aim is not reached, or it has no weights."""
-        return self.met is False or self.entry.weights is None
+        """Whether the model is to be explained: its aim or its hours are not reached, or it has no weights."""
+        given = 0.0 if self.entry.training is None else self.entry.training.hours
+        hurried = self.aim.hours is not None and round(given, 1) < self.aim.hours
+        return self.met is False or hurried or self.entry.weights is None
 
 
 def outcomes(aims: list[Aim], manifest: Manifest, divergences: Mapping[str, float]) -> list[Outcome]:
@@ -130,7 +135,7 @@ def page(found: list[Outcome], curves: set[str]) -> str:
             NOTHING if outcome.aim.aim is None else f"{outcome.aim.aim:g}",
             NOTHING if outcome.reached is None else f"{outcome.reached:.4f}",
             {True: "yes", False: "**no**", None: NOTHING}[outcome.met],
-            NOTHING if outcome.entry.training is None else f"{outcome.entry.training.hours:.1f}",
+            _hours(outcome),
             published(outcome.entry),
             outcome.aim.note,
         )
@@ -141,6 +146,14 @@ def page(found: list[Outcome], curves: set[str]) -> str:
     if short := [outcome for outcome in found if outcome.short]:
         parts += [SHORT, *(text for outcome in short for text in _explained(outcome, curves))]
     return "\n".join(parts)
+
+
+def _hours(outcome: Outcome) -> str:
+    """The hours that a model was given, of those that it was to have."""
+    if outcome.entry.training is None:
+        return NOTHING
+    wanted = "" if outcome.aim.hours is None else f" of {outcome.aim.hours:g}"
+    return f"{outcome.entry.training.hours:.1f}{wanted}"
 
 
 def _explained(outcome: Outcome, curves: set[str]) -> Iterator[str]:

@@ -68,3 +68,15 @@ def test_without_weights_there_is_no_figure_and_no_curve() -> None:
 def test_what_cannot_be_said_is_refused(aim: Aim, words: str) -> None:
     with pytest.raises(click.ClickException, match=words):
         outcomes([aim], MANIFEST, {})
+
+
+def test_fewer_hours_than_a_model_was_to_have_are_explained() -> None:
+    entry = model("jet-mnist")
+    assert entry.training is not None
+    more = Aim(model="jet-mnist", hours=entry.training.hours + 1, left="An hour.")
+    with pytest.raises(click.ClickException, match="jet-mnist falls short"):
+        outcomes([dataclasses.replace(more, left="")], MANIFEST, {})
+    text = page(outcomes([more], MANIFEST, {}), set())
+    assert "An hour." in text and f" of {more.hours:g} |" in text
+    enough = dataclasses.replace(more, hours=round(entry.training.hours, 1))
+    assert "fell short" not in page(outcomes([enough], MANIFEST, {}), set())
