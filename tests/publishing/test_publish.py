@@ -69,7 +69,7 @@ def manifest(probe: Probe) -> Path:
 @pytest.fixture
 def exported(tmp_path: Path, probe: Probe) -> Path:
     recipe = {"name": "probe-one", "train": {"seed": 3, "ema": 0.999}, "data": {"dataset": "mnist"}}
-    run = {"recipe": recipe, "best_step": 120, "hours": 0.5, "environment": {}, "versions": {"torch": "2.14"}}
+    run = {"recipe": recipe, "step": 150, "best_step": 120, "hours": 0.5, "environment": {}, "versions": {"torch": "2.14"}}
     write_directory(tmp_path / "run", trained(), dataset="mnist", name="probe-one", training=run)
     return tmp_path / "run"
 
@@ -118,7 +118,8 @@ def test_a_staged_model_says_everything_and_passes_its_checks(staged: Staged, ma
     assert found.data.terms
     assert found.published_reason
     assert found.training is not None
-    assert (found.training.steps, found.training.seed) == (120, 3)
+    assert (found.training.steps, found.training.seed) == (150, 3)
+    assert found.training.weights == "averaged weights (EMA 0.999) of the best validation, at update 120"
     assert found.fingerprint is not None
     assert found.weights is not None
     assert (found.weights.repo_id, found.weights.revision) == (REPO, None)
