@@ -70,6 +70,7 @@ _PRESETS = {
             dataset="CIFAR-10, test",
             source="Hoogeboom et al. 2019 (arXiv 1905.07376), table 2",
             protocol="files of rANS; the paper's model has 8 couplings a level and DenseNets of width 512",
+            incomparable=("other-model",),
         ),
     ),
 }
