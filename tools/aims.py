@@ -44,6 +44,14 @@ that are here.
 """
 
 
+UNRECORDED = """\
+## Recipes that are not known
+
+Of these models the resolved recipe of some stage was not kept, and weights cannot tell it. What is known stands in the
+commands and notes of their cards; trained anew, they would have it: {models}.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Aim:
     """What one model is to reach.
@@ -145,7 +153,15 @@ def page(found: list[Outcome], curves: set[str]) -> str:
     parts = [INTRODUCTION, wide(table(headings, rows)) + "\n"]
     if short := [outcome for outcome in found if outcome.short]:
         parts += [SHORT, *(text for outcome in short for text in _explained(outcome, curves))]
+    if unknown := [outcome.entry.name for outcome in found if _unrecorded(outcome.entry)]:
+        models = ", ".join(f"[`{name}`](models/{name}.md)" for name in unknown)
+        parts.append(UNRECORDED.format(models=models))
     return "\n".join(parts)
+
+
+def _unrecorded(entry: Entry) -> bool:
+    """Whether a stage of a model's training has no recipe."""
+    return entry.training is not None and "recorded" in entry.training.recipe + entry.training.command
 
 
 def _hours(outcome: Outcome) -> str:

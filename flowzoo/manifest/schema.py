@@ -267,7 +267,7 @@ class Entry:
 
     Attributes:
         name: The model's name, such as ``"glow-mnist"``.
-        version: 1, 2, ...; ``name@version`` never changes once it is released.
+        version: 1, 2, ...; ``name@version`` never changes once its weights are on the Hub.
         status: ``released``; ``unpublished`` (described, and there are no weights yet); ``deprecated``
             (still loads, with a warning, and is never the default while a released version exists).
         architecture: Name of the architecture.

@@ -69,7 +69,14 @@ def manifest(probe: Probe) -> Path:
 @pytest.fixture
 def exported(tmp_path: Path, probe: Probe) -> Path:
     recipe = {"name": "probe-one", "train": {"seed": 3, "ema": 0.999}, "data": {"dataset": "mnist"}}
-    run = {"recipe": recipe, "step": 150, "best_step": 120, "hours": 0.5, "environment": {}, "versions": {"torch": "2.14"}}
+    run = {
+        "recipe": recipe,
+        "step": 150,
+        "best_step": 120,
+        "hours": 0.5,
+        "environment": {},
+        "versions": {"torch": "2.14"},
+    }
     write_directory(tmp_path / "run", trained(), dataset="mnist", name="probe-one", training=run)
     return tmp_path / "run"
 

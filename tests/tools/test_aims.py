@@ -80,3 +80,12 @@ def test_fewer_hours_than_a_model_was_to_have_are_explained() -> None:
     assert "An hour." in text and f" of {more.hours:g} |" in text
     enough = dataclasses.replace(more, hours=round(entry.training.hours, 1))
     assert "fell short" not in page(outcomes([enough], MANIFEST, {}), set())
+
+
+def test_models_whose_recipes_are_not_known_are_named() -> None:
+    text = expected(ROOT).partition("## Recipes that are not known")[2]
+    assert {name for name in MANIFEST.names() if f"[`{name}`]" in text} == {
+        entry.name
+        for entry in MANIFEST.entries
+        if entry.training is not None and not entry.training.recipe.endswith(".toml")
+    } | {"glow-celeba64"}
