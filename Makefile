@@ -58,7 +58,7 @@ tests: setup-test
 
 # From a checkout with whatever Python has torch: sets nothing up, and says so where there is no GPU.
 test-cuda:
-	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(wildcard $(PY)),$(PY),$(PYTHON)) -m tools.cuda $(CUDA_ARGS)
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(if $(wildcard $(PY)),$(PY),$(if $(shell command -v $(PYTHON)),$(PYTHON),python3)) -m tools.cuda $(CUDA_ARGS)
 
 docs: setup-test
 	$(PY) -m tools.cards

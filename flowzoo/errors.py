@@ -130,13 +130,22 @@ class CallbackError(FlowzooError):
     exit_code = 9
 
 
+_NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What a RuntimeError says that is one of memory: of torch on a CPU, of the driver, and of NVIDIA's libraries."""
+
+
 def exhausted(error: BaseException) -> Literal["memory", "threads"] | None:
     """What the machine has no more of, if that is what an error of Python, torch or the system says."""
     text = str(error)
     # torch has a class for memory of a GPU only.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "memory"
-    if isinstance(error, RuntimeError) and "can't allocate memory" in text:
+    if isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY):
         return "memory"
     return "threads" if isinstance(error, RuntimeError) and "can't start new thread" in text else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -34,6 +36,19 @@ def _composed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.softmax(scores, dim=-1) @ value
 
 
+@contextlib.contextmanager
+def _kernels() -> Iterator[None]:
+    """Deterministic kernels where these are wished for: asked to warn only, the fused ones of a GPU do no more."""
+    if not torch.is_deterministic_algorithms_warn_only_enabled():
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 class _Attention(torch.autograd.Function):
     """torch's fused attention, whose own backward pass has no derivative."""
 
@@ -41,7 +56,8 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         with torch.enable_grad():
             ctx.aliases = [t.detach().requires_grad_() for t in inputs]
-            ctx.attended = F.scaled_dot_product_attention(*ctx.aliases)
+            with _kernels():
+                ctx.attended = F.scaled_dot_product_attention(*ctx.aliases)
         ctx.save_for_backward(*inputs)
         attended: Tensor = ctx.attended.detach()
         return attended
@@ -52,4 +68,5 @@ class _Attention(torch.autograd.Function):
         inputs = ctx.saved_tensors
         if needs_plain(gradients):
             return tuple(plain_backward(lambda *t: [_composed(*t)], inputs, gradients, ctx.needs_input_grad))
-        return torch.autograd.grad(ctx.attended, ctx.aliases, gradients, retain_graph=True)
+        with _kernels():
+            return torch.autograd.grad(ctx.attended, ctx.aliases, gradients, retain_graph=True)

@@ -66,7 +66,7 @@ def dry_run(
     flow = build_model(recipe).to(target)
     check_fit(flow, recipe, (train_set, valid_set))
     settings = recipe.train
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([target] if target.type == "cuda" else []):
         count = min(settings.init_images, len(train_set))
         images = train_set.batch(torch.arange(count)).to(target)
         y = train_set.needed_labels()[:count].to(target) if recipe.data.labels else None

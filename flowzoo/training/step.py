@@ -113,18 +113,18 @@ class GradientStep:
         except (RuntimeError, MemoryError) as error:
             if exhausted(error) != "memory":
                 raise
-            cause = error
-        # Outside of the handler, whose traceback holds the tensors of the step.
+            # The error's text alone: its traceback holds this frame, and all tensors of the step with it.
+            said = str(error)
         self.model.zero_grad(set_to_none=True)
-        raise OutOfMemory(self._smaller_batch(cause)) from None
+        raise OutOfMemory(self._smaller_batch(said)) from None
 
-    def _smaller_batch(self, cause: BaseException) -> str:
+    def _smaller_batch(self, cause: str) -> str:
         """The line for a batch that does not fit: what was tried, and what to try."""
         recipe, where = self.recipe, self.where
         at_once = recipe.batch_size // (where.size * recipe.accumulate)
         share = recipe.batch_size // where.size
         parts = next((n for n in range(2 * recipe.accumulate, share + 1) if share % n == 0), None)
-        said = " ".join(str(cause).split()).partition(". ")[0]
+        said = " ".join(cause.split()).partition(". ")[0]
         start = f"out of memory on {where.device} in an update with {at_once} {self.flow.data_kind} at once"
         lighter = "" if recipe.memory == "invertible" else ", or --set train.memory=invertible"
         if parts is None:
@@ -177,7 +177,7 @@ class GradientStep:
         # On the CPU, so that every device leaves out the same.
         generator = keyed_generator("cpu", self.recipe.seed, batch.step, "labels")
         left_out = torch.rand(self.recipe.batch_size, generator=generator)[share] < self.recipe.label_dropout
-        return batch.labels.masked_fill(left_out.to(batch.labels.device), NO_LABEL)
+        return batch.labels.masked_fill(left_out.to(batch.labels.device, non_blocking=True), NO_LABEL)
 
     def _part(self, model: nn.Module, part: Part, parts: int) -> Tensor:
         """Adds the gradients of one of ``parts``; returns its share of the mean loss, a scalar."""

@@ -245,7 +245,8 @@ def train_flow(
     with (
         only_training(run.path) if where.main else contextlib.nullcontext(),
         _deterministic(recipe.train.deterministic),
-        torch.random.fork_rng(),
+        # Of this process's own device: all of several would be touched, and torch warns.
+        torch.random.fork_rng([where.device] if where.device.type == "cuda" else []),
         stop_requests() as request,
     ):
         opened = None

@@ -68,6 +68,18 @@ def test_a_training_step_waits_once_for_its_two_figures(name: str, engine_on: bo
     assert [place.place.partition(":")[0] for place in waits.found] == [str(TRAINING)], waits.found
 
 
+def test_leaving_labels_out_waits_no_more() -> None:
+    flow = Subject.variant("glow-tiny", classes=3).build(seed=1, dtype=torch.float32).train()
+    pretend(flow)
+    x, y = data(flow)
+    assert y is not None
+    recipe = Train(steps=1, batch_size=4, clip_norm=1.0, label_dropout=0.5)
+    gradients = step.GradientStep(flow, recipe, World(0, 1, PRETENDED), labels=True)
+    with HostWaits() as waits:
+        gradients(Batch(x, torch.arange(4), 0, 0, y))
+    assert len(waits.found) == 1, waits.found
+
+
 @pytest.mark.parametrize("memory", ["checkpoint", "invertible"])
 @pytest.mark.parametrize("name", ["glow", "realnvp"])
 def test_memory_modes_never_wait(name: str, memory: str) -> None:

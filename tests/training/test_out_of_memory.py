@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +54,28 @@ def test_nothing_is_left_behind() -> None:
     assert caught.value.__context__ is None
 
 
+def test_the_steps_tensors_are_gone_before_the_collector_comes() -> None:
+    """A GPU's memory waits for no collector: the next, smaller batch needs it at once."""
+    step, batch = step_and_batch(most=16, batch_size=16)
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def keep_then_refuse(module: Any, given: Any, made: torch.Tensor) -> None:
+        alive.append(weakref.ref(made))
+        torch.empty(2**62, dtype=torch.uint8)
+
+    step.flow.bijector.register_forward_hook(
+        lambda module, given, made: keep_then_refuse(module, given, made[0])
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(OutOfMemory):
+            step(batch)
+        assert [ref() for ref in alive] == [None]
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize(
     ("batch_size", "accumulate", "expected"),
     [(12, 1, "train.accumulate=2,"), (12, 2, "train.accumulate=4,"), (15, 1, "train.accumulate=3,"),
@@ -72,6 +97,12 @@ def test_inversion_is_not_recommended_to_those_who_have_it() -> None:
 
 def test_the_error_of_a_gpu_counts_and_others_do_not() -> None:
     assert exhausted(torch.OutOfMemoryError("CUDA out of memory.")) == "memory"
+    for words in (
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate",
+    ):
+        assert exhausted(RuntimeError(words)) == "memory"
+    assert exhausted(RuntimeError("CUDA error: invalid device ordinal")) is None
     step, batch = step_and_batch(most=16, batch_size=16)
 
     def break_down(module: Any, given: Any) -> None:
