@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from flowzoo import __version__
-from flowzoo.cli.ending import ends_at_once
+from flowzoo.cli.ending import ends_at_once, sigterm_interrupts
 from flowzoo.cli.output import note, prepare_streams, settle_streams, silence
 from flowzoo.errors import FlowzooError, did_you_mean, exhausted
 
@@ -167,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     prepare_streams()
     try:
-        _run(argv)
+        with sigterm_interrupts():
+            _run(argv)
     finally:
         settle_streams()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -175,8 +176,12 @@ def test_all(manifest: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
     assert "cifar10" in result.stderr and "cifar10" not in result.stdout
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_measured_before_an_interrupt_is_shown(
-    manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals,
+    manifest: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     call(NAME, "--record")
     entries = parse(manifest.read_text(), "x").entries
@@ -186,7 +191,7 @@ def test_what_was_measured_before_an_interrupt_is_shown(
 
     def interrupted(name: str, **options: Any) -> Any:
         if name == "glow-interrupted@1":
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         return measure(name, **options)
 
     monkeypatch.setattr(flowzoo.evaluation.measure, "evaluate", interrupted)
@@ -194,6 +199,7 @@ def test_what_was_measured_before_an_interrupt_is_shown(
     with pytest.raises(SystemExit) as end:
         main(["eval", "--all", "--device", "cpu"])
     assert end.value.code == 130
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "what embeds the program has its handler back"
     shown = capsys.readouterr()
     assert [line.split()[0] for line in shown.out.splitlines()] == ["MODEL", NAME]
     assert "verified" in shown.out
