@@ -13,7 +13,7 @@ import pytest
 
 from flowzoo.manifest.read import parse
 from tools.leaderboard.__main__ import ROOT, differences, pages, pictures, sources
-from tools.leaderboard.page import figure, page
+from tools.leaderboard.page import figure, page, several
 from tools.leaderboard.plots import draw, is_current, label_points, plot, points
 from tools.leaderboard.rows import Row, Sources, Table, as_records, tables
 
@@ -80,9 +80,9 @@ def test_a_models_row_holds_what_its_entry_says() -> None:
     found = entry("glow-mnist")
     found["published"] = {**found["published"], "incomparable": ["not-stated"]}
     row = only(tables(made(found)))
-    assert (row.what, row.kind, row.samples) == ("model", "bound", 8)
-    assert (row.figure, row.stderr) == (found["measured"]["bpd"], found["measured"]["stderr"])
-    assert row.one_sample == found["one_sample_bpd"]
+    assert (row.what, row.kind, row.samples, row.record) == ("model", "bound", 8, "8 samples")
+    assert (row.several, row.several_stderr) == (found["measured"]["bpd"], found["measured"]["stderr"])
+    assert (row.figure, row.stderr) == (found["one_sample_bpd"], None)
     assert row.uniform == found["uniform_noise"]["bpd"], "its own noise is learned"
     del found["uniform_noise"]
     assert only(tables(made(found))).uniform is None
@@ -96,8 +96,8 @@ def test_a_models_row_holds_what_its_entry_says() -> None:
 
 def test_uniform_noise_of_one_sample_is_its_own_one_sample_figure() -> None:
     row = only(tables(made(entry("nice-mnist"))))
-    assert row.kind == "exact"
-    assert row.figure == row.one_sample == row.uniform
+    assert (row.kind, row.record) == ("exact", "one sample")
+    assert row.figure == row.uniform
 
 
 def test_a_configuration_without_weights_is_a_published_row_with_the_command_that_trains_it() -> None:
@@ -132,6 +132,51 @@ def test_the_best_comes_first_and_models_before_baselines_in_name_only() -> None
     assert tables(made(baselines=base)) == [], "a baseline alone says nothing of flows"
 
 
+def test_models_are_ranked_by_one_sample_whatever_the_others_have() -> None:
+    """A model with a better figure of eight samples stands below one that is better with one."""
+    one, eight = entry("splines-mnist"), entry("realnvp-mnist")
+    assert eight["measured"]["bpd"] < one["measured"]["bpd"] < eight["one_sample_bpd"]
+    [table] = tables(made(eight, one))
+    assert [row.name for row in table.rows] == ["splines-mnist", "realnvp-mnist"]
+    assert [row.record for row in table.rows] == ["one sample", "8 samples"]
+    assert table.rows[0].several == one["several_samples"]["bpd"]
+    unknown = entry("glow-mnist", one_sample_bpd=None)
+    [table] = tables(made(eight, one, unknown))
+    assert table.rows[-1].name == "glow-mnist", "eight samples alone give it no place"
+
+
+def test_in_every_table_the_figures_of_one_sample_ascend() -> None:
+    for table in tables(sources(ROOT)):
+        models = [row for row in table.rows if row.what == "model"]
+        figures = [row.figure for row in models if row.figure is not None]
+        assert figures == sorted(figures), table.name
+        assert len(figures) == len(models), f"{table.name}: a model has no figure of one sample"
+        assert all(row.several < row.figure for row in models if row.several is not None and row.figure)
+
+
+def test_a_published_figure_of_several_samples_stands_among_those() -> None:
+    line = {"dataset": "mnist", "kind": "bound", "source": "s", "bpd": 1.078}
+    rows = [{**line, "name": "many", "samples": 1000}, {**line, "name": "eight", "samples": 8}]
+    rows += [{**line, "name": "one", "samples": 1, "bpd": 1.0}, {**line, "name": "unsaid", "bpd": 2.0}]
+    [table] = tables(made(published={"rows": rows}))
+    found = {row.name: (figure(row), several(row)) for row in table.rows}
+    assert found == {
+        "one": ("1.00", "-"),
+        "eight": ("-", "1.078"),
+        "many": ("-", "1.078 of 1,000"),
+        "unsaid": ("2.00", "-"),
+    }
+    assert list(found) == ["one", "eight", "many", "unsaid"], "published rows by the figure that there is"
+
+
+def test_no_figure_of_several_samples_is_called_exact() -> None:
+    text = page(tables(made(entry("nice-cdf-mnist"), entry("realnvp-mnist"))), {}, {})
+    [nice] = [line for line in text.splitlines() if "`nice-cdf-mnist`" in line]
+    assert "| 1.2685 | ≤ 1.2486 ± 0.0029 | exact; of several samples a bound | 8 samples |" in nice
+    [realnvp] = [line for line in text.splitlines() if "`realnvp-mnist`" in line]
+    assert "| ≤ 1.0709 | ≤ 1.0595 ± 0.0025 | bound | 8 samples |" in realnvp
+
+
 def test_fields_of_a_newer_manifest_are_shown_where_they_are() -> None:
     """The kind and passes of an entry, and a conditional figure, which stands in a column of its own."""
     known = made(entry("glow-mnist"))
@@ -140,16 +185,17 @@ def test_fields_of_a_newer_manifest_are_shown_where_they_are() -> None:
     newer["labels"] = {"classes": 10, "figure": "x|y", "other": None}
     row = only(tables(dataclasses.replace(known, texts={"glow-mnist@1": newer})))
     assert (row.kind, row.density_passes, row.sampling_passes) == ("unbiased", 7, 30)
-    assert row.figure is None
-    assert row.given_label == newer["measured"]["bpd"]
+    assert row.figure is None and row.several is None
+    assert row.given_label == newer["one_sample_bpd"]
     assert row.file == 1.0625
 
 
 def test_a_page_shows_every_row_and_no_empty_column() -> None:
     found = tables(made(entry("glow-mnist"), entry("nice-mnist")))
     text = page(found, {"code": "meaning"}, {"mnist": ["images/x-parameters.svg"]})
+    assert "| model | row | bits/dim, one sample | eight samples | kind | on record |" in text
     assert (
-        "| [`glow-mnist`](models/glow-mnist.md) | model | ≤ 1.0479 ± 0.0025 | bound, 8 samples | 1.0590 |"
+        "| [`glow-mnist`](models/glow-mnist.md) | model | ≤ 1.0590 | ≤ 1.0479 ± 0.0025 | bound | 8 samples |"
         in text
     )
     assert "| given the label |" not in text and "| as a file |" not in text

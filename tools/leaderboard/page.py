@@ -22,11 +22,18 @@ images and say nothing of each other. In a row are
   above one of them has learned less than that code knows;
 - a **published** figure: what a paper gives for a model that nobody has measured here, with what is known against it.
 
-± is the standard error over the images. The kind says what a figure is: *exact*, a *bound* (the true figure is at most
-this), the mean of *unbiased* estimates, *biased*, or the length of a real *code*. A bound gets better with more noise
-samples, so the figure of one sample stands beside it. Where the noise is learned, so does the figure under *uniform
-noise*, of one sample: the same weights without the noise they were trained with, which shows what the learned noise is
-worth and what a paper's uniform noise would have to be compared with.
+Models are ranked by the figure of *one* noise sample an image, which all of them have; the figure of *eight samples*
+stands beside it and ranks nothing, since only some models have one. A baseline, which needs no noise, and a published
+figure that does not say of how many samples it is, stand in the first column; a published figure of several stands in
+the second, with their number where it is not eight, and takes its place by that.
+
+± is the standard error over the images. The kind says what the figure of one sample is: *exact* (the density of an
+image with its noise), a *bound* (the true figure is at most this), the mean of *unbiased* estimates, *biased*, or the
+length of a real *code*. The figure of several samples is always an importance-weighted bound, marked ≤: it averages
+their densities, and gets better with their number. *On record* says which of the two the manifest promises and
+`flowzoo eval` verifies. Where the noise is learned, the figure under *uniform noise*, of one sample, stands beside: the
+same weights without the noise they were trained with, which shows what the learned noise is worth and what a paper's
+uniform noise would have to be compared with.
 
 Passes are those of a density and of a sample. *Round trip* is the largest difference, in grey levels, between images
 and what their latents give back, in float32 and in float64, of vectors in their own units; *reconstructed* counts the
@@ -36,6 +43,10 @@ reason codes are explained [below](#reason-codes).
 """
 
 Cell = Callable[[Row], str]
+
+SAMPLES = 8
+SEVERAL = "eight samples"
+"""The heading of the figures of several samples, whose number a cell states where it is another."""
 
 
 def page(tables: Sequence[Table], reasons: Mapping[str, str], plots: Mapping[str, Sequence[str]]) -> str:
@@ -79,11 +90,12 @@ def readme(tables: Iterable[Table], name: str, most: int) -> str:
             f"[`{row.name}`](docs/{row.page})" if row.page else row.name,
             row.what,
             figure(row),
+            several(row),
             _count(row.parameters),
         )
         for row in shown
     ]
-    return table((f"{name}, test", "", found.unit, "parameters"), rows)
+    return table((f"{name}, test", "", found.heading, SEVERAL, "parameters"), rows)
 
 
 def anchor(heading: str) -> str:
@@ -92,24 +104,36 @@ def anchor(heading: str) -> str:
 
 
 def figure(row: Row) -> str:
-    """The figure: four decimals where it was measured, as many as were published elsewhere."""
-    if row.figure is None:
+    """The figure of one sample: four decimals where it was measured, as many as were published elsewhere."""
+    return _with_error(row, row.figure, row.stderr, "≤ " if row.kind == "bound" else "")
+
+
+def several(row: Row) -> str:
+    """The figure of several samples, a bound; with their number where it is not that of the heading."""
+    number = f" of {row.samples:,}" if row.samples not in (None, SAMPLES) else ""
+    found = _with_error(row, row.several, row.several_stderr, "≤ ")
+    return found if found == NOTHING else found + number
+
+
+def _with_error(row: Row, value: float | None, stderr: float | None, sign: str) -> str:
+    if value is None:
         return NOTHING
     if row.what == "published":
-        return f"{row.figure:.2f}"
-    sign = "≤ " if row.kind == "bound" else ""
-    return f"{sign}{row.figure:.4f}" + (f" ± {row.stderr:.4f}" if row.stderr is not None else "")
+        return f"{value:.2f}" if round(value, 2) == value else f"{value:g}"
+    return f"{sign}{value:.4f}" + (f" ± {stderr:.4f}" if stderr is not None else "")
 
 
 def _caption(path: str, found: Table) -> str:
-    return f"{found.unit} against {'milliseconds' if 'milliseconds' in path else 'parameters'}, {found.name}"
+    return (
+        f"{found.heading} against {'milliseconds' if 'milliseconds' in path else 'parameters'}, {found.name}"
+    )
 
 
 def _table(found: Table) -> str:
-    """Only columns in which some row has something; name, kind of row and figure always."""
+    """Only columns in which some row has something."""
     columns = [
         (heading, cells)
-        for heading, cell in _columns(found.unit)
+        for heading, cell in _columns(found.heading)
         if (cells := [cell(row) for row in found.rows]) and any(text != NOTHING for text in cells)
     ]
     return table(
@@ -117,13 +141,14 @@ def _table(found: Table) -> str:
     )
 
 
-def _columns(unit: str) -> list[tuple[str, Cell]]:
+def _columns(figures: str) -> list[tuple[str, Cell]]:
     return [
         ("model", _name),
         ("row", lambda row: row.what),
-        (unit, figure),
+        (figures, figure),
+        (SEVERAL, several),
         ("kind", _kind),
-        ("one sample", lambda row: _number(row.one_sample)),
+        ("on record", lambda row: row.record or NOTHING),
         ("uniform noise", lambda row: _number(row.uniform)),
         ("given the label", lambda row: _number(row.given_label)),
         ("as a file", lambda row: _number(row.file)),
@@ -154,8 +179,9 @@ def _name(row: Row) -> str:
 
 
 def _kind(row: Row) -> str:
-    samples = f", {row.samples:,} samples" if row.samples is not None and row.samples > 1 else ""
-    return f"{row.kind}{samples}" if row.kind else NOTHING
+    """What the figure is; the one of several samples is a bound whatever that of one is."""
+    both = row.figure is not None and row.several is not None and row.kind != "bound"
+    return f"{row.kind or NOTHING}" + ("; of several samples a bound" if both else "")
 
 
 def _comparable(row: Row) -> str:

@@ -27,7 +27,7 @@ COLORS = {"model": "#3f51b5", "published": "#8d6e63"}
 
 
 def points(table: Table, axis: str) -> list[tuple[str, str, float, float]]:
-    """Name, kind of row, cost and figure of each row that has both.
+    """Name, kind of row, cost and figure (of one noise sample) of each row that has both.
 
     A published figure that is not comparable stands in the table with its reason, and beside no other in a picture.
     """
@@ -65,7 +65,7 @@ def plot(table: Table, axis: str) -> Figure:
     found = points(table, axis)
     picture = Figure(figsize=(7.2, 4.0 + 0.12 * max(0, len(found) - 6)), layout="constrained")
     axes = picture.add_subplot()
-    axes.set(xscale="log", xlabel=AXES[axis], ylabel=table.unit)
+    axes.set(xscale="log", xlabel=AXES[axis], ylabel=table.heading)
     if max(y for *_, y in found) > 2 * min(y for *_, y in found) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")

@@ -23,11 +23,15 @@ class Row:
         name: The model, the baseline or the published model.
         what: Measured here with weights that flowzoo ships, a baseline computed from the data, or a figure that a paper
             gives and nobody has measured here.
-        figure: Bits per dimension, or nats where the table says so.
-        stderr: Standard error of the figure over the images.
-        kind: ``exact``, ``bound``, ``unbiased``, ``biased`` (flows); ``code`` (a baseline's code length).
-        samples: Noise samples an image.
-        one_sample: The figure with one noise sample.
+        figure: Bits per dimension, or nats where the table says so, with one noise sample an image: what a table is
+            sorted by. Of a code, and of a model without noise, the only figure.
+        stderr: Standard error of it over the images.
+        several: The figure with several noise samples an image, the mean of their densities: a bound.
+        several_stderr: Standard error of that one.
+        samples: Its number of samples.
+        record: Which of a model's figures is on record, for ``flowzoo eval`` to verify.
+        kind: ``exact``, ``bound``, ``unbiased``, ``biased`` (flows, with one sample); ``code`` (a baseline's code
+            length). Of a published figure of several samples, what that one is.
         uniform: The figure under uniform noise, with one sample.
         given_label: The figure of p(x given y), which no other column is to be compared with.
         file: Bits per dimension of the file that the model makes of the same images, all overhead counted.
@@ -60,9 +64,11 @@ class Row:
     what: What
     figure: float | None = None
     stderr: float | None = None
-    kind: str | None = None
+    several: float | None = None
+    several_stderr: float | None = None
     samples: int | None = None
-    one_sample: float | None = None
+    record: str | None = None
+    kind: str | None = None
     uniform: float | None = None
     given_label: float | None = None
     file: float | None = None
@@ -99,13 +105,18 @@ class Table:
             with noise wider than a grey level.
         description: Release, preprocessing, split and number of images, in words.
         unit: ``bits/dim`` or ``nats``.
-        rows: Best figure first; rows without one are last.
+        rows: Best figure of one sample first, published ones by the figure that there is; rows without one are last.
     """
 
     name: str
     description: str
     unit: str = "bits/dim"
     rows: tuple[Row, ...] = field(default=())
+
+    @property
+    def heading(self) -> str:
+        """What the rows' :attr:`Row.figure` is of. A density in nats is of vectors, which need no noise."""
+        return self.unit if self.unit == "nats" else f"{self.unit}, one sample"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +175,9 @@ def as_records(found: Iterable[Table]) -> list[dict[str, Any]]:
 
 
 def _place(row: Row) -> tuple[bool, float, str]:
-    return row.figure is None, row.figure or 0.0, row.name
+    """Models by the figure of one sample alone: figures of unequal numbers of samples rank nothing."""
+    place = row.several if row.figure is None and row.what == "published" else row.figure
+    return place is None, place or 0.0, row.name
 
 
 def _rank(row: Row) -> int:
@@ -227,22 +240,13 @@ def _model(entry: Json, timing: Json) -> Row:
     found, published, weights, sampling = (
         entry["measured"], entry["published"] or {}, entry["weights"] or {}, entry["sampling"]
     )  # fmt: skip
-    labels = entry.get("labels") or {}
-    conditional = labels.get("figure") == "x|y"
-    figure = found.get("nats") if found["bpd"] is None else found["bpd"]
-    one = figure if found["samples"] == 1 else entry["one_sample_bpd"]
     times = timing if timing.get("sha256") == weights.get("sha256") else {}
     total = found["num_images"]
     return Row(
         name=entry["name"],
         what="model",
-        figure=labels.get("other") if conditional else figure,
-        given_label=figure if conditional else labels.get("other"),
-        stderr=None if conditional else found["stderr"],
+        **_figures(entry),
         kind=entry.get("kind") or ("bound" if found["dequantization"] == "variational" else "exact"),
-        samples=found["samples"],
-        one_sample=None if conditional else one,
-        uniform=None if conditional else _uniform(entry, one),
         file=(entry.get("compressed") or {}).get("bpd"),
         published=published.get("bpd"),
         source=published.get("source"),
@@ -267,6 +271,26 @@ def _model(entry: Json, timing: Json) -> Row:
         page=f"models/{entry['name']}.md",
         note=entry["note"],
     )
+
+
+def _figures(entry: Json) -> dict[str, Any]:
+    """The row's figures of one sample, of several, under uniform noise and given the label."""
+    found, labels = entry["measured"], entry.get("labels") or {}
+    samples, other = found["samples"], labels.get("other")
+    figure = found.get("nats") if found["bpd"] is None else found["bpd"]
+    one = figure if samples == 1 else entry["one_sample_bpd"]
+    if labels.get("figure") == "x|y":
+        # Of p(x) there is one figure, of as many samples as the measured one.
+        place = {"figure": other} if samples == 1 else {"several": other, "samples": samples}
+        return {"given_label": one if one is not None else figure, **place}
+    row = {"figure": one, "uniform": _uniform(entry, one), "given_label": other}
+    if samples > 1:
+        several = {"several": figure, "several_stderr": found["stderr"], "samples": samples}
+        return row | several | {"record": f"{samples} samples"}
+    row |= {"stderr": found["stderr"], "record": None if found["bpd"] is None else "one sample"}
+    if (more := entry.get("several_samples")) is not None:
+        row |= {"several": more["bpd"], "several_stderr": more["stderr"], "samples": more["samples"]}
+    return row
 
 
 def _uniform(entry: Json, one: float | None) -> float | None:
@@ -306,7 +330,7 @@ def _without_weights(entry: Json, comparison: Json) -> Row:
     return Row(
         name=entry["name"],
         what="published",
-        figure=published["bpd"],
+        **_of_samples(published["bpd"], comparison.get("samples")),
         kind=comparison.get("kind"),
         source=published["source"],
         selection=comparison.get("selection"),
@@ -317,6 +341,11 @@ def _without_weights(entry: Json, comparison: Json) -> Row:
         page=f"models/{entry['name']}.md",
         note=published["protocol"],
     )
+
+
+def _of_samples(figure: float, samples: int | None) -> dict[str, Any]:
+    """Where a published figure stands: among those of one sample unless the source says that it is of several."""
+    return {"figure": figure} if samples in (None, 1) else {"several": figure, "samples": samples}
 
 
 def _baseline(line: Json, baselines: Json) -> Row:
@@ -335,9 +364,8 @@ def _published(line: Json) -> Row:
     return Row(
         name=line["name"],
         what="published",
-        figure=line["bpd"],
+        **_of_samples(line["bpd"], line.get("samples")),
         kind=line.get("kind"),
-        samples=line.get("samples"),
         source=line["source"],
         selection=line.get("selection"),
         comparable=line.get("comparable"),
