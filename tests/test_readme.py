@@ -15,6 +15,7 @@ import pytest
 from flowzoo import errors
 from flowzoo.api import Architecture, Citation, Preset, Published
 from flowzoo.manifest.read import Data, Entry, Manifest, Measured, Training, Weights
+from flowzoo.manifest.schema import SeveralSamples
 from tools.cards import differences, render
 from tools.families import FAMILIES
 
@@ -121,6 +122,24 @@ def test_a_bound_is_marked_as_one() -> None:
     fields = {name: getattr(found, name) for name in found.__slots__} | {"dequantization": "variational"}
     assert "≤ 1.2346" in rendered(entry(measured=Measured(**fields)))["README.md"]
     assert "≤ 1.2346" not in rendered(entry())["README.md"]
+
+
+def test_tables_of_models_put_one_sample_first_and_the_error_at_the_figure_on_record() -> None:
+    found = entry().measured
+    assert found is not None
+    of_eight = dataclasses.replace(found, samples=8, dequantization="variational")
+    learned = entry(name="learned", measured=of_eight, one_sample_bpd=1.3)
+    uniform = entry(name="uniform", several_samples=SeveralSamples(samples=8, bpd=1.2, stderr=0.007))
+    many = entry(name="many", several_samples=SeveralSamples(samples=100, bpd=1.2, stderr=0.007))
+    plain = entry(name="plain", measured=dataclasses.replace(of_eight, dequantization="uniform"))
+    for page in ("README.md", "docs/models.md"):
+        text = rendered(learned, uniform, many, plain)[page]
+        assert "one sample | eight samples | published" in text
+        lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| [`")}
+        assert "| ≤ 1.3000 | ≤ 1.2346 ± 0.0079 | 1.05 |" in lines["learned"]
+        assert "| 1.2346 ± 0.0079 | ≤ 1.2000 | 1.05 |" in lines["uniform"]
+        assert "| 1.2346 ± 0.0079 | ≤ 1.2000 of 100 | 1.05 |" in lines["many"]
+        assert "| - | ≤ 1.2346 ± 0.0079 | 1.05 |" in lines["plain"], "of one sample nothing is known"
 
 
 def test_a_configuration_without_weights_has_its_training_command_and_no_load() -> None:

@@ -18,12 +18,17 @@ from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry, Manifest, parse
 from flowzoo.registry import get_architecture
 from tools.card import GENERATED, card
-from tools.cells import count, finite, measured_with_unit, one_sample, published, shape, table, wide
+from tools.cells import count, finite, published, ranked, several_samples, shape, table, wide
 from tools.families import by_family
 from tools.gallery import gallery
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES_A_ROW = 3
+COLUMNS = """\
+Compare models by the figure of one noise sample an image, which all of them have; that of eight is an
+importance-weighted bound. ≤ marks a bound, of learned noise or of eight samples. ± is the standard error over the test
+items, and stands at the figure on record, which `flowzoo eval` verifies."""
+"""What the columns of figures are, in the README and in docs/models.md."""
 
 Architectures = Callable[[str], Architecture]
 
@@ -71,21 +76,19 @@ def _readme_models(trained: list[Entry], untrained: list[Entry]) -> str:
             f"[`{entry.name}`](docs/models/{entry.name}.md)",
             entry.data.id,
             count(entry.num_params),
-            measured_with_unit(entry),
-            one_sample(entry),
+            ranked(entry),
+            several_samples(entry),
             published(entry),
             finite(entry),
         )
         for entry in trained
     ]
-    headings = ("bits/dim, measured on test", "of one sample", "published", "finite samples")
+    headings = ("bits/dim on test, one sample", "eight samples", "published", "finite samples")
     found = table(("model", "data", "parameters", *headings), rows)
     return (
-        f"\n{found}\n\n± is the standard error over the test items; ≤ marks a bound, under learned "
-        "dequantization, of several noise\nsamples an image; beside it stands the figure of one. Finite samples are "
-        "counted at temperature 1. Protocols and sources of\nthe published figures are in each model's card. "
-        f"[docs/models.md](docs/models.md) lists these and {len(untrained)}\nconfigurations that have no weights "
-        "yet.\n\n"
+        f"\n{found}\n\n{COLUMNS} Finite samples\nare counted at temperature 1. Protocols and sources of the published "
+        "figures are in each model's card.\n[docs/models.md](docs/models.md) lists these and "
+        f"{len(untrained)} configurations that have no weights yet.\n\n"
     )
 
 
@@ -106,9 +109,8 @@ def _models_page(trained: list[Entry], untrained: list[Entry], pictures: Mapping
         for family, members in by_family([*trained, *untrained]).items()
     ]
     return (
-        f"{GENERATED}\n\n# Models\n\nFigures are bits per dimension of images, and nats of vectors. ± is the standard "
-        "error over the items of the\nsplit; ≤ marks a bound, under learned dequantization. Published figures are "
-        "references, never gates: each card has source\nand protocol.\n\n"
+        f"{GENERATED}\n\n# Models\n\nFigures are bits per dimension of images, and nats of vectors.\n{COLUMNS}\n"
+        "Published figures are references, never gates: each card has source and protocol.\n\n"
         "`flowzoo.load(NAME)` loads a model with weights. `flowzoo.create(NAME)` builds a configuration without "
         "weights\nuntrained, and `flowzoo train NAME --out RUN` trains it.\n\n"
         + "\n".join(sections).rstrip("\n")
@@ -125,14 +127,14 @@ def _with_weights(members: list[Entry]) -> str:
             f"{entry.data.id}/{entry.data.split}",
             shape(entry),
             count(entry.num_params),
-            measured_with_unit(entry),
-            one_sample(entry),
+            ranked(entry),
+            several_samples(entry),
             published(entry),
         )
         for entry in members
         if entry.weights is not None
     ]
-    headings = ("data", "shape", "parameters", "measured", "of one sample", "published")
+    headings = ("data", "shape", "parameters", "one sample", "eight samples", "published")
     found = wide(table(("model with weights", "architecture", *headings), rows))
     return f"{found}\n\n" if rows else ""
 

@@ -9,6 +9,8 @@ from flowzoo.data.registry import get_dataset
 from flowzoo.manifest.read import Entry
 
 NOTHING = "-"
+SAMPLES = 8
+"""How many noise samples the figures of several are of, if nothing else is said."""
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -45,13 +47,36 @@ def true_entropy(entry: Entry) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
-def one_sample(entry: Entry) -> str:
-    """The figure with one noise sample an image; nothing where it is not known."""
-    if entry.measured is not None and entry.measured.nats is not None:
-        return NOTHING
+def one_sample_bpd(entry: Entry) -> float | None:
+    """Bits per dimension with one noise sample an image, by which models are ranked; None where it is not known."""
     if entry.measured is not None and entry.measured.samples == 1:
-        return f"{entry.measured.value:.4f}"
-    return NOTHING if entry.one_sample_bpd is None else f"{entry.one_sample_bpd:.4f}"
+        return entry.measured.bpd
+    return entry.one_sample_bpd
+
+
+def one_sample(entry: Entry) -> str:
+    """The figure with one noise sample an image; nothing where it is not known, or in nats."""
+    found = one_sample_bpd(entry)
+    return NOTHING if found is None else f"{found:.4f}"
+
+
+def ranked(entry: Entry) -> str:
+    """The figure of one sample as a table of models shows it: with its standard error where it is the one on record."""
+    if entry.measured is None or entry.measured.samples == 1:
+        return measured_with_unit(entry)
+    found = one_sample(entry)
+    return f"≤ {found}" if found != NOTHING and entry.figure_kind == "bound" else found
+
+
+def several_samples(entry: Entry) -> str:
+    """The figure of several samples, a bound: with its standard error where it is the one on record."""
+    if entry.measured is not None and entry.measured.samples > 1:
+        found, number = f"{entry.measured.value:.4f} ± {entry.measured.stderr:.4f}", entry.measured.samples
+    elif entry.several_samples is not None:
+        found, number = f"{entry.several_samples.bpd:.4f}", entry.several_samples.samples
+    else:
+        return NOTHING
+    return f"≤ {found}" + (f" of {number:,}" if number != SAMPLES else "")
 
 
 def finite(entry: Entry) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from tools.cells import NOTHING, count, table
+from tools.cells import NOTHING, SAMPLES, count, table
 from tools.leaderboard.rows import Row, Table
 
 __all__ = ["GENERATED", "anchor", "page", "readme"]
@@ -44,7 +44,6 @@ reason codes are explained [below](#reason-codes).
 
 Cell = Callable[[Row], str]
 
-SAMPLES = 8
 SEVERAL = "eight samples"
 """The heading of the figures of several samples, whose number a cell states where it is another."""
 
