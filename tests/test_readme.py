@@ -206,6 +206,26 @@ def test_a_picture_of_points_stands_with_the_command_that_drew_it() -> None:
     assert "A picture of each" not in rendered(entry())["docs/models.md"]
 
 
+def test_pictures_of_images_are_not_called_those_of_points() -> None:
+    """The config of a model of images has ``dims`` too where its architecture takes both."""
+    of_images = entry(name="maf-digits", config={"image_shape": [1, 28, 28], "n_bits": 8, "dims": None})
+    of_points = entry(name="maf-moons", config={"image_shape": None, "n_bits": 8, "dims": 2})
+    pictures = {"picture-maf-digits.png": "", "picture-maf-moons.png": ""}
+    page = rendered(of_images, of_points, pictures=pictures)["docs/models.md"]
+    assert "![From noise to images by maf-digits]" in page
+    assert "![Density and layers of maf-moons]" in page
+    assert "Of models of points:" in page and "Of models of images:" in page
+
+
+def test_the_samples_shown_are_those_of_the_best_model_with_one_noise_sample() -> None:
+    found = entry().measured
+    assert found is not None
+    of_eight = dataclasses.replace(found, bpd=1.2, samples=8)
+    models = entry(), entry(name="glow-eight", measured=of_eight, one_sample_bpd=1.3)
+    page = rendered(*models, pictures={"glow-digits.png": "0.7", "glow-eight.png": "0.8"})["docs/models.md"]
+    assert "(images/glow-digits.png)" in page and "(images/glow-eight.png)" not in page
+
+
 def test_each_architecture_has_a_picture_of_its_best_model_or_says_why_not() -> None:
     found = entry().measured
     assert found is not None

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flowzoo.manifest.read import Entry
+from tools.cells import one_sample_bpd
 from tools.families import by_family
 
 HEADING = "## A picture of each architecture"
 INTRODUCTION = """\
-Of architectures that take points: data, densities and samples, and below how the points move through the layers or
-through time; the caption has the divergence from the true density. Of the others, whose networks read images alone:
-samples on their way from noise, the layers of the model running backwards; of a model of a single layer, the samples
-alone."""
+Of models of points: data, densities and samples, and below how the points move through the layers or through time; the
+caption has the divergence from the true density. Of models of images: samples on their way from noise, the layers of
+the model running backwards; of a model of a single layer, the samples alone. An architecture that takes both has the
+pictures of both."""
 
 
 def gallery(entries: Sequence[Entry], pictures: Mapping[str, str]) -> str:
@@ -37,10 +38,15 @@ def takes_points(entries: Sequence[Entry]) -> bool:
     return any("dims" in entry.config for entry in entries)
 
 
+def is_of_points(entry: Entry) -> bool:
+    """Whether a model is of vectors. Of images ``dims`` may be in the config too, as None: where both are possible."""
+    return entry.config.get("dims") is not None
+
+
 def _drawn(own: Sequence[Entry], pictures: Mapping[str, str]) -> str:
     """The pictures that ``flowzoo picture`` has drawn, of all models that have one."""
     return "\n".join(
-        f"![{'Density and layers of' if 'dims' in entry.config else 'From noise to images by'} {entry.name}]"
+        f"![{'Density and layers of' if is_of_points(entry) else 'From noise to images by'} {entry.name}]"
         f"(images/{file})\n\n"
         f"[`{entry.name}`](models/{entry.name}.md), drawn by `flowzoo picture {entry.name} -o docs/images/{file}`.\n"
         for entry in own
@@ -49,11 +55,11 @@ def _drawn(own: Sequence[Entry], pictures: Mapping[str, str]) -> str:
 
 
 def _samples(own: Sequence[Entry], pictures: Mapping[str, str]) -> str:
-    """The grid of samples of the best model of images that has one."""
+    """The grid of samples of the best model of images that has one, by one noise sample an image."""
     grids = [entry for entry in own if entry.weights is not None and f"{entry.name}.png" in pictures]
     if not grids:
         return ""
-    best = min(grids, key=lambda entry: entry.measured.value if entry.measured is not None else float("inf"))
+    best = min(grids, key=lambda entry: float("inf") if (bpd := one_sample_bpd(entry)) is None else bpd)
     temperature = pictures[f"{best.name}.png"] or "not recorded"
     return (
         f"![Samples of {best.name}](images/{best.name}.png)\n\n"
