@@ -27,6 +27,8 @@ LIGHT = [
     "main(['list'])",
     "main(['list', '--presets'])",
     "main(['list', '--architectures', '--json'])",
+    "main(['list', '--references'])",
+    "main(['list', '--references', '--json'])",
     "main(['info', 'glow-cifar10'])",
     "main(['info', 'glow'])",
     "main(['info', 'glow', '--json'])",

@@ -20,14 +20,16 @@ from flowzoo.registry import Plugin, PluginState, discover, survey
 from flowzoo.registry.manifests import has_manifests, manifest_rows
 
 if TYPE_CHECKING:
+    from flowzoo.manifest.read import Manifest
     from flowzoo.manifest.schema import Entry
 
 _MODEL_COLUMNS = ("model", "version", "architecture", "data", "measured", "published", "status")
 _PRESET_COLUMNS = ("preset", "data", "published", "published_parameters", "recipe", "summary")
 _ARCHITECTURE_COLUMNS = ("architecture", "state", "summary", "presets")
+_REFERENCE_COLUMNS = ("data", "reference", "kind", "figure", "note")
 _KINDS = {"inverse_kind": None, "density_passes": None, "sampling_passes": None, "valid_bpd": True}
 """Fields of an entry that JSON shows, with what an older entry means by leaving them out."""
-_RIGHT = ("version", "measured", "published", "published parameters")
+_RIGHT = ("version", "measured", "published", "published parameters", "figure")
 
 
 @click.command("list")
@@ -35,15 +37,24 @@ _RIGHT = ("version", "measured", "published", "published parameters")
 @click.option(
     "--presets", "what", flag_value="presets", help="List the names that flowzoo.create takes instead."
 )
+@click.option(
+    "--references", "what", flag_value="references", help="List the baselines that models are compared with."
+)
 @click.option("--all", "every", is_flag=True, help="List every version of a model, not just the default one.")
 @json_option
 def list_models(what: str | None, every: bool, as_json: bool) -> None:
-    """List the models of the zoo, with bits per dimension measured here and published."""
+    """List the models of the zoo, with bits per dimension measured here and published.
+
+    References are simple codes of the same images, with the bits per dimension that a model should beat.
+    """
     columns: tuple[str, ...]
     problems: Sequence[str] = ()
     if what is None:
         plugins = survey()
         columns, (rows, problems) = _MODEL_COLUMNS, _model_rows(plugins, every)
+    elif what == "references":
+        plugins = survey()
+        columns, (rows, problems) = _REFERENCE_COLUMNS, _reference_rows()
     else:
         plugins = discover()
         if what == "presets":
@@ -82,8 +93,41 @@ def _model_rows(plugins: Mapping[str, Plugin], every: bool) -> tuple[list[dict[s
         f"Model {name!r} is listed by {' and by '.join(sources)}; it cannot be loaded until one is gone."
         for name, sources in manifest.conflicts.items()
     ]
-    problems = [f"A plugin's manifest cannot be read: {problem}" for problem in manifest.problems]
-    return _rows(map(_shown, manifest.entries), every), (*conflicts, *problems)
+    return _rows(map(_shown, manifest.entries), every), (*conflicts, *_unread(manifest))
+
+
+def _unread(manifest: Manifest) -> list[str]:
+    return [f"A plugin's manifest cannot be read: {problem}" for problem in manifest.problems]
+
+
+def _reference_rows() -> tuple[list[dict[str, Any]], Sequence[str]]:
+    """The references of all manifests, best figure of a data set first, and what is wrong with any of these.
+
+    Raises:
+        ManifestError: Core's own manifest is missing or invalid.
+    """
+    from flowzoo.manifest.read import load_manifests
+
+    manifest = load_manifests()
+    rows = [
+        {
+            "reference": found.name,
+            "kind": found.kind,
+            "data": found.data.id,
+            "preprocessing": found.data.preprocessing,
+            "split": found.data.split,
+            "num_images": found.data.num_images,
+            "digest": found.data.digest,
+            "unit": found.unit,
+            "figure": found.figure,
+            "stderr": found.stderr,
+            "note": found.note,
+            "command": found.command,
+            "versions": dict(found.versions),
+        }
+        for found in sorted(manifest.references, key=lambda found: (found.data.id, found.figure, found.name))
+    ]
+    return rows, _unread(manifest)
 
 
 def _shown(entry: Entry) -> dict[str, Any]:
@@ -183,6 +227,8 @@ def _cell(column: str, value: Any, row: Mapping[str, Any]) -> object:
         return " ".join(map(str, value))
     if column == "published_parameters" and value is not None:
         return f"{value:,}"
+    if column == "figure":
+        return f"{value:.4f}" + ("" if row["stderr"] is None else f" ± {row['stderr']:.4f}")
     return value
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from flowzoo.manifest.read import *  # noqa: F403
 
 _NAMES = (
-    "SCHEMA", "Data", "Entry", "Fingerprint", "Manifest", "Measured", "Published", "Training", "Weights",
+    "SCHEMA", "Data", "Entry", "Fingerprint", "Manifest", "Measured", "Published", "Reference", "Training", "Weights",
     "check_append_only", "core_manifest_path", "dump", "list_models", "load_manifests", "merge", "parse", "schema",
 )  # fmt: skip
 

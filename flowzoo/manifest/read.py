@@ -12,6 +12,7 @@ from flowzoo.api import Published
 from flowzoo.config import config_to_dict
 from flowzoo.errors import ManifestError, UnknownModel, did_you_mean
 from flowzoo.manifest.raw import CORE, MAX_BYTES, SCHEMA, core_manifest_path, core_text, load_json, precedence
+from flowzoo.manifest.references import Reference, in_order
 from flowzoo.manifest.rules import ENTRY_RULES
 from flowzoo.manifest.schema import Data, Entry, Fingerprint, Measured, Training, Weights
 from flowzoo.manifest.typed_json import json_schema, read
@@ -28,6 +29,7 @@ __all__ = [
     "Manifest",
     "Measured",
     "Published",
+    "Reference",
     "Training",
     "Weights",
     "check_append_only",
@@ -47,6 +49,7 @@ class _File:
 
     schema: Literal[1]
     models: tuple[Entry, ...]
+    references: tuple[Reference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,7 @@ class Manifest:
         problems: Plugins' manifests that could not be read, one line each.
         directories: The directory of the manifest that lists an entry, by ``name@version``, where its weights may lie
             beside it: of distributions that bring weights alone.
+        references: Figures of no model, ordered by data set and name; of merged files those of all.
     """
 
     entries: tuple[Entry, ...] = ()
@@ -67,6 +71,7 @@ class Manifest:
     conflicts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     directories: Mapping[str, Path] = field(default_factory=dict)
+    references: tuple[Reference, ...] = ()
 
     def names(self) -> list[str]:
         """Names of the models, sorted, each once."""
@@ -130,20 +135,39 @@ def parse(text: str, where: str) -> Manifest:
                 f"{where}: $.models[{index}]: {entry.key} is listed twice; give one a new version."
             )
         found[entry.key] = entry
-    return Manifest(entries=_ordered(found.values()), sources=dict.fromkeys(found, where))
+    return Manifest(
+        entries=_ordered(found.values()),
+        sources=dict.fromkeys(found, where),
+        references=_references(file.references, where),
+    )
+
+
+def _references(listed: tuple[Reference, ...], where: str) -> tuple[Reference, ...]:
+    seen: set[tuple[str, str, str]] = set()
+    for index, reference in enumerate(listed):
+        if reference.key in seen:
+            raise ManifestError(
+                f"{where}: $.references[{index}]: the {reference.kind} {reference.name!r} of {reference.data.id} is "
+                "listed twice; keep one."
+            )
+        seen.add(reference.key)
+    return in_order(listed)
 
 
 def dump(manifest: Manifest) -> str:
-    """The manifest as canonical JSON: entries by name and version, keys in the schema's order.
+    """The manifest as canonical JSON: entries by name and version, references by data set and name.
 
-    Fields that the schema gained later are left out at their default, so that an older flowzoo reads what needs none.
+    Keys are in the schema's order. Fields that the schema gained later are left out at their default, and references
+    where there are none, so that an older flowzoo reads what needs none.
 
-    ``parse(dump(manifest))`` has the same entries, and ``dump(parse(text))`` is ``text`` if that came
+    ``parse(dump(manifest))`` has the same entries and references, and ``dump(parse(text))`` is ``text`` if that came
     from here. Numbers are written so that they read back exactly.
     """
-    models = [config_to_dict(entry) for entry in _ordered(manifest.entries)]
-    text = json.dumps({"schema": SCHEMA, "models": models}, indent=2, ensure_ascii=False, allow_nan=False)
-    return text + "\n"
+    data: dict[str, Any] = {"schema": SCHEMA}
+    data["models"] = [config_to_dict(entry) for entry in _ordered(manifest.entries)]
+    if manifest.references:
+        data["references"] = [config_to_dict(reference) for reference in in_order(manifest.references)]
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def schema() -> dict[str, Any]:
@@ -153,7 +177,10 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "flowzoo weights manifest",
-        "description": "Names and versions are unique within a file, which JSON Schema cannot say.",
+        "description": (
+            "Names and versions are unique within a file, as are the names of a data set's references, which JSON "
+            "Schema cannot say."
+        ),
         **found,
     }
 
@@ -181,6 +208,7 @@ def merge(manifests: Iterable[Manifest]) -> Manifest:
             for key, path in part.directories.items()
             if key.partition("@")[0] not in conflicts
         },
+        references=in_order(reference for part in parts for reference in part.references),
     )
 
 
@@ -234,7 +262,7 @@ def check_append_only(old: Manifest, new: Manifest) -> tuple[str, ...]:
     """The promises of an old manifest that a new one takes back, one line each; none is good.
 
     A released or deprecated ``name@version`` keeps its config, its weights and its figures for good.
-    It may be deprecated, be put on the Hub, and get figures that it lacked.
+    It may be deprecated, be put on the Hub, and get figures that it lacked. References promise nothing.
     """
     after = {entry.key: entry for entry in new.entries}
     broken: list[str] = []

@@ -11,7 +11,7 @@ import pytest
 
 from flowzoo.cli.main import main
 from flowzoo.manifest.raw import core_text
-from tests.manifest_examples import example_entry, manifest_text, unpublished_entry
+from tests.manifest_examples import example_entry, example_reference, manifest_text, unpublished_entry
 from tests.plugin_factory import Distribution, good
 
 Outcome = tuple[object, str, str]
@@ -67,6 +67,39 @@ def test_the_list_is_that_of_the_strict_reader(
     assert [code for code, _, _ in quick] == [0] * len(flags)
     install(good("brook", manifest=manifest_text()))  # beside a plugin's manifest core's is read strictly
     assert [listing(text, *flag) for flag in flags] == quick
+
+
+def test_references_are_listed_best_first(listing: Listing, install: Callable[..., None]) -> None:
+    exact = example_reference("xz", figure=1.38, stderr=None, note=None)
+    text = manifest_text(example_entry(), references=[example_reference(), exact])
+    code, out, err = listing(text, "--references")
+    assert (code, err) == (0, "")
+    assert [line.split() for line in str(out).splitlines()] == [
+        ["DATA", "REFERENCE", "KIND", "FIGURE", "NOTE"],
+        ["mnist", "xz", "baseline", "1.3800", "-"],
+        [
+            "mnist",
+            "independent",
+            "pixels",
+            "baseline",
+            "1.6889",
+            "±",
+            "0.0036",
+            "counted",
+            "on",
+            "50,000",
+            "training",
+            "images",
+        ],
+    ]
+    rows = json.loads(str(listing(None, "--references", "--json")[1]))
+    assert [row["reference"] for row in rows] == ["xz", "independent pixels"]
+    assert (rows[1]["figure"], rows[1]["unit"]) == (1.6889471533839415, "bits per dimension")
+    assert rows[1]["command"] == "python -m tools.baselines mnist"
+    install(good("brook", manifest=manifest_text(references=[example_reference("PNG", figure=3)])))
+    rows = json.loads(str(listing(None, "--references", "--json")[1]))
+    assert [row["reference"] for row in rows] == ["xz", "independent pixels", "PNG"]
+    assert [row["model"] for row in json.loads(str(listing(None, "--json")[1]))] == ["nice-example"]
 
 
 BAD: dict[str, Any] = {

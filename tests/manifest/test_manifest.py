@@ -26,7 +26,13 @@ from flowzoo.manifest.read import (
     parse,
     schema,
 )
-from tests.manifest_examples import REVISION, example_entry, manifest_text, unpublished_entry
+from tests.manifest_examples import (
+    REVISION,
+    example_entry,
+    example_reference,
+    manifest_text,
+    unpublished_entry,
+)
 from tests.plugin_factory import good
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +64,7 @@ def bent(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 GOOD = {
     "no models": {"schema": 1, "models": []},
     "every key": {"schema": 1, "models": [example_entry()]},
+    "references": {"schema": 1, "models": [], "references": [example_reference()]},
     "unpublished": {"schema": 1, "models": [unpublished_entry()]},
     "not on the Hub yet": file_with("weights.revision", None),
     "no repository yet": bent(file_with("weights.revision", None), "models.0.weights.repo_id", ...),
@@ -174,7 +181,7 @@ def places(value: Any, path: str = "") -> list[str]:
 
 
 VALIDATOR = jsonschema.Draft202012Validator(schema())
-BASE = [GOOD["every key"], GOOD["unpublished"]]
+BASE = [GOOD["every key"], GOOD["unpublished"], GOOD["references"]]
 
 
 @settings(max_examples=300, deadline=None)
