@@ -26,8 +26,6 @@ from tools.cards import ROOT
 from tools.cells import measured, table
 
 LEVELS = 256
-SMOOTHING = 0.1
-"""Added to each count of the training images, so that a level that they lack has a finite code."""
 UNSEEN = 1e-9
 """Added to each count of the test images, whose own levels all occur."""
 TOLERANCE = 1e-4
@@ -61,7 +59,7 @@ def answers(train: NDArray[np.uint8], test: torch.Tensor) -> list[Answer]:
     found = (
         ("no elementwise flow has fewer", counts.empirical_entropy(flat, LEVELS), flat, UNSEEN),
         (f"histograms of {len(train):,} training images",
-         counts.independent_dimensions(train, flat, LEVELS, SMOOTHING), train, SMOOTHING),
+         counts.independent_dimensions(train, flat, LEVELS, counts.TRUTH_SMOOTHING), train, counts.TRUTH_SMOOTHING),
     )  # fmt: skip
     rows = []
     for name, code, images, smoothing in found:

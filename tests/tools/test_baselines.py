@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
 from flowzoo.data import get_dataset
+from flowzoo.manifest.read import Manifest, Reference
+from flowzoo.manifest.write import read_manifest
+from tests.manifest_examples import example_entry, manifest_text
 from tools.baselines import counts, files
+from tools.baselines.__main__ import main, with_references
 
-RECORD = json.loads(
-    (Path(__file__).resolve().parents[2] / "docs" / "baselines.json").read_text(encoding="utf-8")
-)
+RECORD = read_manifest(Path(__file__).resolve().parents[2] / "weights_manifest.json").references
 
 
 def images(size: int, seed: int, dims: int = 6, levels: int = 4) -> NDArray[np.uint8]:
@@ -113,21 +116,72 @@ def test_the_record_is_of_the_bundled_images() -> None:
     """What needs no training images is computed again; the others keep their order."""
     test = get_dataset("mnist").load("test")
     flat = np.asarray(test.images).reshape(len(test), -1)
-    rows = {row["name"]: row for row in RECORD["mnist"]["rows"]}
-    assert RECORD["mnist"]["digest"] == get_dataset("mnist").split("test").sha256
+    rows = {found.name: found for found in RECORD if found.data.id == "mnist"}
+    assert {found.data.digest for found in rows.values()} == {get_dataset("mnist").split("test").sha256}
     bound = counts.empirical_entropy(flat, 256)
     found = rows["independent pixels, bound"]
-    assert found["bpd"] == pytest.approx(bound.mean(), abs=1e-12)
-    assert found["stderr"] == pytest.approx(bound.std(ddof=1) / math.sqrt(len(bound)), abs=1e-12)
-    assert rows["uniform"]["bpd"] == 8
+    assert found.figure == pytest.approx(bound.mean(), abs=1e-12)
+    assert found.stderr == pytest.approx(bound.std(ddof=1) / math.sqrt(len(bound)), abs=1e-12)
+    assert rows["uniform"].figure == 8
     order = ("mixture of 10 class marginals", "independent pixels", "one histogram", "uniform")
-    figures = [rows[name]["bpd"] for name in order]
+    figures = [rows[name].figure for name in order]
     assert figures == sorted(figures)
-    assert found["bpd"] < rows["independent pixels"]["bpd"]
+    assert found.figure < rows["independent pixels"].figure
 
 
-def test_every_record_names_the_command_that_made_it() -> None:
-    for name, found in RECORD.items():
-        assert found["command"] == f"python -m tools.baselines {name}"
-        assert found["versions"]["pillow"]
-        assert found["num_images"] == get_dataset(name).split("test").size
+def test_every_record_names_the_command_that_made_it_and_todays_images() -> None:
+    assert {found.data.id for found in RECORD} == {"mnist", "cifar10", "celeba64-half"}
+    for found in RECORD:
+        data = get_dataset(found.data.id)
+        assert found.command == f"python -m tools.baselines {data.id}"
+        assert found.versions["pillow"]
+        assert (found.data.num_images, found.data.digest) == (
+            data.split("test").size,
+            data.split("test").sha256,
+        )
+        assert (found.data.preprocessing, found.data.release) == (data.preprocessing, data.release)
+
+
+def test_independent_pixels_say_the_figure_that_other_pages_name() -> None:
+    """Theirs are counted on all 60,000 images that are not the test's; this row's on those of training."""
+    [row] = [found for found in RECORD if found.data.id == "mnist" and found.name == "independent pixels"]
+    assert row.note is not None and f"{row.figure:.4f}" == "1.6889"
+    assert "50,000 training images plus 0.2 a level" in row.note
+    assert "1.6885 if counted on all 60,000 images that are not the test's plus 0.1 a level" in row.note
+    truth = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert "| histograms of 60,000 training images | 1.6885 |" in truth
+
+
+def test_the_command_writes_references_into_a_manifest(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 1, 4, 4), dtype=np.uint8)
+    np.save(tmp_path / "mine.npy", pixels)
+    manifest = tmp_path / "weights_manifest.json"
+    manifest.write_text(manifest_text(example_entry()))
+    name = f"numpy:{tmp_path}/mine.npy"
+    done = CliRunner().invoke(main, [name, "--manifest", str(manifest)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = read_manifest(manifest)
+    assert [entry.key for entry in found.entries] == ["nice-example@1"]
+    rows = {row.name: row for row in found.references}
+    assert {"uniform", "one histogram", "independent pixels", "PNG, an image a file"} <= set(rows)
+    assert (rows["uniform"].figure, rows["uniform"].stderr) == (8, None)
+    png = rows["PNG, an image a file"]
+    assert png.stderr is not None and png.data.split == "test" and png.unit == "bits per dimension"
+    assert png.figure > 8, "a file has a header"
+    assert png.note == "bytes of lossless files" and png.command == f"python -m tools.baselines {name}"
+
+
+def test_what_was_not_measured_again_stays_if_it_is_of_the_same_images() -> None:
+    mnist = {found.name: found for found in RECORD if found.data.id == "mnist"}
+    new = dataclasses.replace(mnist["uniform"], figure=7.0)
+
+    def names(*references: Reference) -> dict[tuple[str, str], float]:
+        merged = with_references(Manifest(references=RECORD), references)
+        return {(found.data.id, found.name): found.figure for found in merged.references}
+
+    before = {(found.data.id, found.name): found.figure for found in RECORD}
+    assert names(new) == before | {("mnist", "uniform"): 7.0}
+    moved = dataclasses.replace(new, data=dataclasses.replace(new.data, digest="0" * 64))
+    assert names(moved) == {key: value for key, value in before.items() if key[0] != "mnist"} | {
+        ("mnist", "uniform"): 7.0
+    }

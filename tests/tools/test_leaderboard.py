@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from flowzoo.manifest.read import parse
+from tests.manifest_examples import example_reference, manifest_text
 from tools.leaderboard.__main__ import ROOT, differences, pages, pictures, sources
 from tools.leaderboard.page import figure, page, several
 from tools.leaderboard.plots import draw, is_current, label_points, plot, points
@@ -28,14 +29,13 @@ def entry(name: str, /, **changes: Any) -> dict[str, Any]:
 
 
 def made(*entries: dict[str, Any], **others: Any) -> Sources:
-    text = json.dumps({"schema": 1, "models": list(entries)})
+    text = manifest_text(*entries, references=others.pop("references", ()))
     empty: dict[str, Any] = {"reasons": {}, "releases": {}, "models": {}, "rows": []}
-    known = {"baselines": {}, "timings": {}} | others
+    known = {"timings": {}} | others
     published = empty | known.get("published", {})
     return Sources.read(
         parse(text, "m"),
         text,
-        json.dumps(known["baselines"]),
         json.dumps(known["timings"]),
         json.dumps(published),
     )
@@ -125,11 +125,13 @@ def test_times_count_only_for_the_weights_that_were_timed() -> None:
 
 
 def test_the_best_comes_first_and_models_before_baselines_in_name_only() -> None:
-    line = {"name": "code", "how": "h", "bpd": 2.0, "stderr": None}
-    base = {"mnist": {"release": "r", "preprocessing": "p", "num_images": 5, "command": "c", "rows": [line]}}
-    [table] = tables(made(entry("nice-mnist"), entry("glow-mnist"), baselines=base))
+    base = [example_reference("code", figure=2.0, note="h", stderr=None)]
+    [table] = tables(made(entry("nice-mnist"), entry("glow-mnist"), references=base))
     assert [row.name for row in table.rows] == ["glow-mnist", "code", "nice-mnist"]
-    assert tables(made(baselines=base)) == [], "a baseline alone says nothing of flows"
+    code = table.rows[1]
+    assert (code.what, code.figure, code.kind, code.note) == ("baseline", 2.0, "code", "h")
+    assert code.command == "python -m tools.baselines mnist"
+    assert tables(made(references=base)) == [], "a baseline alone says nothing of flows"
 
 
 def test_models_are_ranked_by_one_sample_whatever_the_others_have() -> None:

@@ -21,6 +21,8 @@ __all__ = [
 
 Images = NDArray[np.uint8]
 Figures = NDArray[np.float64]
+TRUTH_SMOOTHING = 0.1
+"""What the truth test adds to the counts of all images that are not the test's; see ``tools/truth.py``."""
 CONSTANTS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 
 

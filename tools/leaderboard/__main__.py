@@ -1,8 +1,8 @@
 """Writes the leaderboard: ``python -m tools.leaderboard [--check]``.
 
 ``docs/leaderboard.md``, ``.csv`` and ``.json``, the pictures in ``docs/images/leaderboard`` and the table in the README
-come from ``weights_manifest.json``, ``docs/baselines.json``, ``docs/timings.json`` and
-``tools/leaderboard/published.json``. ``--check`` writes nothing and fails if anything differs.
+come from ``weights_manifest.json``, ``docs/timings.json`` and ``tools/leaderboard/published.json``. ``--check`` writes
+nothing and fails if anything differs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def sources(root: Path) -> Sources:
     """Everything that the leaderboard of the checkout at ``root`` is made from."""
     manifest = root / "weights_manifest.json"
     text = manifest.read_text(encoding="utf-8")
-    others = ("docs/baselines.json", "docs/timings.json", "tools/leaderboard/published.json")
+    others = ("docs/timings.json", "tools/leaderboard/published.json")
     return Sources.read(
         parse(text, manifest.name), text, *((root / name).read_text("utf-8") for name in others)
     )

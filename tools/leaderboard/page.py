@@ -59,8 +59,8 @@ def page(tables: Sequence[Table], reasons: Mapping[str, str], plots: Mapping[str
     parts = [GENERATED, INTRODUCTION.rstrip()]
     parts.append(
         "All rows to download: [leaderboard.csv](leaderboard.csv), [leaderboard.json](leaderboard.json). Everything "
-        "here is written by `make docs` from [the manifest](weights.md), the baselines of "
-        "`python -m tools.baselines`, the times of `python -m tools.timings` and a file of published figures."
+        "here is written by `make docs` from [the manifest](weights.md#references), whose references are the "
+        "baselines, the times of `python -m tools.timings` and a file of published figures."
     )
     for found in tables:
         parts += [f"## {found.name}", f"Release: {found.description}."]

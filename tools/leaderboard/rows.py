@@ -1,4 +1,4 @@
-"""Rows of the leaderboard, from the manifest, the baselines, the timings and the published figures."""
+"""Rows of the leaderboard, from the manifest's models and references, the timings and the published figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from flowzoo.manifest.read import Manifest
+from flowzoo.manifest.read import Manifest, Reference
 
 __all__ = ["Row", "Sources", "Table", "tables"]
 
@@ -124,25 +124,23 @@ class Sources:
     """Everything that the leaderboard is made from.
 
     Attributes:
-        manifest: The models, which were checked when the manifest was read.
+        manifest: The models and the baselines, which were checked when the manifest was read.
         texts: The same entries as they stand in the file, by ``name@version``: fields that older ones lack are absent.
-        baselines: ``docs/baselines.json``.
         timings: ``docs/timings.json``.
         published: ``tools/leaderboard/published.json``.
     """
 
     manifest: Manifest
     texts: Mapping[str, Json]
-    baselines: Json
     timings: Json
     published: Json
 
     @classmethod
     def read(cls, manifest: Manifest, text: str, *others: str) -> Sources:
-        """Sources from a parsed manifest, its text, and the texts of baselines, timings and published figures."""
+        """Sources from a parsed manifest, its text, and the texts of timings and published figures."""
         texts = {f"{model['name']}@{model['version']}": model for model in json.loads(text)["models"]}
-        baselines, timings, published = (json.loads(other) for other in others)
-        return cls(manifest=manifest, texts=texts, baselines=baselines, timings=timings, published=published)
+        timings, published = (json.loads(other) for other in others)
+        return cls(manifest=manifest, texts=texts, timings=timings, published=published)
 
 
 def tables(sources: Sources) -> list[Table]:
@@ -207,9 +205,8 @@ def _all_rows(sources: Sources) -> Iterator[tuple[str, str, str, Row]]:
             other = comparison.get("dataset", table)
             text = _description(found["data"]) if other == table else sources.published["releases"][other]
             yield other, text, unit, _without_weights(found, comparison)
-    for name, baselines in sources.baselines.items():
-        for line in baselines["rows"]:
-            yield name, _description(baselines | {"split": "test"}), "bits/dim", _baseline(line, baselines)
+    for reference in sources.manifest.references:
+        yield reference.data.id, _description(asdict(reference.data)), "bits/dim", _baseline(reference)
     for line in sources.published["rows"]:
         description = sources.published["releases"].get(line["dataset"], "")
         yield line["dataset"], description, "bits/dim", _published(line)
@@ -348,15 +345,15 @@ def _of_samples(figure: float, samples: int | None) -> dict[str, Any]:
     return {"figure": figure} if samples in (None, 1) else {"several": figure, "samples": samples}
 
 
-def _baseline(line: Json, baselines: Json) -> Row:
+def _baseline(reference: Reference) -> Row:
     return Row(
-        name=line["name"],
+        name=reference.name,
         what="baseline",
-        figure=line["bpd"],
-        stderr=line["stderr"],
+        figure=reference.figure,
+        stderr=reference.stderr,
         kind="code",
-        command=baselines["command"],
-        note=line["how"],
+        command=reference.command,
+        note=reference.note,
     )
 
 
