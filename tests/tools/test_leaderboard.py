@@ -171,6 +171,16 @@ def test_a_published_figure_of_several_samples_stands_among_those() -> None:
     assert list(found) == ["one", "eight", "many", "unsaid"], "published rows by the figure that there is"
 
 
+def test_figures_on_mnist_that_others_gave_stand_in_its_table() -> None:
+    [mnist] = [table for table in tables(sources(ROOT)) if table.name == "mnist"]
+    found = {row.name: row for row in mnist.rows if row.what == "published"}
+    rnode = found["RNODE"]
+    assert (rnode.figure, rnode.comparable) == (0.97, "no") and "one-sample" in rnode.reasons
+    tutorial = {name: row for name, row in found.items() if name.startswith("UvA tutorial")}
+    assert [(row.several, row.samples) for row in tutorial.values()] == [(1.02, 8), (1.043, 8), (1.078, 8)]
+    assert all(row.figure is None and row.reasons == ("several-samples",) for row in tutorial.values())
+
+
 def test_no_figure_of_several_samples_is_called_exact() -> None:
     text = page(tables(made(entry("nice-cdf-mnist"), entry("realnvp-mnist"))), {}, {})
     [nice] = [line for line in text.splitlines() if "`nice-cdf-mnist`" in line]
