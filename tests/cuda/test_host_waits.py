@@ -14,6 +14,7 @@ from flowzoo.data.pipeline import Batch
 from flowzoo.distributed import World
 from flowzoo.engine import applies
 from flowzoo.flow import Flow
+from flowzoo.testing.conformance import CHECKS
 from flowzoo.testing.randomize import random_labels
 from flowzoo.testing.subject import Subject
 from flowzoo.training import step
@@ -128,6 +129,14 @@ def test_the_count_sees_every_kind_of_wait() -> None:
         there.add_(1.0).mul_(torch.tensor(2.0))
         torch.ones(3).sum().item()
     assert (found.found, found.mixed) == ([], [])
+
+
+@pytest.mark.parametrize("check", ["weights changed count", "per-sample gradients"])
+def test_conformance_makes_its_tensors_where_the_models_are(check: str) -> None:
+    """Its numbers mean nothing there; what counts is that it fails by a number, not by tensors of two devices."""
+    with HostWaits() as waits, pytest.raises(AssertionError, match=r"relative"):
+        CHECKS[check](Subject("glow", PRETENDED))
+    assert waits.mixed == []
 
 
 def test_tensors_of_two_devices_are_noted() -> None:

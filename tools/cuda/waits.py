@@ -72,6 +72,8 @@ class HostWaits(TorchDispatchMode):
     def _copy(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         into_other = func._schema.name == "aten::copy_"
         source = args[1] if into_other else args[0]
+        if not isinstance(source, Tensor):  # functorch passes plain numbers too
+            return func(*args, **kwargs)
         target = args[0].device if into_other else torch.device(kwargs.get("device") or source.device)
         asynchronous = kwargs.get("non_blocking") or (into_other and len(args) > 2 and args[2])
         crosses = (source.device == PRETENDED) != (target == PRETENDED)

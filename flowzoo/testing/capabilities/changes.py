@@ -34,8 +34,8 @@ def weights_changed_count(flow: Flow) -> str:
 def _answers(probe: Probe) -> dict[str, Tensor]:
     """The ways to ask a flow: the density, the latent, and an inverse."""
     flow = probe.flow
-    generator, dtype = torch.Generator().manual_seed(1), probe.noise.dtype
-    z = flow.base.sample(2, flow.latent_dims, generator=generator, device=torch.device("cpu"), dtype=dtype)
+    generator, like = torch.Generator().manual_seed(1), probe.noise
+    z = flow.base.sample(2, flow.latent_dims, generator=generator, device=like.device, dtype=like.dtype)
     z = flow.base.at_temperature(z, 0.5)
     return {
         "log_prob": probe.log_prob(),

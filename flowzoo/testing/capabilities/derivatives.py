@@ -82,7 +82,7 @@ def checked_second_gradients(flow: Flow) -> str:
 
     for mode in MODES:
         flow.set_memory(mode)
-        assert gradgradcheck(of_two, (torch.zeros(2, dtype=torch.float64, requires_grad=True),))
+        assert gradgradcheck(of_two, (torch.zeros(2).to(probe.noise).requires_grad_(),))
     return "passes"
 
 

@@ -161,7 +161,7 @@ def shared_with_a_process(flow: Flow) -> str:
     process.start()
     process.join(timeout=300)
     assert process.exitcode == 0, f"the process ended with exit code {process.exitcode}"
-    first, second = (torch.tensor(values, dtype=torch.float64) for values in answers.get())
+    first, second = (torch.tensor(values, dtype=torch.float64).to(probe.noise) for values in answers.get())
     errors = [agree("values there", first, before)]
     assert not torch.equal(second, before), "the write has no effect"
     with torch.no_grad():

@@ -53,7 +53,10 @@ def autocast_log_prob(flow: Flow) -> str:
     for mode in MODES:
         flow.set_memory(mode)
         for recorded in (False, True):
-            with torch.autocast("cpu", dtype=torch.bfloat16), torch.set_grad_enabled(recorded):
+            with (
+                torch.autocast(probe.noise.device.type, dtype=torch.bfloat16),
+                torch.set_grad_enabled(recorded),
+            ):
                 errors.append(_bits(probe, probe.log_prob(), expected))
             name = f"{mode}, gradients {recorded}"
             assert errors[-1] <= BITS, f"{name}: off by {errors[-1]:.3f} bits/dim, allowed {BITS}"
@@ -64,7 +67,7 @@ def autocast_round_trip(flow: Flow) -> str:
     """Under autocast the bijector's log_det is float32 and its inverse inverts it."""
     probe = _single(flow)
     y = probe.unit_batch()
-    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+    with torch.autocast(probe.noise.device.type, dtype=torch.bfloat16), torch.no_grad():
         z, log_det = flow.bijector(y)
         back, inverse_log_det = flow.bijector.inverse(z)
     dtypes = {t.dtype for t in (z, log_det, back, inverse_log_det)}
@@ -83,7 +86,7 @@ def autocast_training(flow: Flow) -> str:
         flow.set_memory(mode)
         for inside in (False, True):
             flow.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast(probe.noise.device.type, dtype=torch.bfloat16):
                 value = probe.total()
                 if inside:
                     value.backward()
@@ -102,7 +105,7 @@ def autocast_initialize(flow: Flow) -> str:
     for name, buffer in flow.named_buffers():
         if name.endswith("initialized"):
             buffer.fill_(False)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(probe.noise.device.type, dtype=torch.bfloat16):
         flow.initialize(probe.x, noise=probe.noise)
     assert flow.is_initialized, "something is not initialised"
     assert all(p.dtype == torch.float32 for p in flow.parameters()), "a parameter is not float32 any more"

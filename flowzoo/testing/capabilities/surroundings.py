@@ -40,7 +40,7 @@ def data_parallel(flow: Flow) -> str:
     """DDP with ``find_unused_parameters=True``: values, and gradients of a call that does not use all parameters."""
     probe = Probe(flow)
     expected = plain_gradients(probe)[1:]
-    spare = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    spare = nn.Parameter(torch.zeros(3).to(probe.noise))
     flow.register_parameter("spare", spare)
     with _one_process(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -70,7 +70,7 @@ def fully_sharded(flow: Flow) -> str:
             parameter.sub_(slope, alpha=1e-6)
     after = plain_log_prob(probe.of(stepped))
     with _one_process():
-        mesh = init_device_mesh("cpu", (1,))
+        mesh = init_device_mesh(probe.noise.device.type, (1,))
         for coupling in [module for module in flow.modules() if isinstance(module, Coupling)]:
             fully_shard(coupling, mesh=mesh)
         try:
@@ -118,7 +118,9 @@ def forked(flow: Flow) -> str:
         process.start()
         process.join(timeout=300)
         assert process.exitcode == 0, f"the process ended with exit code {process.exitcode}"
-        there, changed = (torch.tensor(values, dtype=torch.float64) for values in answers.get())
+        there, changed = (
+            torch.tensor(values, dtype=torch.float64).to(probe.noise) for values in answers.get()
+        )
         errors = [agree("values there", there, before), agree("values here", probe.log_prob(), before)]
     assert not torch.equal(changed, before), "weights written in the fork have no effect there"
     return worst(errors)
