@@ -18,7 +18,7 @@ from benchmarks.workloads import Workload, coupling_networks
 from flowzoo.registry.entry_points import declarations
 from tests.first_party import PLUGINS
 from tools.cuda import __main__ as command
-from tools.cuda import numbers, page
+from tools.cuda import page, shipped
 from tools.cuda.on_path import ROOT, plugins_on_path, write_metadata
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -96,7 +96,7 @@ def test_every_first_party_plugin_gets_the_entry_points_it_declares(tmp_path: Pa
 def test_without_a_gpu_one_line_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = CliRunner().invoke(command.main, ["--out", str(tmp_path)])
     assert (done.exit_code, done.stdout) == (0, "")
-    assert done.stderr.startswith("skipped: PyTorch ")
+    assert done.stderr.startswith("skipped: device 'cuda' was asked for")
     assert len(done.stderr.splitlines()) == 1
     speed.main("cuda", tmp_path, 1)
     assert capsys.readouterr().err == done.stderr
@@ -104,7 +104,8 @@ def test_without_a_gpu_one_line_says_so(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_wrong_number_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(numbers, "SAME_BITS", -1.0)
+    monkeypatch.setattr(shipped, "SAME_BITS", -1.0)
+    monkeypatch.setattr(shipped, "OWN_ERRORS", -1.0)
     arguments = ["bits_of_shipped_models", "--device", "cpu", "--smallest", "--out", str(tmp_path)]
     done = CliRunner().invoke(command.main, arguments)
     assert done.exit_code == 1

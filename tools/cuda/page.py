@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,10 +47,19 @@ def describe(device: str) -> Results:
 def _driver() -> str:
     # The kernel module's own file; torch has no public name for it.
     said = Path("/proc/driver/nvidia/version")
-    if not said.exists():
-        return "unknown"
-    words = said.read_text().splitlines()[0].split()
-    return next((word for word in words if word[0].isdigit() and "." in word), "unknown")
+    words = said.read_text().split() if said.exists() else []
+    found = next((word for word in words if word[0].isdigit() and "." in word), None)
+    return found or _asked_driver() or "unknown"
+
+
+def _asked_driver() -> str | None:
+    """What nvidia-smi says, which is there where a container hides the file."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.split()), None)
 
 
 def add(folder: Path, part: str, content: object, device: str) -> None:

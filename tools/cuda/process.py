@@ -12,7 +12,7 @@ from flowzoo.distributed import World, broadcast_state, world
 from flowzoo.testing.randomize import randomize
 from flowzoo.training.step import GradientStep
 from flowzoo.training.train import build_model
-from tools.cuda.settings import Settings
+from tools.cuda.settings import Settings, full_float32
 from tools.cuda.trainings import made_up, recipe
 
 
@@ -31,6 +31,7 @@ def gradient(where: World) -> float:
 def main(device: str) -> None:
     """Prints, from the first process, the backend, the number of processes and the gradient's norm."""
     torch.set_num_threads(1)
+    full_float32()  # as the process that compares
     with world(device) as where:
         norm = gradient(where)
         if where.main:
