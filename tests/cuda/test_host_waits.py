@@ -22,6 +22,8 @@ from flowzoo.training.ema import Ema
 from flowzoo.training.optim import build_optimizer
 from flowzoo.training.recipe import Optimizer, Train
 from tests.first_party import PLUGINS
+from tools.cuda.settings import Settings
+from tools.cuda.trainings import training_step
 from tools.cuda.waits import PRETENDED, HostWaits, pretend
 
 TRAINING = Path(step.__file__)
@@ -79,6 +81,14 @@ def test_leaving_labels_out_waits_no_more() -> None:
     with HostWaits() as waits:
         gradients(Batch(x, torch.arange(4), 0, 0, y))
     assert len(waits.found) == 1, waits.found
+
+
+def test_the_step_that_a_gpu_is_watched_in_is_built_before() -> None:
+    step_there = training_step(Settings(PRETENDED.type), "glow")
+    with HostWaits() as waits:
+        step_there()
+    assert waits.mixed == []
+    assert [place.place.partition(":")[0] for place in waits.found] == [str(TRAINING)], waits.found
 
 
 @pytest.mark.parametrize("memory", ["checkpoint", "invertible"])

@@ -33,7 +33,7 @@ def conformance(settings: Settings) -> str:
                 found.wrong.append(f"{name}, {check}: {one_line(error)}")
         if len(found.wrong) == wrong:
             found.details.append(check)
-    return f"{len(subjects)} architectures: {found.result(', ')}"
+    return f"{len(subjects)} architectures: {found.result()}"
 
 
 def tiny_models(settings: Settings) -> str:
