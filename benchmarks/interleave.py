@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,27 +58,44 @@ class Worker:
         apart, kept = (2**16, 2**16) if spec.get("memory") else (2**25, 2**31)
         allocator = {"MALLOC_MMAP_THRESHOLD_": str(apart), "MALLOC_TRIM_THRESHOLD_": str(kept)}
         threads = {"OMP_NUM_THREADS": str(spec.get("threads", 1))}
+        # A pipe that nobody reads fills up, and whoever writes to it waits for ever.
+        self._said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        # A group of its own: what it starts, as compilers do, ends with it.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", json.dumps(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             text=True,
             env=os.environ | threads | allocator,
+            start_new_session=True,
         )
         self.measured = Measured()
 
-    def wait(self) -> bool:
-        """Waits until it has answered or ended; True if it answered."""
+    def answer(self) -> list[dict[str, Any]] | None:
+        """Waits for its next answer; None if it ended."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith(MARK):
-                self.measured.runs += json.loads(line.removeprefix(MARK))
-                return True
-        assert self.process.stderr is not None
-        lines = self.process.stderr.read().strip().splitlines()
-        self.measured.error = lines[-1] if lines else f"ended with status {self.process.wait()}"
-        return False
+                found: list[dict[str, Any]] = json.loads(line.removeprefix(MARK))
+                return found
+        return None
+
+    def last_words(self) -> str:
+        """Why it ended: the last line that it wrote to standard error, or else its status."""
+        status = self.process.wait()
+        self._said.seek(0)
+        lines = self._said.read().strip().splitlines()
+        return lines[-1] if lines else f"ended with status {status}"
+
+    def wait(self) -> bool:
+        """Waits until it has answered or ended; True if it answered."""
+        answer = self.answer()
+        if answer is None:
+            self.measured.error = self.last_words()
+            return False
+        self.measured.runs += answer
+        return True
 
     def run(self) -> None:
         """Has it measured once more."""
@@ -87,6 +107,14 @@ class Worker:
     def end(self) -> None:
         """Lets it end."""
         self.process.communicate()
+        self._said.close()
+
+    def kill(self) -> None:
+        """Ends it and all that it has started, now."""
+        # Not reaped yet, so that its group is there, also where it has ended.
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def compare(specs: dict[str, Spec], repeats: int, starts: int = 1) -> dict[str, Measured]:
