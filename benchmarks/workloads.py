@@ -19,8 +19,12 @@ from flowzoo.flow import Flow
 from flowzoo.nets.conv import ConvStack, FoldedConv2d
 from flowzoo.nets.precision import RunsNetwork
 
-Task = Literal["train", "log_prob", "sample", "log_prob, frozen", "log_prob, frozen, gradients held"]
+Task = Literal[
+    "train", "train, bfloat16", "log_prob", "sample", "log_prob, frozen", "log_prob, frozen, gradients held"
+]
 TASKS: tuple[Task, ...] = ("train", "log_prob", "sample")
+BFLOAT16: Task = "train, bfloat16"
+"""A training step whose networks run under autocast to bfloat16."""
 FROZEN: Task = "log_prob, frozen"
 """``log_prob`` inside ``flow.frozen()``, which flowzoo alone has."""
 HELD: Task = "log_prob, frozen, gradients held"
@@ -112,7 +116,8 @@ def flow_task(workload: Workload, task: Task) -> Run:
     ``log_prob`` reads the weights as they are in every call; inside ``frozen`` they are promised not to change.
     """
     flow, images = build(workload)
-    if task == "train":
+    if task in ("train", BFLOAT16):
+        flow.set_network_dtype(torch.bfloat16 if task == BFLOAT16 else None)
         optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4, fused=True)
 
         taken = state(flow.parameters())
@@ -159,17 +164,19 @@ def plain_task(workload: Workload, task: Task) -> Run:
 def floor_task(workload: Workload, task: Task) -> Run:
     """The coupling networks alone: forward and backward for training, forward for everything else."""
     networks = [(plain(net), args) for net, args in coupling_networks(workload, task)]
-    if task != "train":
+    if task not in ("train", BFLOAT16):
         return torch.no_grad()(lambda: void([net(*args) for net, args in networks]))
 
     taken = state(p for net, args in networks for p in (*net.parameters(), args[0]))
+    kind = torch.device(workload.device).type
 
     def train() -> dict[str, int]:
         for net, args in networks:
             net.zero_grad(set_to_none=True)
             args[0].grad = None
             args[0].requires_grad_()
-        outputs = [net(*args) for net, args in networks]
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=task == BFLOAT16):
+            outputs = [net(*args) for net, args in networks]
         torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
         return taken
 

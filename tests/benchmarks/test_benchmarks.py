@@ -7,10 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import comparison, contention, families, workloads
 from benchmarks.__main__ import SECTIONS, main
@@ -20,9 +24,11 @@ from benchmarks.plots import draw
 from benchmarks.report import RENDERERS, page
 from benchmarks.sections import fitted_exponent
 from benchmarks.workloads import (
+    BFLOAT16,
     FROZEN,
     HELD,
     TASKS,
+    Run,
     Task,
     Workload,
     build,
@@ -30,6 +36,7 @@ from benchmarks.workloads import (
     floor_task,
     flow_task,
     glow,
+    plain_task,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +62,25 @@ def test_evaluations_are_frozen_and_hold_gradients_where_they_say_so(
     run()
     assert flow.engine._frozen
     assert all((p.grad is not None) == (task == HELD) for p in flow.parameters())
+
+
+@pytest.mark.parametrize("make", [floor_task, flow_task, plain_task])
+@pytest.mark.parametrize("task", ["train", BFLOAT16])
+def test_networks_train_in_the_dtype_that_was_asked_for(make: Callable[..., Run], task: Task) -> None:
+    run = make(WORKLOADS[0], task)
+    seen: set[torch.dtype] = set()
+
+    class Convolutions(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "convolution" in str(func):
+                seen.update(arg.dtype for arg in args if isinstance(arg, torch.Tensor))
+            return func(*args, **(kwargs or {}))
+
+    with Convolutions():
+        run()
+    # Priors are no networks of couplings, and stay as they are.
+    assert (torch.bfloat16 in seen) == (task == BFLOAT16)
+    assert make is not floor_task or len(seen) == 1
 
 
 def test_workloads_are_chosen_by_a_part_of_their_name(
