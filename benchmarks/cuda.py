@@ -1,31 +1,56 @@
-"""Speed and memory on a GPU: the ways to run a flow there beside its floor and its peers, in under ten minutes."""
+"""Speed and memory on a GPU: the ways to run a flow there beside its floor and its peers, in under ten minutes.
+
+The floor, plain flowzoo and the engine come first, of all workloads; then the peers, CUDA graphs, and what is compiled.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-
-from benchmarks.interleave import Measured, Worker
+from benchmarks.captured import SUBJECTS, hopeless
+from benchmarks.comparison import PLAIN, UNIFORM
+from benchmarks.gpu_page import WAYS, compared
+from benchmarks.interleave import Measured
+from benchmarks.items import Item, measure_items
 from benchmarks.peers import BUILDERS, LIBRARIES, peers_of
-from benchmarks.sections import spec
-from benchmarks.workloads import TASKS, Run, Task, Workload, build, glow, void
+from benchmarks.workloads import BFLOAT16, TASKS, Task, Workload, glow
 
-MINUTES = 9.0
-"""No process begins after that."""
+MINUTES = 9.5
+"""Everything has ended by then."""
 
-LONGEST = {"compiled": 150.0}
-"""Seconds that the process of a subject may take; compiling takes its time."""
+EACH = {"compiled": 45.0}
+"""Seconds that one task of a subject may take; compiling takes its time."""
 
-SECONDS = 75.0
+OTHERS = 30.0
 """The same for all others."""
+
+WHOLE = 60.0
+"""Seconds of a process that is not among the first: these have all the time there is."""
+
+FIRST = ("floor", "plain", "flowzoo")
+"""Who is measured on all workloads before anybody else."""
+
+NO_FLOOR = {
+    "tarflow": "a sample is hundreds of steps one after the other, to which one parallel pass is no floor"
+}
+"""Architectures whose sampling has no floor, and why."""
+
+MISSING = "not importable here; benchmarks/README.md says how to carry it along"
+
+Row = dict[str, Any]
+
+
+class Job(NamedTuple):
+    """Items of one workload in one process."""
+
+    label: str
+    workload: Workload
+    items: tuple[Item, ...]
 
 
 def main(device: str, out: Path, repeats: int, *, smallest: bool = False, minutes: float = MINUTES) -> None:
@@ -39,139 +64,107 @@ def main(device: str, out: Path, repeats: int, *, smallest: bool = False, minute
     with plugins_on_path():
         from tools.cuda.page import add
 
-        rows: list[dict[str, Any]] = []
+        rows: list[Row] = []
         for row in measure(device, repeats, smallest, time.monotonic() + 60 * minutes):
             rows.append(row)
             # After each, so that a run that is cut short has not been for nothing.
-            add(out, "speed", rows, device)
+            add(out, "speed", compared(rows), device)
 
 
 def workloads(device: str, smallest: bool) -> dict[str, Workload]:
-    """What is measured, by label."""
+    """What is measured, by label; where a preset is more than peers can express, beside one that they can."""
     if smallest:
-        return {"glow, 4": glow(1, 8, 8, levels=1, batch=4, device=device)}
+        tiny = glow(1, 8, 8, levels=2, batch=4, edge_bias=False, device=device)
+        return {"glow, no edge bias, 4": tiny}
+    realnvp = Workload(model="realnvp-cifar10", config=UNIFORM | PLAIN, batch=64, device=device)
     return {
-        "glow K=32 L=3 hidden 512, 64": glow(32, 512, batch=64, device=device),
+        "glow K=32 L=3 hidden 512, no edge bias, 64": glow(32, 512, edge_bias=False, batch=64, device=device),
+        "glow K=32 L=3 hidden 512, no edge bias, 512": glow(
+            32, 512, edge_bias=False, batch=512, device=device
+        ),
+        "realnvp-cifar10, uniform noise, plain networks, 64": realnvp,
         "realnvp-cifar10, 64": Workload(model="realnvp-cifar10", batch=64, device=device),
         "flowpp-cifar10, 64": Workload(model="flowpp-cifar10", batch=64, device=device),
         "tarflow-cifar10, 64": Workload(model="tarflow-cifar10", batch=64, device=device),
-        "glow K=32 L=3 hidden 512, 512": glow(32, 512, batch=512, device=device),
     }
 
 
-def subjects(workload: Workload) -> list[str]:
-    """Who is measured on a workload, the cheapest and most telling first: peers are those that are importable."""
+def able_peers(workload: Workload) -> tuple[str, ...]:
+    """The libraries that can express a workload, importable or not."""
     able = peers_of(workload) if workload.architecture in BUILDERS else ()
-    peers = [name for name in LIBRARIES if name in able and importlib.util.find_spec(name) is not None]
-    return ["floor", "plain", "flowzoo", "graphs", *peers, "compiled"]
+    return tuple(name for name in LIBRARIES if name in able)
 
 
-def measure(device: str, repeats: int, smallest: bool, deadline: float) -> Iterator[dict[str, Any]]:
-    """A row for each workload, subject and task: images a second, multiple of the floor's time, peak memory."""
-    for label, workload in workloads(device, smallest).items():
-        floor: dict[str, float] = {}
-        for subject in subjects(workload):
-            print(f"{label}: {subject} ...", file=sys.stderr, flush=True)  # noqa: T201
-            found = _measured(subject, workload, TASKS, repeats, deadline)
-            if found.error and subject in SUBJECTS:
-                # What cannot be captured or compiled for one task may be for another.
-                apart = {task: _measured(subject, workload, (task,), repeats, deadline) for task in TASKS}
-            else:
-                apart = {task: found.of(task) for task in TASKS}
-            for task in TASKS:
-                own = apart[task]
-                if subject == "floor":
-                    floor[task] = own.seconds
-                yield _row(label, subject, task, own, floor.get(task, math.nan), workload.batch)
+def importable(library: str) -> bool:
+    """Whether a library is there."""
+    return importlib.util.find_spec(library) is not None
 
 
-def _row(label: str, subject: str, task: Task, found: Measured, floor: float, batch: int) -> dict[str, Any]:
-    name = {"flowzoo": "engine", "compiled": "torch.compile", "graphs": "CUDA graphs"}.get(subject, subject)
-    row: dict[str, Any] = {"workload": label, "subject": name, "task": task}
-    if found.error or not found.runs:
+def jobs(found: dict[str, Workload]) -> list[list[Job]]:
+    """What is to be measured, in four parts one after the other, most telling first."""
+    # Training before all else, and sampling, which can take very long, last.
+    order: tuple[Task, ...] = ("train", BFLOAT16, "log_prob", "sample")
+    ours = tuple(Item(subject, task) for task in order for subject in FIRST)
+    several = list(found.items())
+    return [
+        [Job(*each, ours) for each in several],
+        [
+            Job(label, workload, tuple(Item(peer, task) for task in TASKS))
+            for label, workload in several
+            for peer in able_peers(workload)
+        ],
+        [Job(*each, tuple(Item("graphs", task) for task in TASKS)) for each in several],
+        [Job(*each, (Item("compiled", task),)) for task in TASKS for each in several],
+    ]
+
+
+def not_to_try(workload: Workload, item: Item) -> str | None:
+    """Why an item is not measured; None if it is."""
+    if item.subject in LIBRARIES:
+        return None if importable(item.subject) else MISSING
+    if item.subject == "floor" and item.task == "sample":
+        why = NO_FLOOR.get(workload.architecture)
+    else:
+        why = hopeless(item.subject, workload, item.task) if item.subject in SUBJECTS else None
+    return f"not tried: {why}" if why else None
+
+
+def measure(device: str, repeats: int, smallest: bool, deadline: float) -> Iterator[Row]:
+    """A row for each workload, subject and task: images a second and peak memory, or why there are none."""
+    for number, part in enumerate(jobs(workloads(device, smallest))):
+        for index, job in enumerate(part):
+            now = time.monotonic()
+            # Of the first part every workload has its share; the other parts have what remains.
+            whole = (deadline - now) / (len(part) - index) if number == 0 else min(WHOLE, deadline - now)
+            reasons = {item: not_to_try(job.workload, item) for item in job.items}
+            items = [item for item in job.items if reasons[item] is None]
+            _say(job, items, reasons)
+            options = {"repeats": repeats} | ({"warm_seconds": 0.05, "together": 0.05} if smallest else {})
+            each = EACH.get(job.items[0].subject, OTHERS)
+            found = measure_items(job.workload, items, each, now + whole, **options)
+            for item in job.items:
+                why = reasons[item]
+                yield _row(job, item, found[item] if why is None else Measured(error=why))
+
+
+def _say(job: Job, items: list[Item], reasons: dict[Item, str | None]) -> None:
+    names = ", ".join(dict.fromkeys(item.subject for item in job.items))
+    tasks = ", ".join(dict.fromkeys(item.task for item in items))
+    said = tasks or next(why for why in reasons.values() if why)
+    print(f"{job.label}: {names}: {said}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _row(job: Job, item: Item, found: Measured) -> Row:
+    subject = WAYS.get(item.subject, item.subject)
+    row: Row = {"workload": job.label, "subject": subject, "task": item.task}
+    if not found.runs:
         return row | {"error": found.error or "not measured"}
-    ratio = found.seconds / floor
     return row | {
         "error": None,
+        # Of one that was ended the runs that it had made count.
+        "note": found.error,
+        "runs": len(found.runs),
         "seconds": found.seconds,
-        "per_second": batch / found.seconds,
-        "of_floor": ratio if math.isfinite(ratio) else None,
+        "per_second": job.workload.batch / found.seconds,
         "peak": found.peak_bytes,
     }
-
-
-def _measured(
-    subject: str, workload: Workload, tasks: tuple[Task, ...], repeats: int, deadline: float
-) -> Measured:
-    """The runs of a subject in a process of its own, which is ended when its time is over."""
-    limit = min(LONGEST.get(subject, SECONDS), deadline - time.monotonic())
-    if limit <= 0:
-        return Measured(error="no time was left")
-    worker = Worker(spec(subject, workload, *tasks, wall=True, warm_up=3))
-    timer = threading.Timer(limit, worker.process.kill)
-    timer.start()
-    try:
-        if worker.wait():
-            for _ in range(repeats):
-                worker.run()
-        worker.end()
-    except (BrokenPipeError, ValueError):
-        worker.measured.error = worker.measured.error or "ended"
-    finally:
-        late = not timer.is_alive()
-        timer.cancel()
-    if late:
-        worker.measured.error = f"not done after {limit:.0f} s"
-    return worker.measured
-
-
-def _pieces(workload: Workload, task: Task, wrap: Callable[[Any], Any], **adam: Any) -> Run:
-    """A task with its function wrapped: training step, ``log_prob``, or the bijector's inverse of a latent."""
-    flow, images = build(workload)
-    if task == "train":
-        optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4, fused=True, **adam)
-        call = wrap(flow)
-
-        def train() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            flow.nats_to_bits(call(images)).mean().backward()
-            optimizer.step()
-
-        return train
-    flow.eval()
-    if task == "log_prob":
-        called = wrap(flow)
-        return torch.no_grad()(lambda: void(called(images)))
-    # The checks that sampling makes of its result wait for the device, which a graph cannot.
-    z = torch.randn(workload.batch, flow.latent_dims, device=workload.device)
-    invert = wrap(flow.bijector.inverse)
-    return torch.no_grad()(lambda: void(invert(z)))
-
-
-def compiled_task(workload: Workload, task: Task) -> Run:
-    """A task under ``torch.compile``, the forward pass and with it the backward pass."""
-    # On a CPU, where this is only tried, without a compiler of C++.
-    backend = "inductor" if workload.device.startswith("cuda") else "aot_eager"
-    return _pieces(workload, task, lambda function: torch.compile(function, backend=backend))
-
-
-def graph_task(workload: Workload, task: Task) -> Run:
-    """A task, update included, captured once as a CUDA graph and replayed."""
-    if not torch.cuda.is_available():
-        raise RuntimeError("there are CUDA graphs on CUDA alone")
-    run = _pieces(
-        workload, task, lambda function: function, **({"capturable": True} if task == "train" else {})
-    )
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
-
-
-SUBJECTS: dict[str, Callable[[Workload, Task], Run]] = {"compiled": compiled_task, "graphs": graph_task}

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-STATUS = Path("/proc/self/status")
+from benchmarks.rss import peak, reset_peak
 
 # Libraries print as they please; a line that begins so is an answer.
 MARK = "measured: "
 
 
 def main() -> None:
-    """Reads a specification, prepares what it names, and answers each line with the runs it made."""
+    """Reads a specification, prepares what it names, and answers each line with the runs it made.
+
+    Of a specification with ``items`` it measures these and ends.
+    """
     spec = json.loads(sys.argv[1])
     import torch
 
     torch.set_num_threads(spec.get("threads", 1))
+    if "items" in spec:
+        from benchmarks.timing import answer_items
+
+        _answer([])
+        return answer_items(spec, prepare, _answer)
     runs = {task: prepare(spec | {"task": task}) for task in spec.get("tasks", ["run"])}
     # Loading, compilation of kernels and caches are not what is measured.
     for run in runs.values():
@@ -32,17 +37,24 @@ def main() -> None:
     _answer([])
     for _ in sys.stdin:
         _answer([measure(run, spec) | {"task": task} for task, run in runs.items()])
+    return None
 
 
 def prepare(spec: dict[str, Any]) -> Callable[[], Any]:
     """The callable that a specification's ``subject`` names."""
-    from benchmarks import cuda, models, numerics
+    from benchmarks import captured, models, numerics
     from benchmarks.families import loop_task
     from benchmarks.peers import LIBRARIES, SPECIAL, peer_task
     from benchmarks.workloads import Workload, floor_task, flow_task, plain_task
 
     subject = spec["subject"]
-    own = {"flowzoo": flow_task, "plain": plain_task, "floor": floor_task, "loop": loop_task, **cuda.SUBJECTS}
+    own = {
+        "flowzoo": flow_task,
+        "plain": plain_task,
+        "floor": floor_task,
+        "loop": loop_task,
+        **captured.SUBJECTS,
+    }
     if subject in (*own, *LIBRARIES, *SPECIAL):
         workload = Workload(**spec["workload"])
         make = own[subject] if subject in own else partial(peer_task, subject)
@@ -60,11 +72,11 @@ def measure(run: Callable[[], Any], spec: dict[str, Any]) -> dict[str, Any]:
         return _measure_on_cuda(run)
     own_time = spec.get("threads", 1) == 1 and not spec.get("wall", False)
     clock = time.process_time if own_time else time.perf_counter
-    before = _reset_peak()
+    before = reset_peak()
     start = clock()
     result = run()
     seconds = clock() - start
-    return {"seconds": seconds, "before": before, "peak": _peak(), "result": result}
+    return {"seconds": seconds, "before": before, "peak": peak(), "result": result}
 
 
 def _measure_on_cuda(run: Callable[[], Any]) -> dict[str, Any]:
@@ -84,25 +96,6 @@ def _measure_on_cuda(run: Callable[[], Any]) -> dict[str, Any]:
         "peak": torch.cuda.max_memory_allocated(),
         "result": result,
     }
-
-
-def _reset_peak() -> int:
-    """Bytes held now; the peak counts from here where the kernel lets us reset it."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return _field("VmRSS")
-
-
-def _peak() -> int:
-    return _field("VmHWM")
-
-
-def _field(name: str) -> int:
-    if STATUS.exists():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith(name):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _answer(content: list[dict[str, Any]]) -> None:

@@ -14,7 +14,6 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import cuda as speed
-from benchmarks.workloads import Workload, coupling_networks
 from flowzoo.registry.entry_points import declarations
 from tests.first_party import PLUGINS
 from tools.cuda import __main__ as command
@@ -124,29 +123,3 @@ def test_the_page_in_the_repository_is_that_of_its_results() -> None:
     results = json.loads(data.read_text()) if data.exists() else {}
     assert (ROOT / "docs/cuda.md").read_text() == page.page(results)
     assert page.page({}) == "# CUDA\n\nnot measured yet\n"
-
-
-def test_the_benchmark_writes_its_half_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "subjects", lambda _: ["floor", "compiled"])
-    page.add(tmp_path, "checks", [{"check": "some", "outcome": "ok", "detail": "", "seconds": 1.0}], "cpu")
-    speed.main("cpu", tmp_path, 1, smallest=True)
-    written = (tmp_path / "cuda.md").read_text()
-    assert "| some | ok |" in written
-    rows = json.loads((tmp_path / "cuda.json").read_text())["speed"]["rows"]
-    assert [(row["subject"], row["task"]) for row in rows] == [
-        (subject, task) for subject in ("floor", "torch.compile") for task in ("train", "log_prob", "sample")
-    ]
-    assert all(row["error"] is None and row["per_second"] > 0 for row in rows)
-
-
-def test_what_takes_too_long_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    late = speed._measured("floor", Workload(model="nice-tiny", batch=2), ("train",), 1, deadline=0.0)
-    assert (late.runs, late.error) == ([], "no time was left")
-    monkeypatch.setattr(speed, "SECONDS", 0.01)
-    slow = speed._measured("floor", Workload(model="nice-tiny", batch=2), ("train",), 1, deadline=1e12)
-    assert slow.error == "not done after 0 s"
-
-
-def test_every_measured_architecture_has_a_floor() -> None:
-    for name in ("glow", "realnvp", "flowpp", "tarflow"):
-        assert coupling_networks(Workload(model=f"{name}-tiny", batch=2)), name

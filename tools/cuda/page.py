@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import flowzoo
+from benchmarks.gpu_page import speed
 from tools.cells import table
 from tools.cuda.on_path import ROOT
 
@@ -83,15 +84,8 @@ def page(results: Mapping[str, Any]) -> str:
     if "checks" in results:
         parts += ["## Right", _machine(results["checks"]), _checks(results["checks"]["rows"])]
     if "speed" in results:
-        parts += ["## Fast", _machine(results["speed"]), SPEED_NOTE, _speed(results["speed"]["rows"])]
+        parts += ["## Fast", _machine(results["speed"]), speed(results["speed"]["rows"])]
     return "\n\n".join(parts) + "\n"
-
-
-SPEED_NOTE = (
-    "Images a second, the time as a multiple of the floor's (the networks alone, same dtype), and peak memory of the "
-    "process, which holds the models of all three tasks. Every subject in a process of its own, the fastest of several "
-    "runs; `plain` is the engine switched off. CUDA graphs and torch.compile sample without the checks of the result."
-)
 
 
 def _machine(part: Mapping[str, Any]) -> str:
@@ -101,15 +95,3 @@ def _machine(part: Mapping[str, Any]) -> str:
 def _checks(rows: list[Mapping[str, Any]]) -> str:
     cells = [(row["check"], row["outcome"], row["detail"], f"{row['seconds']:.0f}") for row in rows]
     return table(("check", "outcome", "detail", "s"), cells)
-
-
-def _speed(rows: list[Mapping[str, Any]]) -> str:
-    lines = []
-    for row in rows:
-        if row.get("error"):
-            lines.append((row["workload"], row["task"], row["subject"], row["error"], "-", "-"))
-            continue
-        share = "-" if row["of_floor"] is None else f"{row['of_floor']:.2f}"
-        cells = (row["workload"], row["task"], row["subject"], f"{row['per_second']:.1f}", share)
-        lines.append((*cells, f"{row['peak'] / 2**20:.0f}"))
-    return table(("model, batch", "task", "subject", "images/s", "x floor", "peak MiB"), lines)
