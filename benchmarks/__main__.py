@@ -5,6 +5,8 @@ earlier runs; ``--only TEXT`` measures the workloads of a section whose names ha
 ``--page`` measures nothing and writes page and plots again.
 
 ``--device cuda`` measures what a GPU can show and writes docs/cuda.md instead; without a GPU it says so in one line.
+``--device cpu --gpu-page --smallest --out FOLDER`` tries the same on the CPU. Peers take part that are importable;
+README.md beside this file says how to carry them to a machine without a network.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
     "--peers/--no-peers", default=True, show_default=True, help="Whether to measure other libraries."
 )
 @click.option("--only", default="", help="Text in the names of the workloads of comparisons to measure.")
+@click.option("--gpu-page", is_flag=True, help="Measure what --device cuda does, also on another device.")
 @click.option("--page", is_flag=True, help="Measure nothing; write the page again from the JSON.")
 def main(
     names: tuple[str, ...],
@@ -64,10 +67,16 @@ def main(
     device: str,
     peers: bool,
     only: str,
+    gpu_page: bool,
     page: bool,
 ) -> None:
     """Measures flowzoo beside its floor and its peers."""
-    if device.startswith("cuda") and not names and not page:
+    on_cuda = device.startswith("cuda")
+    if gpu_page and not on_cuda and out == DOCS:
+        raise click.UsageError(
+            "--gpu-page writes docs/cuda.md of a GPU alone; name another folder with --out."
+        )
+    if gpu_page or (on_cuda and not names and not page):
         return cuda.main(device, out, repeats, smallest=smallest)
     data = out / "benchmarks.json"
     results: dict[str, Any] = json.loads(data.read_text()) if data.exists() else {}
