@@ -295,7 +295,7 @@ def test_runs_are_warmed_up_and_of_several_calls() -> None:
     for made in timing.runs(lambda: calls.append(time.sleep(0.01)), spec, on_cuda=False):
         found.append(made)
         if len(found) == 1:
-            assert time.perf_counter() - began >= timing.WARM + 0.05
+            assert time.perf_counter() - began >= 0.5
     assert len(found) == 2
     assert all(1 < made["calls"] <= 10 and 0.01 <= made["seconds"] < 0.1 for made in found)
 
