@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 960, 540
 LEFT, RIGHT, TOP, BOTTOM = 80, 48, 50, 60
-INK, FAINT = (40, 40, 40), (225, 225, 225)
+INK, FAINT, STAGE = (40, 40, 40), (225, 225, 225), (150, 150, 150)
 COLOURS = ((120, 160, 205), (200, 75, 45), (70, 130, 70), (125, 85, 160))
 MANY_COLOURS = (
     (31, 119, 180), (214, 90, 20), (44, 140, 60), (190, 40, 50), (130, 90, 180), (120, 80, 70), (200, 80, 160),
@@ -49,6 +49,11 @@ def curves_of(rows: Sequence[dict[str, Any]]) -> tuple[Points, Points]:
     return _points(rows, "train", "loss"), _points(rows, "valid", column)
 
 
+def stages_of(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """Images seen when a later stage of the training began."""
+    return [float(row["images"]) for row in rows if row.get("kind") == "stage"]
+
+
 def _column(rows: Sequence[dict[str, Any]]) -> str:
     """The column of the figure: ``bpd``, or ``nats_per_dim`` of a density."""
     return "nats_per_dim" if any("nats_per_dim" in row for row in rows) else "bpd"
@@ -57,12 +62,15 @@ def _column(rows: Sequence[dict[str, Any]]) -> str:
 def save_curve(rows: Sequence[dict[str, Any]], path: str | Path, *, title: str = "") -> None:
     """Draws one run: loss of the training windows, and validation with averaged weights.
 
+    Where a later stage of the training began, on other images or with another learning rate, stands a vertical line.
+
     Raises:
         CheckpointError: The file cannot be written.
     """
     train, valid = curves_of(rows)
     unit = "nats" if _column(rows) == "nats_per_dim" else "bits"
-    save_lines([("training loss", train, False), ("validation", valid, True)], path, title=title, unit=unit)
+    lines = [("training loss", train, False), ("validation", valid, True)]
+    save_lines(lines, path, title=title, unit=unit, stages=stages_of(rows))
 
 
 def save_comparison(
@@ -96,7 +104,12 @@ def _faint(colour: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def save_lines(
-    lines: Sequence[tuple[str, Points, bool]], path: str | Path, *, title: str = "", unit: str = "bits"
+    lines: Sequence[tuple[str, Points, bool]],
+    path: str | Path,
+    *,
+    title: str = "",
+    unit: str = "bits",
+    stages: Sequence[float] = (),
 ) -> None:
     """Draws named lines over images seen into a PNG, atomically.
 
@@ -105,8 +118,10 @@ def save_lines(
         path: The file.
         title: Text above the plot.
         unit: ``"bits"`` or ``"nats"``, per dimension.
+        stages: Images seen where a thin vertical line marks the beginning of a stage.
     """
     picture, draw, axes = _paper([points for _, points, _ in lines], title, unit)
+    _draw_stages(draw, axes, stages)
     rows = 0
     for i, (name, points, marked) in enumerate(lines):
         if not points:
@@ -184,6 +199,13 @@ def _draw_axes(draw: ImageDraw, axes: Axes, title: str) -> None:
     draw.line([(LEFT, TOP), (LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, HEIGHT - BOTTOM)], fill=INK)
     draw.text((LEFT, 14), title, fill=INK, font=_font(17))
     draw.text((WIDTH - RIGHT, HEIGHT - 24), "images seen", fill=INK, anchor="ra", font=_font(14))
+
+
+def _draw_stages(draw: ImageDraw, axes: Axes, stages: Sequence[float]) -> None:
+    for number, images in enumerate(stages, 2):
+        column, _ = axes.place(images, axes.y_min)
+        draw.line([(column, TOP), (column, HEIGHT - BOTTOM)], fill=STAGE)
+        draw.text((column + 5, TOP + 4), f"stage {number}", fill=STAGE, font=_font(12))
 
 
 def _draw_line(

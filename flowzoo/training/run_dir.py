@@ -3,7 +3,7 @@
 ```
 run.json            recipe, config, versions, environment
 metrics.jsonl       one row per line: a header, training windows, validations, events
-before.jsonl        training windows and validations of the runs that this one started from
+before.jsonl        training windows, validations and beginnings of the runs that this one started from
 .lock               held while a process trains here
 checkpoints/STEP/   everything that resuming needs
 best.safetensors    averaged weights with the best validation so far
@@ -181,22 +181,24 @@ class RunDir:
     def history(self) -> list[dict[str, Any]]:
         """Training windows and validations since the weights were first drawn, in earlier runs too.
 
-        Steps, images and seconds count from there.
+        Steps, images and seconds count from there. A row of kind ``stage`` stands where a run began that started from
+        another.
         """
         past = self.header().get("before") or {}
+        begun = [{"kind": "stage", **{key: past.get(key, 0) for key in COUNTED}}] if past else []
         mine = [
             row | {key: row.get(key, 0) + past.get(key, 0) for key in COUNTED}
             for row in self.rows()
             if row.get("kind") in ("train", "valid")
         ]
-        return _rows(self.before) + mine
+        return _rows(self.before) + begun + mine
 
     def likelihoods(self) -> list[dict[str, Any]]:
         """The history as far as it is in bits or nats per dimension: without losses of another objective."""
         recipe = self.header().get("recipe") or {}
         if not (recipe.get("train") or {}).get("objective"):
             return self.history()
-        return [row for row in self.history() if row.get("kind") == "valid"]
+        return [row for row in self.history() if row.get("kind") != "train"]
 
     def cost(self) -> dict[str, float]:
         """Steps, images and seconds that the weights have cost, those of earlier runs included."""

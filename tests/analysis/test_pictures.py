@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowzoo.analysis.curves import save_curve, ticks
+from flowzoo.analysis.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, save_curve, ticks
 from flowzoo.analysis.grids import grid, save_grid
 from flowzoo.errors import InputError
 from tests.trainings import made_up_images
@@ -64,6 +64,18 @@ def test_the_key_names_no_line_that_is_not_there(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "alone.png").convert("RGB")).astype(int)
     blue = picture[..., 2] - picture[..., 0] > 40
     assert not blue.any(), "the colour of a training loss, of which there is none"
+
+
+def test_a_line_stands_where_a_stage_begins(tmp_path: Path) -> None:
+    valid: list[dict[str, Any]] = [{"kind": "valid", "images": n, "bpd": 4.0 / n} for n in (10, 20, 30, 40)]
+    save_curve(valid, tmp_path / "one.png")
+    save_curve([*valid[:2], {"kind": "stage", "images": 20}, *valid[2:]], tmp_path / "two.png")
+    one, two = (np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("one", "two"))
+    column = LEFT + (WIDTH - LEFT - RIGHT) // 2
+    changed = (one != two).any(axis=2)
+    assert changed[TOP + 30 : HEIGHT - BOTTOM, column].mean() > 0.9, "from top to bottom, at 20 of 40"
+    assert not changed[:, : column - 1].any()
+    assert not changed[TOP + 30 :, column + 1 :].any(), "thin"
 
 
 def test_ticks_are_round_and_inside() -> None:

@@ -92,7 +92,9 @@ def test_history_and_cost_count_the_runs_before(tmp_path: Path) -> None:
     for run, before in zip(runs, (None, *runs), strict=False):
         train(recipe, run.path, device="cpu", progress=False, init_from=before and before.path)
     first, third = runs[0].history(), runs[2].history()
-    assert len(third) == 3 * len(first)
+    begun = [row["images"] for row in third if row["kind"] == "stage"]
+    assert begun == [run.cost()["images"] for run in runs[:2]], "where the second and the third began"
+    assert len(third) == 3 * len(first) + len(begun)
     assert third[: len(first)] == first
     for key in ("step", "images", "seconds"):
         values = [row[key] for row in third]
