@@ -11,12 +11,14 @@ from flowzoo.config import data_shape
 from flowzoo.errors import InputError
 from flowzoo.manifest.schema import Entry, Measured, SeveralSamples
 from flowzoo.publishing.quantities import duration, file_length
+from flowzoo.publishing.several import no_several_of
 from flowzoo.registry import get_architecture, get_plugin
 
 __all__ = [
     "CURVE_FILENAME",
     "SAMPLES_FILENAME",
     "UNKNOWN_COMMIT",
+    "accuracy",
     "check_model_card",
     "model_card",
     "passes",
@@ -241,7 +243,9 @@ def _figures(entry: Entry, measured: Measured, dataset_title: str) -> str:
             f" `decode(encode(x))` gave x back exactly for {measured.reconstruction_exact:,} of "
             f"{measured.num_images:,} {_items(entry)}."
         )
-    if said := passes(entry):
+    if reason := no_several_of(entry):
+        rows[-1] += f" No figure of several noise samples: {reason}."
+    if said := " ".join(filter(None, (passes(entry), accuracy(entry)))):
         rows += ["", said]
     return "\n".join(rows)
 
@@ -298,17 +302,21 @@ def file_size(entry: Entry) -> str:
 
 
 def passes(entry: Entry) -> str:
-    """How a density and a sample are computed, and how well the labels are told from the data."""
-    said = []
-    if entry.density_passes is not None and entry.sampling_passes is not None:
-        inverse = f"; the inverse is {entry.inverse_kind}" if entry.inverse_kind else ""
-        said.append(
-            f"Passes through the networks: {entry.density_passes:,} for a density, {entry.sampling_passes:,} for a "
-            f"sample{inverse}."
-        )
-    if entry.labels is not None and entry.labels.accuracy is not None:
-        said.append(f"Accuracy of the label by Bayes' rule: {entry.labels.accuracy:.4f} on the same items.")
-    return " ".join(said)
+    """How a density and a sample are computed."""
+    if entry.density_passes is None or entry.sampling_passes is None:
+        return ""
+    inverse = f"; the inverse is {entry.inverse_kind}" if entry.inverse_kind else ""
+    return (
+        f"Passes through the networks: {entry.density_passes:,} for a density, {entry.sampling_passes:,} for a "
+        f"sample{inverse}."
+    )
+
+
+def accuracy(entry: Entry) -> str:
+    """How well the labels are told from the data."""
+    if entry.labels is None or entry.labels.accuracy is None:
+        return ""
+    return f"Accuracy of the label by Bayes' rule: {entry.labels.accuracy:.4f} on the same items."
 
 
 def _sampling(entry: Entry) -> str:

@@ -14,6 +14,7 @@ from flowzoo.data.portable import is_own
 from flowzoo.evaluation.progress import write_line
 from flowzoo.evaluation.sampling import SHIPPING_COUNT, check_shippable, count_finite
 from flowzoo.manifest.schema import Data, Entry, Fingerprint, Labels, Sampling, SeveralSamples, UniformNoise
+from flowzoo.publishing.several import no_several
 
 if TYPE_CHECKING:
     from flowzoo.evaluation.measure import Evaluation
@@ -167,15 +168,24 @@ def uniform_noise_of(found: Evaluation) -> UniformNoise | None:
 
 
 def gains_by_samples(flow: Flow) -> bool:
-    """Whether several noise samples an image give another figure than one: a model of pixels with exact densities.
+    """Whether several noise samples an image give another figure than one, that is, :func:`no_several` has no reason.
 
     The mean of exponentials of estimated log-densities would be biased by their noise. A density that is the same all
     over a grey level, such as a histogram's, is its own mean.
     """
+    reason = no_several(
+        noise=flow.noise_kind != "none",
+        valid_bpd=flow.valid_bpd,
+        estimated=flow.log_det_kind != "exact",
+        flat=lambda: _flat(flow),
+    )
+    return reason is None
+
+
+def _flat(flow: Flow) -> bool:
+    """Whether the density of four made images is the same under any noise."""
     import torch
 
-    if not flow.valid_bpd or flow.log_det_kind != "exact" or flow.noise_kind == "none":
-        return False
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(2**flow.n_bits, (4, *flow.data_shape), generator=generator) * 2 ** (
         8 - flow.n_bits
@@ -183,7 +193,7 @@ def gains_by_samples(flow: Flow) -> bool:
     exact = copy.deepcopy(flow).double()
     with torch.no_grad():
         one, other = (exact.log_prob(images.to(torch.uint8), generator=generator) for _ in range(2))
-    return not torch.allclose(one, other, rtol=1e-9)
+    return torch.allclose(one, other, rtol=1e-9)
 
 
 def several_samples_of(found: Evaluation) -> SeveralSamples:

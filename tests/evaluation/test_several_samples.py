@@ -16,6 +16,8 @@ from flowzoo.flow import Flow
 from flowzoo.manifest.read import load_manifests
 from flowzoo.manifest.schema import Data, Entry, Sampling, SeveralSamples
 from flowzoo.publishing import figures
+from flowzoo.publishing.card import model_card
+from flowzoo.publishing.several import no_several, no_several_of
 from flowzoo.testing import randomize
 from flowzoo.weights.load import find_entry
 from tests.trainings import save_images
@@ -69,6 +71,36 @@ def test_publishing_measures_it_and_says_so(
     assert found.several_samples.bpd == pytest.approx(again.bpd, abs=1e-6)
     assert found.several_samples.bpd < found.evaluation.bpd, "by Jensen's inequality"
     assert figures.measure_model(tmp_path / "nice", flow, data, samples=8).several_samples is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cdf-mnist", "all over a grey level"),
+        ("pixelcnn-mnist", "all over a grey level"),
+        ("ffjord-mnist", "is estimated"),
+        ("residual-mnist", "is estimated"),
+        ("idf-mnist", "no noise"),
+        ("idf-cifar10", "no noise"),
+        ("maf-moons", "no noise"),
+        ("tarflow-digits", "not of grey levels"),
+    ],
+)
+def test_a_card_says_why_there_is_no_figure_of_eight(name: str, words: str) -> None:
+    reason = no_several_of(find_entry(name))
+    assert reason is not None and words in reason
+    assert reason in model_card(find_entry(name), "its data")
+    flat = pytest.fail if "grey level, so" not in reason else lambda: True
+    flow = flowzoo.load(name)
+    estimated = flow.log_det_kind != "exact"
+    assert reason == no_several(
+        noise=flow.noise_kind != "none", valid_bpd=flow.valid_bpd, estimated=estimated, flat=flat
+    ), "the entry's reason is the flow's"
+
+
+@pytest.mark.parametrize("name", ["glow-mnist", "jet-mnist", "nice-cdf-mnist"])
+def test_a_model_with_both_figures_gives_no_reason(name: str) -> None:
+    assert no_several_of(find_entry(name)) is None
 
 
 @pytest.mark.parametrize(
