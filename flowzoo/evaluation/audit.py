@@ -42,6 +42,27 @@ class Reconstruction:
         return self.exact / self.count if self.count else float("nan")
 
 
+def given_back(flow: Flow, x: Tensor, v: Tensor) -> Tensor:
+    """Which items the inverse gives back.
+
+    Args:
+        flow: The flow.
+        x: Items ``(B, ...)``, images as uint8.
+        v: The reals that the inverse made of their latents.
+
+    Returns:
+        bool ``(B,)``.
+    """
+    if flow.augmentation is not None:
+        v = flow.augmentation.remove(v, flow.data_shape)
+    found = flow.space.from_reals(v)
+    if flow.data_kind == "images":
+        same = found == (x >> (8 - flow.n_bits) << (8 - flow.n_bits))
+    else:
+        same = (found - x).abs() <= VECTOR_TOLERANCE * x.abs().clamp(min=1)
+    return same.flatten(1).all(dim=1)
+
+
 class ReconstructionAudit:
     """Collects the audit batch by batch.
 
@@ -68,22 +89,10 @@ class ReconstructionAudit:
         with values_alone():
             v, _ = flow.bijector.inverse(z, context)
             again, _ = flow.bijector(v, context)
-        self.exact += int(self._comes_back(x, v).sum())
+        self.exact += int(given_back(flow, x, v).sum())
         self.count += len(x)
         error = (again - z).abs().max().item()
         self.worst = max(self.worst, error if math.isfinite(error) else math.inf)
-
-    def _comes_back(self, x: Tensor, v: Tensor) -> Tensor:
-        """Which items ``(B,)`` the inverse gives back."""
-        flow = self.flow
-        if flow.augmentation is not None:
-            v = flow.augmentation.remove(v, flow.data_shape)
-        found = flow.space.from_reals(v)
-        if flow.data_kind == "images":
-            same = found == (x >> (8 - flow.n_bits) << (8 - flow.n_bits))
-        else:
-            same = (found - x).abs() <= VECTOR_TOLERANCE * x.abs().clamp(min=1)
-        return same.flatten(1).all(dim=1)
 
     def result(self, where: World) -> Reconstruction:
         """The audit of all processes together."""
