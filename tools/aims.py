@@ -8,16 +8,16 @@ and fails if the page differs.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import click
-from PIL import Image
 
 from flowzoo.manifest.read import Entry, Manifest, parse
+from tools.beside import captions_of, divergences_of
 from tools.cells import NOTHING, one_sample, published, table, wide
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,12 +130,13 @@ def outcomes(aims: list[Aim], manifest: Manifest, divergences: Mapping[str, floa
     return found
 
 
-def page(found: list[Outcome], curves: set[str]) -> str:
+def page(found: list[Outcome], curves: set[str], captions: Mapping[str, str] = MappingProxyType({})) -> str:
     """The page.
 
     Args:
         found: The aims with what was reached.
         curves: Names of the files in ``docs/images`` that are there.
+        captions: What a reader has to know of a model's curve, by name.
     """
     rows = [
         (
@@ -152,7 +153,7 @@ def page(found: list[Outcome], curves: set[str]) -> str:
     headings = ("model", "at most", "reached", "met", "core-hours", "published", "note")
     parts = [INTRODUCTION, wide(table(headings, rows)) + "\n"]
     if short := [outcome for outcome in found if outcome.short]:
-        parts += [SHORT, *(text for outcome in short for text in _explained(outcome, curves))]
+        parts += [SHORT, *(text for outcome in short for text in _explained(outcome, curves, captions))]
     if unknown := [outcome.entry.name for outcome in found if _unrecorded(outcome.entry)]:
         models = ", ".join(f"[`{name}`](models/{name}.md)" for name in unknown)
         parts.append(UNRECORDED.format(models=models))
@@ -172,11 +173,13 @@ def _hours(outcome: Outcome) -> str:
     return f"{outcome.entry.training.hours:.1f}{wanted}"
 
 
-def _explained(outcome: Outcome, curves: set[str]) -> Iterator[str]:
+def _explained(outcome: Outcome, curves: set[str], captions: Mapping[str, str]) -> Iterator[str]:
     name = outcome.entry.name
     yield f"### {name}\n\n{outcome.aim.left}\n"
     if outcome.entry.weights is not None and f"{name}-curve.png" in curves:
         yield f"![Training curve of {name}](images/{name}-curve.png)\n"
+        if name in captions:
+            yield f"*{captions[name]}*\n"
 
 
 def read_aims(text: str) -> list[Aim]:
@@ -185,22 +188,14 @@ def read_aims(text: str) -> list[Aim]:
     return [Aim(**row) for row in rows]
 
 
-def divergence(picture: Path) -> float | None:
-    """The divergence that ``flowzoo picture`` wrote into a picture of points; None for other pictures."""
-    with Image.open(picture) as image:
-        stated = re.search(r"KL divergence (\d+\.\d+)", str(image.info.get("Description", "")))
-    return float(stated[1]) if stated else None
-
-
 def expected(root: Path) -> str:
     """The page as it should be in the checkout at ``root``."""
     manifest_path = root / "weights_manifest.json"
     manifest = parse(manifest_path.read_text(encoding="utf-8"), manifest_path.name)
-    images = sorted((root / "docs/images").glob("*.png"))
-    drawn = {path.stem.removeprefix("picture-"): path for path in images if path.stem.startswith("picture-")}
-    divergences = {name: value for name, path in drawn.items() if (value := divergence(path)) is not None}
+    images = {path.name for path in (root / "docs/images").glob("*.png")}
+    divergences = {name: found.value for name, found in divergences_of(root).items()}
     aims = read_aims((root / AIMS).read_text(encoding="utf-8"))
-    return page(outcomes(aims, manifest, divergences), {path.name for path in images})
+    return page(outcomes(aims, manifest, divergences), images, captions_of(root))
 
 
 @click.command()

@@ -7,12 +7,16 @@ from collections.abc import Iterator, Mapping
 
 from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry, Measured
-from flowzoo.publishing.card import file_size, passes, several_samples
+from flowzoo.publishing.card import accuracy, file_size, passes, several_samples
 from flowzoo.publishing.quantities import duration, file_length
+from flowzoo.publishing.several import no_several_of
+from tools.beside import Beside, Divergence
+from tools.card_inverse import inverse
 from tools.cells import (
     count,
     finite,
     measured,
+    noun,
     one_sample,
     published,
     shape,
@@ -24,7 +28,9 @@ from tools.cells import (
 GENERATED = "<!-- generated from weights_manifest.json by `make docs`; edit that, not this -->"
 
 
-def card(entry: Entry, architecture: Architecture, pictures: Mapping[str, str]) -> str:
+def card(
+    entry: Entry, architecture: Architecture, pictures: Mapping[str, str], beside: Beside | None = None
+) -> str:
     """The page ``docs/models/NAME.md``.
 
     Args:
@@ -32,15 +38,20 @@ def card(entry: Entry, architecture: Architecture, pictures: Mapping[str, str]) 
         architecture: What its plugin says: papers, of which those that the entry names are printed, and the
             number of parameters that the model's preset found tabulated.
         pictures: Names of the files in ``docs/images``, each with the temperature that it states; ``NAME.png`` is the
-            grid of samples and ``NAME-curve.png`` the training curve.
+            grid of samples, ``NAME-curve.png`` the training curve and ``picture-NAME.png`` what points look like.
+        beside: What is known of the models beside the manifest; nothing if not given.
     """
+    beside = beside or Beside()
     sections = [
         [GENERATED, f"# {entry.name}", *_opening(entry)],
-        _figures(entry),
+        _figures(entry, beside),
+        _labels(entry),
+        _points(entry, pictures),
         _samples(entry, pictures),
+        inverse(entry, beside),
         _model(entry, architecture),
         _data(entry),
-        _training(entry, pictures),
+        _training(entry, pictures, beside),
         _terms(entry),
         _papers(entry, architecture),
     ]
@@ -64,11 +75,7 @@ def _opening(entry: Entry) -> Iterator[str]:
 
 
 def _items(entry: Entry) -> str:
-    return f"{_noun(entry)} of" if _noun(entry) == "vectors" else _noun(entry)
-
-
-def _noun(entry: Entry) -> str:
-    return "vectors" if entry.config.get("image_shape") is None else "images"
+    return f"{noun(entry)} of" if noun(entry) == "vectors" else noun(entry)
 
 
 def _other_figures(entry: Entry) -> Iterator[tuple[str, str, str]]:
@@ -84,12 +91,13 @@ def _other_figures(entry: Entry) -> Iterator[tuple[str, str, str]]:
         yield "measured, uniform noise", f"{uniform.bpd:.4f} ± {uniform.stderr:.4f}", how
 
 
-def _figures(entry: Entry) -> Iterator[str]:
+def _figures(entry: Entry, beside: Beside) -> Iterator[str]:
     yield "## Bits per dimension" if entry.valid_bpd else "## Density in nats"
     rows = []
     if entry.measured is not None:
-        rows.append(("measured", measured(entry), _protocol(entry)))
-        rows.extend(_entropy(entry))
+        rows.append((f"measured{_of_labels(entry)}", measured(entry), _protocol(entry)))
+        rows.extend(_without_labels(entry))
+        rows.extend(_truth(entry, beside.divergences.get(entry.name)))
     rows.extend(_other_figures(entry))
     if entry.published is not None:
         source = f"{entry.published.source}; {entry.published.dataset}; {entry.published.protocol}"
@@ -100,40 +108,75 @@ def _figures(entry: Entry) -> Iterator[str]:
         yield table(("", "bits/dim" if entry.valid_bpd else "nats", "how"), rows)
     if entry.published is None:
         yield f"Published: none; {entry.published_reason}."
-    if entry.measured is None:
-        return
+    if entry.measured is not None:
+        yield from _around(entry, entry.measured, beside)
+
+
+def _around(entry: Entry, found: Measured, beside: Beside) -> Iterator[str]:
+    """What has to be said of the figures: how to read them and how to measure them again."""
     if entry.published is not None:
-        difference = entry.measured.value - entry.published.bpd
+        difference = found.value - entry.published.bpd
         yield (
             f"Measured minus published: {difference:+.4f}, with a standard error of "
-            f"{entry.measured.stderr:.4f} from the {_noun(entry)} alone. The published figure is a reference; the "
+            f"{found.stderr:.4f} from the {noun(entry)} alone. The published figure is a reference; the "
             "verdict of `flowzoo eval` does not depend on it."
         )
-    exact = entry.measured.reconstruction_exact
-    if exact is not None:
+    if true_entropy(entry) is not None and entry.name in beside.divergences:
         yield (
-            f"Reconstruction audit: `decode(encode(x)) == x` exactly for {count(exact)} of "
-            f"{count(entry.measured.num_images)} {_noun(entry)}."
+            "The divergence is the mean of log p(x) - log q(x) over the test points, p the truth and q the model. The "
+            "distance from the entropy estimates the same and has the sampling error of the test points in it, most "
+            "of which the divergence is free of."
         )
+    if reason := no_several_of(entry):
+        yield f"No figure of several noise samples: {reason}."
     if entry.compressed is not None:
         yield (
             f"Make the file: `{entry.compressed.command}`. It has the same bytes on any machine; "
             "[compression](../compression.md) tells how, and how other formats compare."
         )
     yield (
-        f"Measure it again: `{entry.measured.command}`. It is verified if the result is within "
-        f"{entry.measured.tolerance:g} of the figure above. Measured with "
-        f"{versions(entry.measured.versions.items())}"
-        f"{_where(entry.measured)}."
+        f"Measure it again: `{found.command}`. It is verified if the result is within "
+        f"{found.tolerance:g} of the figure above. Measured with "
+        f"{versions(found.versions.items())}"
+        f"{_where(found)}."
     )
 
 
-def _entropy(entry: Entry) -> Iterator[tuple[str, str, str]]:
-    """The entropy of the data where it is known, which no density can be below."""
+def _of_labels(entry: Entry) -> str:
+    """Which density of a model of labels the figure is of."""
+    if entry.labels is None:
+        return ""
+    return ", p(x given y)" if entry.labels.figure == "x|y" else ", p(x)"
+
+
+def _without_labels(entry: Entry) -> Iterator[tuple[str, str, str]]:
+    """The other density of a model of labels."""
+    if entry.labels is None or entry.labels.other is None:
+        return
+    if entry.labels.figure == "x|y":
+        yield "measured, p(x)", f"{entry.labels.other:.4f}", "the same without the labels"
+    else:
+        yield "measured, p(x given y)", f"{entry.labels.other:.4f}", "the same with the labels of the data"
+
+
+def _truth(entry: Entry, divergence: Divergence | None) -> Iterator[tuple[str, str, str]]:
+    """The entropy of the data where it is known, which no density can be below, and the distance from the truth."""
     known = true_entropy(entry)
-    if known is not None and entry.measured is not None and entry.measured.nats is not None:
-        distance = f"the model is {entry.measured.nats - known:+.4f} ± {entry.measured.stderr:.4f} from it"
-        yield "entropy of the data", f"{known:.4f}", f"no density has less in expectation; {distance}"
+    if known is None or entry.measured is None or entry.measured.nats is None:
+        return
+    distance = f"the model is {entry.measured.nats - known:+.4f} ± {entry.measured.stderr:.4f} from it"
+    yield "entropy of the data", f"{known:.4f}", f"no density has less in expectation; {distance}"
+    if divergence is not None:
+        how = "Kullback-Leibler divergence of the model from it, on the same vectors"
+        yield "from the true density", f"{divergence.value:.4f} ± {divergence.stderr:.4f}", how
+
+
+def _labels(entry: Entry) -> Iterator[str]:
+    """The labels that the model takes, and how well it tells them."""
+    if entry.labels is None:
+        return
+    yield "## Labels"
+    yield " ".join(filter(None, (f"Conditioned on labels 0 to {entry.labels.classes - 1}.", accuracy(entry))))
 
 
 def _protocol(entry: Entry) -> str:
@@ -144,7 +187,7 @@ def _protocol(entry: Entry) -> str:
     noise = f" {found.dequantization} dequantization, {samples}," if found.bpd is not None else ""
     probes = f" {found.probes} probes," if found.probes > 1 else ""
     return (
-        f"{count(found.num_images)} {_noun(entry)} of {entry.data.id}/{entry.data.split};{noise}{probes} "
+        f"{count(found.num_images)} {noun(entry)} of {entry.data.id}/{entry.data.split};{noise}{probes} "
         f"seed {found.seed}, {found.dtype}; ± is the standard error{bound}"
     )
 
@@ -174,6 +217,18 @@ def _samples(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
         )
 
 
+def _points(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
+    """The picture of a model of points."""
+    picture = f"picture-{entry.name}.png"
+    if noun(entry) == "vectors" and picture in pictures:
+        yield "## Picture"
+        yield f"![Density and layers of {entry.name}](../images/{picture})"
+        yield (
+            "*Above: the data, the true density, the model's and its samples. Below: the data on their way through the "
+            f"model. Drawn by `flowzoo picture {entry.name} -o docs/images/{picture}`.*"
+        )
+
+
 def _model(entry: Entry, architecture: Architecture) -> Iterator[str]:
     yield "## Model"
     yield f"{architecture.summary.rstrip('.')}. {count(entry.num_params)} trainable parameters."
@@ -195,12 +250,10 @@ def _model(entry: Entry, architecture: Architecture) -> Iterator[str]:
 
 
 def _kinds(entry: Entry) -> str:
-    """How densities and samples are computed, and the labels that the model takes."""
+    """How densities and samples are computed."""
     said = [passes(entry)]
     if entry.kind in ("unbiased", "biased"):
         said.append(f"Its log-determinant is estimated, {entry.kind}.")
-    if entry.labels is not None:
-        said.append(f"Conditioned on labels 0 to {entry.labels.classes - 1}.")
     return " ".join(filter(None, said))
 
 
@@ -223,7 +276,7 @@ def _data(entry: Entry) -> Iterator[str]:
         yield f"SHA-256 of these {items} after preprocessing: `{entry.data.digest}`."
 
 
-def _training(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
+def _training(entry: Entry, pictures: Mapping[str, str], beside: Beside) -> Iterator[str]:
     curve = f"{entry.name}-curve.png"
     if entry.training is None and curve not in pictures:
         return
@@ -234,7 +287,7 @@ def _training(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
             ("recipe", f"`{cost.recipe}`"),
             ("command", f"`{cost.command}`"),
             ("steps", count(cost.steps)),
-            *([(f"{_noun(entry)} seen", count(cost.images))] if cost.images else []),
+            *([(f"{noun(entry)} seen", count(cost.images))] if cost.images else []),
             ("cost", f"{duration(cost.hours)} on {cost.hardware}"),
             ("seed", str(cost.seed)),
         ]
@@ -244,6 +297,10 @@ def _training(entry: Entry, pictures: Mapping[str, str]) -> Iterator[str]:
         yield table(("training", ""), rows)
     if curve in pictures:
         yield f"![Training curve of {entry.name}](../images/{curve})"
+        if entry.name in beside.captions:
+            yield f"*{beside.captions[entry.name]}*"
+    else:
+        yield "No training curve of it was kept."
 
 
 def _terms(entry: Entry) -> Iterator[str]:

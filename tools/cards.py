@@ -1,8 +1,8 @@
 """Writes what the documentation says of the models: ``python -m tools.cards [--check]``.
 
 The README's table and pictures, ``docs/models.md`` and a card for each model under ``docs/models/`` come
-from ``weights_manifest.json`` and the pictures in ``docs/images``. ``--check`` writes nothing and fails if
-anything differs.
+from ``weights_manifest.json``, the pictures in ``docs/images`` and what :mod:`tools.beside` reads.
+``--check`` writes nothing and fails if anything differs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from PIL import Image
 from flowzoo.api import Architecture
 from flowzoo.manifest.read import Entry, Manifest, parse
 from flowzoo.registry import get_architecture
+from tools.beside import Beside
 from tools.card import GENERATED, card
 from tools.cells import count, finite, published, ranked, several_samples, shape, table, wide
 from tools.families import by_family
 from tools.gallery import gallery
+from tools.points_models import points_models
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES_A_ROW = 3
@@ -34,7 +36,11 @@ Architectures = Callable[[str], Architecture]
 
 
 def render(
-    manifest: Manifest, readme: str, pictures: Mapping[str, str], architectures: Architectures
+    manifest: Manifest,
+    readme: str,
+    pictures: Mapping[str, str],
+    architectures: Architectures,
+    beside: Beside | None = None,
 ) -> Mapping[str, str]:
     """Every generated file of the repository.
 
@@ -43,6 +49,7 @@ def render(
         readme: The README as it is; what lies between its markers is replaced.
         pictures: Names of the files in ``docs/images``, each with the temperature that it states.
         architectures: From an architecture's name to what its plugin says of it.
+        beside: Times, divergences and captions; none if not given.
 
     Returns:
         Path relative to the root of the repository to content.
@@ -56,7 +63,9 @@ def render(
         "docs/models.md": _models_page(trained, untrained, pictures),
     }
     for entry in entries:
-        files[f"docs/models/{entry.name}.md"] = card(entry, architectures(entry.architecture), pictures)
+        files[f"docs/models/{entry.name}.md"] = card(
+            entry, architectures(entry.architecture), pictures, beside
+        )
     return files
 
 
@@ -115,7 +124,11 @@ def _models_page(trained: list[Entry], untrained: list[Entry], pictures: Mapping
         "weights\nuntrained, and `flowzoo train NAME --out RUN` trains it.\n\n"
         + "\n".join(sections).rstrip("\n")
         + "\n"
-        + (f"\n{shown}" if (shown := gallery([*trained, *untrained], pictures)) else "")
+        + "".join(
+            f"\n{section}"
+            for section in (points_models([*trained, *untrained]), gallery([*trained, *untrained], pictures))
+            if section
+        )
     )
 
 
@@ -164,7 +177,7 @@ def expected(root: Path) -> Mapping[str, str]:
     manifest = parse(manifest_path.read_text(encoding="utf-8"), manifest_path.name)
     pictures = {path.name: temperature(path) for path in sorted((root / "docs/images").glob("*.png"))}
     readme = (root / "README.md").read_text(encoding="utf-8")
-    return render(manifest, readme, pictures, get_architecture)
+    return render(manifest, readme, pictures, get_architecture, Beside.read(root))
 
 
 def temperature(picture: Path) -> str:

@@ -95,6 +95,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def noun(entry: Entry) -> str:
+    """What the model is of: ``images`` or ``vectors``."""
+    return "vectors" if entry.config.get("image_shape") is None else "images"
+
+
 def shape(entry: Entry) -> str:
     """The images' shape, channels first, or the vectors' length, and their bits where they are not 8."""
     sizes = "x".join(map(str, data_shape(entry.config)))

@@ -18,6 +18,7 @@ from flowzoo.manifest.read import check_append_only, dump, parse, schema
 from flowzoo.publishing.card import check_model_card, model_card
 from tests.manifest_examples import example_entry, manifest_text
 from tests.plugin_factory import good
+from tools.beside import Beside
 from tools.card import _figures
 
 LATER = ("kind", "inverse_kind", "density_passes", "sampling_passes", "valid_bpd", "labels", "compressed")
@@ -160,7 +161,7 @@ def test_cards_state_the_probes_of_an_estimate(probes: int) -> None:
     described = kinds_entry()
     described["measured"]["probes"] = probes
     [entry] = parse(manifest_text(described), "mine").entries
-    for text in (model_card(entry, "MNIST"), "\n".join(_figures(entry))):
+    for text in (model_card(entry, "MNIST"), "\n".join(_figures(entry, Beside()))):
         assert ("8 probes" in text) == (probes == 8)
         assert "1 probe" not in text
 
