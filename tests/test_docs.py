@@ -37,22 +37,34 @@ PYTHON = blocks("python")
 RUN = [block for block in PYTHON if not any(re.search(pattern, block.text) for pattern in NEEDS)]
 
 PROGRAM = """
-import sys
+import os, sys, traceback
 import flowzoo, torch
 
 for page, blocks in {pages!r}.items():
-    sys.modules["page"] = type(sys)("page")
-    names = {{"flowzoo": flowzoo, "torch": torch, "__name__": "page"}}
-    for place, text in blocks:
-        print(place, file=sys.stderr)
-        exec(compile(text, place, "exec"), names)
+    child = os.fork()
+    if child:
+        if os.waitpid(child, 0)[1]:
+            sys.exit(page)
+        continue
+    try:
+        sys.modules["page"] = type(sys)("page")
+        names = {{"flowzoo": flowzoo, "torch": torch, "__name__": "page"}}
+        for place, text in blocks:
+            print(place, file=sys.stderr)
+            exec(compile(text, place, "exec"), names)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    sys.stdout.flush()
+    os._exit(0)
 """
+"""Runs pages in processes of their own: what one imports is not there for the next."""
 
 
 def sessions() -> list[list[str]]:
-    """The pages that one process runs, several each: importing torch takes longer than most of them."""
+    """Pages that share an import of torch, which takes longer than most of them."""
     pages = sorted({block.page for block in RUN})
-    return [pages[start::8] for start in range(8)]
+    return [pages[start::4] for start in range(4)]
 
 
 def test_every_page_is_looked_at() -> None:

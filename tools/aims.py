@@ -161,8 +161,11 @@ def page(found: list[Outcome], curves: set[str], captions: Mapping[str, str] = M
 
 
 def _unrecorded(entry: Entry) -> bool:
-    """Whether a stage of a model's training has no recipe."""
-    return entry.training is not None and "recorded" in entry.training.recipe + entry.training.command
+    """Whether a stage of a model's training has no recipe: no file of it, or a remark in place of its command."""
+    if entry.training is None:
+        return False
+    stages = entry.training.command.split(" && ")
+    return not entry.training.recipe.endswith(".toml") or any(stage.startswith("#") for stage in stages)
 
 
 def _hours(outcome: Outcome) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flowzoo.manifest.read import Entry
-from tools.cells import one_sample_bpd
+from tools.cells import noun, one_sample_bpd
 from tools.families import by_family
 
 HEADING = "## A picture of each architecture"
@@ -38,15 +38,10 @@ def takes_points(entries: Sequence[Entry]) -> bool:
     return any("dims" in entry.config for entry in entries)
 
 
-def is_of_points(entry: Entry) -> bool:
-    """Whether a model is of vectors. Of images ``dims`` may be in the config too, as None: where both are possible."""
-    return entry.config.get("dims") is not None
-
-
 def _drawn(own: Sequence[Entry], pictures: Mapping[str, str]) -> str:
     """The pictures that ``flowzoo picture`` has drawn, of all models that have one."""
     return "\n".join(
-        f"![{'Density and layers of' if is_of_points(entry) else 'From noise to images by'} {entry.name}]"
+        f"![{'Density and layers of' if noun(entry) == 'vectors' else 'From noise to images by'} {entry.name}]"
         f"(images/{file})\n\n"
         f"[`{entry.name}`](models/{entry.name}.md), drawn by `flowzoo picture {entry.name} -o docs/images/{file}`.\n"
         for entry in own

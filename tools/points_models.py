@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flowzoo.manifest.read import Entry
-from tools.cells import table
+from tools.cells import noun, table
 from tools.families import by_family
 
 HEADING = "## Models of points"
@@ -37,7 +37,9 @@ def points_models(entries: Sequence[Entry]) -> str:
     with_points, without = [], []
     for members in by_family(entries).values():
         for architecture in dict.fromkeys(entry.architecture for entry in members):
-            own = [entry for entry in members if entry.architecture == architecture and _of_points(entry)]
+            own = [
+                entry for entry in members if entry.architecture == architecture and noun(entry) == "vectors"
+            ]
             if shipped := [entry for entry in own if entry.weights is not None]:
                 with_points += [f"[`{entry.name}`](models/{entry.name}.md)" for entry in shipped]
             else:
@@ -52,7 +54,3 @@ def points_models(entries: Sequence[Entry]) -> str:
         "theirs takes vectors (`dims`): their figures are of images.\n\n"
         f"{table(('architecture', 'why it has no model of points'), without)}\n"
     )
-
-
-def _of_points(entry: Entry) -> bool:
-    return entry.config.get("image_shape") is None

@@ -42,6 +42,18 @@ class Reconstruction:
         return self.exact / self.count if self.count else float("nan")
 
 
+def same_items(flow: Flow, x: Tensor, found: Tensor) -> Tensor:
+    """Which of the items that ``decode`` gave, ``(B, ...)`` like ``x``, are those of ``x``: bool ``(B,)``.
+
+    Images have to be equal in the bits that the model sees, vectors within :data:`VECTOR_TOLERANCE`.
+    """
+    if flow.data_kind == "images":
+        same = found == (x >> (8 - flow.n_bits) << (8 - flow.n_bits))
+    else:
+        same = (found - x).abs() <= VECTOR_TOLERANCE * x.abs().clamp(min=1)
+    return same.flatten(1).all(dim=1)
+
+
 def given_back(flow: Flow, x: Tensor, v: Tensor) -> Tensor:
     """Which items the inverse gives back.
 
@@ -55,12 +67,7 @@ def given_back(flow: Flow, x: Tensor, v: Tensor) -> Tensor:
     """
     if flow.augmentation is not None:
         v = flow.augmentation.remove(v, flow.data_shape)
-    found = flow.space.from_reals(v)
-    if flow.data_kind == "images":
-        same = found == (x >> (8 - flow.n_bits) << (8 - flow.n_bits))
-    else:
-        same = (found - x).abs() <= VECTOR_TOLERANCE * x.abs().clamp(min=1)
-    return same.flatten(1).all(dim=1)
+    return same_items(flow, x, flow.space.from_reals(v))
 
 
 class ReconstructionAudit:

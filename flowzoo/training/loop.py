@@ -213,7 +213,8 @@ class Loop:
                 if self._checkpoint_due():
                     self.save()
             if state == "finished" and progress.step < self.total:
-                return self._finish("stopped", f"after {progress.step:,} updates, as asked")
+                reason = f"after {progress.step:,} updates, as asked"
+                return self._finish("stopped", reason, "without stop_after, the same command")
             return self._finish(state, self.callbacks.stop_reason if state == "stopped" else None)
         finally:
             self.callbacks.close()
@@ -229,7 +230,7 @@ class Loop:
             return ""
         return ("", "out of time", "stopped", "interrupted")[largest(state, self.where)]
 
-    def _finish(self, state: str, reason: str | None = None) -> Outcome:
+    def _finish(self, state: str, reason: str | None = None, again: str = "the same command") -> Outcome:
         progress = self.progress
         if state in ("finished", "stopped early", "stopped") and self.where.main:
             best = progress.best_bpd if progress.best_bpd is not None else 0.0
@@ -243,9 +244,7 @@ class Loop:
         self.record(row | {"images": progress.images} | ({"reason": reason} if reason else {}))
         if state not in ("finished", "stopped early"):
             why = f" ({reason})" if reason else ""
-            self.say(
-                f"Stopped at step {progress.step}{why} with a checkpoint; the same command goes on from there."
-            )
+            self.say(f"Stopped at step {progress.step}{why} with a checkpoint; {again} goes on from there.")
         self.callbacks.finish(state)
         return Outcome(
             state=state,

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -280,6 +281,20 @@ def test_no_words_of_a_picture_cover_others(name: str) -> None:
     boxes = [(text.get_text(), text.get_window_extent()) for text in picture.axes[0].texts]
     assert len(boxes) >= len(points(table, axis))
     assert [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)] == []
+
+
+@pytest.mark.parametrize("name", sorted(pictures(sources(ROOT))))
+def test_the_line_of_the_best_strikes_no_name_through(name: str) -> None:
+    table, axis = pictures(sources(ROOT))[name]
+    picture = plot(table, axis)
+    picture.draw_without_rendering()
+    [axes] = picture.axes
+    front = [line for line in axes.lines if len(line.get_xdata()) > 2]
+    corners = [axes.transData.transform(point) for line in front for point in line.get_xydata()]
+    along = [a + (b - a) * share for a, b in pairwise(corners) for share in np.linspace(0, 1, 200)]
+    names = {row[0].removesuffix(f"-{table.name}") for row in points(table, axis)}
+    boxes = {text.get_text(): text.get_window_extent() for text in axes.texts if text.get_text() in names}
+    assert [word for word, box in boxes.items() if any(box.contains(*place) for place in along)] == []
 
 
 def test_a_line_leads_to_a_name_that_has_no_room_beside_its_point() -> None:

@@ -128,9 +128,11 @@ def test_time_that_is_up_ends_with_a_validation_that_resuming_does_not_know_of(t
 def test_a_run_stops_after_so_many_updates_and_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
     whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
     go(whole.path)
-    outcome = go(parts.path, stop_after=5)
+    said: list[str] = []
+    outcome = go(parts.path, stop_after=5, say=said.append)
     assert (outcome.state, outcome.step, outcome.best_step) == ("stopped", 5, 5)
     assert parts.rows()[-1]["reason"] == "after 5 updates, as asked"
+    assert said[-1].endswith("without stop_after, the same command goes on from there.")
     rates = [row["lr"] for row in parts.rows() if row["kind"] == "train"]
     assert rates == [row["lr"] for row in whole.rows() if row["kind"] == "train"][: len(rates)]
     with pytest.raises(InputError, match=r"from 5 on: .* has had 5"):

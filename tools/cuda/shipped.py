@@ -13,7 +13,7 @@ from torch import Tensor
 import flowzoo
 from flowzoo.data.epochs import as_set
 from flowzoo.errors import FlowzooError
-from flowzoo.evaluation.audit import VECTOR_TOLERANCE
+from flowzoo.evaluation.audit import same_items
 from flowzoo.evaluation.of_flow import evaluate_flow
 from flowzoo.evaluation.precision import full_precision
 from flowzoo.flow import Flow
@@ -167,12 +167,7 @@ def comes_back(flow: Flow, x: Tensor, batch_size: int = 500) -> Tensor:
     y = 0 if flow.labels is not None and not flow.labels.dropout else None
     with full_precision(flow, place), torch.no_grad():
         back = flow.decode(flow.encode(x, y, batch_size=batch_size), y, batch_size=batch_size)
-    if flow.data_kind == "images":
-        bits = 8 - flow.n_bits
-        same = back == (x >> bits << bits)
-    else:
-        same = (back - x).abs() <= VECTOR_TOLERANCE * x.abs().clamp(min=1)
-    return same.flatten(1).all(dim=1).cpu()
+    return same_items(flow, x, back).cpu()
 
 
 def allowed_changes(entry: Entry, count: int) -> int:

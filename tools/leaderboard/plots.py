@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from tools.leaderboard.rows import Row, Table
@@ -109,12 +110,18 @@ def _points(axes: Any, found: list[tuple[str, str, float, float]]) -> None:
             axes.scatter(
                 *zip(*chosen, strict=True), s=36, facecolors=face, edgecolors=color, label=what, zorder=3
             )
-    best = sorted((x, y) for _, what, x, y in found if what == "model")
-    front = [(x, y) for i, (x, y) in enumerate(best) if all(y < other for _, other in best[:i])]
-    if len(front) > 1:
-        axes.step(*zip(*front, strict=True), where="post", color=COLORS["model"], linewidth=1, alpha=0.5)
+    if front := _front(found):
+        axes.plot(*zip(*front, strict=True), color=COLORS["model"], linewidth=1, alpha=0.5)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     label_points(axes, found)
+
+
+def _front(found: list[tuple[str, str, float, float]]) -> list[tuple[float, float]]:
+    """The corners of the stairs over the models that no other beats on both axes; none if there is but one."""
+    best = sorted((x, y) for _, what, x, y in found if what == "model")
+    steps = [(x, y) for i, (x, y) in enumerate(best) if all(y < other for _, other in best[:i])]
+    between = [[(after[0], before[1]), after] for before, after in pairwise(steps)]
+    return [*steps[:1], *chain(*between)] if between else []
 
 
 def label_points(axes: Any, found: list[tuple[str, str, float, float]]) -> None:
@@ -131,6 +138,8 @@ def label_points(axes: Any, found: list[tuple[str, str, float, float]]) -> None:
     for *_, x, y in found:
         across, up = axes.transData.transform((x, y))
         taken.append(Bbox.from_extents(across - 4, up - 4, across + 4, up + 4))
+    corners = [tuple(axes.transData.transform(corner)) for corner in _front(found)]
+    taken += [Bbox(sorted(ends)).padded(1) for ends in pairwise(corners)]
     for name, what, x, y in sorted(found, key=lambda point: point[2]):
         for dx, dy in SIDES:
             text = axes.annotate(
