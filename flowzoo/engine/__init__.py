@@ -143,14 +143,23 @@ def run(
 
 
 def explain(flow: Flow, like: Tensor) -> str:
-    """Says what the engine fuses in ``flow.log_prob``, line by line, or why it does not apply.
+    """Says how ``flow.log_prob`` is computed on the flow's device: which way in the first line, then its parts.
+
+    The ways are the engine, plain operations and why, and ``torch.compile``, for a flow that was compiled. No flow is
+    replayed as a CUDA graph.
 
     Args:
-        flow: The flow.
+        flow: The flow, or what ``torch.compile`` made of it.
         like: Images ``uint8 (B, C, H, W)``, or a batch of the bijector's inputs.
     """
     parameter = next(flow.parameters(), torch.empty(0))
-    return flow.engine.explain(flow.bijector, like.to(parameter.dtype))
+    # By the name of its module: asking for the class would import the compiler, which takes seconds.
+    if hasattr(flow, "_orig_mod"):
+        return f"on {parameter.device}, by torch.compile: plain operations, which the compiler fuses"
+    parts = flow.engine.explain(flow.bijector, like.to(parameter))
+    if parts.startswith("plain: "):
+        return f"on {parameter.device}, {parts}"
+    return f"on {parameter.device}, by the engine, neither compiled nor as a CUDA graph:\n{parts}"
 
 
 def _patched_class() -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from flowzoo.engine import is_enabled
+
 if TYPE_CHECKING:
     from flowzoo.evaluation.protocol import Protocol
     from flowzoo.flow import Flow
@@ -31,6 +33,11 @@ def explain(name: str, flow: Flow, protocol: Protocol, dataset: str, split: str)
         else f"k = {samples} samples: an upper bound that tightens as k grows."
     )
     constant = flow.n_bits
+    way = (
+        "On every device the engine fuses what it can; nothing is compiled, and no CUDA graph is replayed."
+        if is_enabled()
+        else "The engine is switched off: operations are computed plainly, one by one."
+    )
     return f"""{name} on the {split} split of {dataset}, every image once.
 
 Images x are {channels} x {height} x {width} integers 0..{top - 1}, so D = {dims}.{bits}
@@ -45,4 +52,5 @@ Density: the bijector f maps y to z in R^{dims}; base density {base}.
 The noise of image i, sample j is a function of (seed = {protocol.seed}, i, j) alone (Philox4x64-10), so batch size,
 order, threads, processes and device do not change it.
 Likelihoods are computed in {protocol.dtype} with TF32, autocast and reduced network precision off; sums in float64.
+{way}
 The figure is the mean over images, +- the standard deviation over images divided by the root of their number."""

@@ -211,9 +211,22 @@ def test_models(name: str, memory: MemoryMode, training: bool, noise_kind: str) 
 def test_something_is_fused_in_every_model(name: str) -> None:
     flow = flowzoo.create(name)
     x = random_images(flow, 2, seed=0)
-    assert "fused" in explain(flow, x)
+    way, parts = explain(flow, x).split("\n", 1)
+    assert way == "on cpu, by the engine, neither compiled nor as a CUDA graph:"
+    assert "fused" in parts
     with disabled():
-        assert explain(flow, x) == "plain: the engine is switched off"
+        assert explain(flow, x) == "on cpu, plain: the engine is switched off"
+
+
+def test_a_compiled_flow_is_said_to_be_compiled() -> None:
+    flow = flowzoo.create("glow-tiny")
+    compiled = torch.compile(flow, backend="eager")
+    assert explain(compiled, random_images(flow, 2, seed=0)).startswith("on cpu, by torch.compile: ")  # type: ignore[arg-type]
+
+
+def test_the_way_names_the_device_of_the_flow() -> None:
+    flow = flowzoo.create("glow-tiny").to("meta")
+    assert explain(flow, random_images(flow, 2, seed=0)).startswith("on meta, by the engine")
 
 
 @pytest.mark.parametrize("memory", MEMORY)

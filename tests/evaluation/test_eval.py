@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from flowzoo.cli.main import cli
+from flowzoo.engine import disabled
 from flowzoo.evaluation.explain import explain
 from flowzoo.evaluation.likelihood import likelihoods
 from flowzoo.evaluation.measure import evaluate, measure
@@ -175,3 +176,6 @@ def test_explanation_has_this_models_constants(target: Target) -> None:
     text = explain("x", target.flow, Protocol(samples=4, seed=9), "made-up", "test")
     for part in ("D = 64", "256^-64", f"{64 * math.log(2):.4f}", "k = 4", "seed = 9", "made-up"):
         assert part in text
+    assert "the engine fuses what it can" in text
+    with disabled():
+        assert "plainly" in explain("x", target.flow, Protocol(samples=4, seed=9), "made-up", "test")
