@@ -148,7 +148,7 @@ def test_released_weights_bring_their_recipes_and_their_cost(tmp_path: Path) -> 
     sets = ("train.steps=2", "train.validate_images=20")
     train("ffjord-moons", tmp_path / "run", sets=sets, device="cpu", progress=False, init_from=weights)
     stages = run_stages(RunDir(tmp_path / "run"))
-    recipes = [weights.with_name(f"ffjord-moons.recipe-{number}.toml") for number in (1, 2)]
+    recipes = [weights.with_name(f"{weights.stem}.recipe-{number}.toml") for number in (1, 2)]
     assert [stage["recipe"] for stage in stages[:2]] == [read_recipe(path).to_dict() for path in recipes]
     assert [stage.get("steps") for stage in stages] == [None, entry.training.steps, 2]
     cost = RunDir(tmp_path / "run").cost()
