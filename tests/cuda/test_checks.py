@@ -46,7 +46,9 @@ def test_round_trips_are_judged_by_what_float32_can() -> None:
     said = shipped.exact_round_trip(full(*ONCE_WRONG[:4]))
     assert all(f"{name} 2" in said for name in ONCE_WRONG[:4])
     entries = {entry.name: entry for entry in load_manifests().entries}
-    assert shipped.allowed_changes(entries["glow-mnist"], 1000) == 0
+    # None of 10,000 lost on record: a few may be on another machine, and the twenty of the smallest form may not.
+    assert shipped.allowed_changes(entries["glow-mnist"], 1000) == 3
+    assert shipped.allowed_changes(entries["glow-mnist"], 20) == 0
     assert 53 < shipped.allowed_changes(entries["nice-cdf-mnist"], 1000) < 100
 
 
