@@ -16,7 +16,10 @@ from flowzoo.errors import DataUnavailable, FlowzooError, InputError, WeightsUna
 if TYPE_CHECKING:
     from flowzoo.evaluation.measure import Evaluation
     from flowzoo.evaluation.protocol import Protocol
+    from flowzoo.manifest.schema import Entry
     from flowzoo.weights.fingerprint import Comparison
+
+    _Outcome = tuple[tuple[Any, ...], dict[str, Any], bool | None]
 
 HEADERS = ("model", "items", "measured here", "on record", "published", "verdict")
 RIGHT = ("items", "measured here", "on record", "published")
@@ -73,8 +76,8 @@ def evaluate(
     Samples, seed and precision default to those of the model's manifest entry, or of its own card. Exit code 0:
     verified (the figure on record within its tolerance), or nothing to verify against, or only a part asked for
     with --limit; 1: anything else, a figure that is not finite and an export that differs from its
-    fingerprint included. With --all, models without data
-    or weights are skipped; at least one must be verified.
+    fingerprint included. With --all, models without data, weights or a
+    plugin are skipped; at least one must be verified.
     """
     if (name is None) != everything:
         raise click.UsageError("Give a model, a run's directory or a path; or --all.")
@@ -161,13 +164,14 @@ def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:
 
     rows: list[tuple[Any, ...]] = []
     results: list[dict[str, Any]] = []
-    released = [entry.key for entry in load_manifests().entries if entry.status == "released"]
+    released = [entry for entry in load_manifests().entries if entry.status == "released"]
     outcomes: list[bool | None] = []
     try:
-        for count, key in enumerate(released, start=1):
+        for count, entry in enumerate(released, start=1):
+            key = entry.key
             if is_main_process():
                 note(f"{count} of {len(released)}: {key} ...")
-            row, result, passed = _evaluate_next(key, options)
+            row, result, passed = _evaluate_next(entry, options)
             rows.append(row)
             results.append(result)
             outcomes.append(passed)
@@ -187,20 +191,29 @@ def _evaluate_all(options: dict[str, Any], as_json: bool) -> int:
     return 1 if False in outcomes or True not in outcomes else 0
 
 
-def _evaluate_next(key: str, options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], bool | None]:
+def _evaluate_next(entry: Entry, options: dict[str, Any]) -> _Outcome:
     """A row of the table, the same for JSON, and whether the model passed; None: it was skipped."""
     from flowzoo.evaluation.measure import evaluate as run_evaluation
+    from flowzoo.registry import absence
 
+    if lacking := absence(entry.architecture):
+        return _skipped(entry.key, lacking, lacking)
     try:
-        found = run_evaluation(key, **options)
-    except (DataUnavailable, WeightsUnavailable) as error:
-        lacking = "data" if isinstance(error, DataUnavailable) else "weights"
-        row = (key, None, None, None, None, f"skipped: no {lacking}")
-        return row, {"name": key, "verdict": "skipped", "reason": str(error)}, None
+        found = run_evaluation(entry.key, **options)
+    except DataUnavailable as error:
+        return _skipped(entry.key, "no data", str(error))
+    except WeightsUnavailable as error:
+        return _skipped(entry.key, "no weights", str(error))
     except FlowzooError as error:
-        row = (key, None, None, None, None, f"error: {error}")
-        return row, {"name": key, "verdict": "error", "reason": str(error)}, False
+        # The whole of it goes to standard error: its lines would tear the table apart.
+        row = (entry.key, *(None,) * 4, f"error: {str(error).splitlines()[0]}")
+        return row, {"name": entry.key, "verdict": "error", "reason": str(error)}, False
     return _row(found), _as_dict(found), found.verdict.passed
+
+
+def _skipped(key: str, brief: str, reason: str) -> _Outcome:
+    row = (key, *(None,) * 4, f"skipped: {brief}")
+    return row, {"name": key, "verdict": "skipped", "reason": reason}, None
 
 
 def _row(found: Evaluation) -> tuple[Any, ...]:

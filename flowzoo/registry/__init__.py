@@ -26,6 +26,7 @@ __all__ = [
     "GROUP",
     "Plugin",
     "PluginState",
+    "absence",
     "builder",
     "config_class",
     "discover",
@@ -86,6 +87,13 @@ def get_plugin(name: str) -> Plugin:
     if name not in _loaded:
         _loaded[name] = judged(_survey(name), _with_code)
     return _loaded[name]
+
+
+def absence(name: str) -> str | None:
+    """Why an architecture is not here by somebody's choice, in a few words; None if it is here, sound or broken."""
+    if name not in _scan():
+        return "its plugin is not installed"
+    return "its plugin is disabled" if _survey(name).state is PluginState.DISABLED else None
 
 
 def get_architecture(name: str) -> Architecture:

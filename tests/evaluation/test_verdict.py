@@ -24,6 +24,7 @@ from flowzoo.evaluation.measure import evaluate
 from flowzoo.evaluation.record import record
 from flowzoo.manifest.read import Manifest, dump, parse
 from flowzoo.manifest.schema import Data, Entry, Weights
+from flowzoo.registry import reset_registry
 from flowzoo.training.train import train
 from flowzoo.weights.checkpoint import read_metadata
 from flowzoo.weights.load import find_entry
@@ -174,6 +175,43 @@ def test_all(manifest: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["eval", "--all", "--data-root", str(tmp_path)])
     assert "skipped: no data" in result.stdout
     assert "cifar10" in result.stderr and "cifar10" not in result.stdout
+
+
+def test_all_leaves_out_what_somebody_chose_not_to_have(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(NAME, "--record")
+    listed = parse(manifest.read_text(), "x").entries[0]
+    absent = dataclasses.replace(listed, name="of-nowhere", architecture="nowhere")
+    manifest.write_text(dump(Manifest(entries=(listed, absent))))
+    result = CliRunner().invoke(cli, ["eval", "--all", "--device", "cpu"], standalone_mode=False)
+    assert result.return_value == 0, result.output
+    assert "of-nowhere@1 " in result.stdout
+    assert "skipped: its plugin is not installed" in result.stdout
+    monkeypatch.setenv("FLOWZOO_DISABLE_PLUGINS", "glow")
+    reset_registry()
+    try:
+        result = CliRunner().invoke(cli, ["eval", "--all"], standalone_mode=False)
+        assert result.return_value == 1, "nothing was verified"
+        assert result.stdout.count("\n") == 3
+        assert "skipped: its plugin is disabled" in result.stdout
+    finally:
+        monkeypatch.undo()
+        reset_registry()
+
+
+def test_an_error_of_several_lines_does_not_tear_the_table(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(name: str, **options: Any) -> Any:
+        raise InputError("the first line\nand what to do about it")
+
+    monkeypatch.setattr(flowzoo.evaluation.measure, "evaluate", fails)
+    result = CliRunner().invoke(cli, ["eval", "--all"], standalone_mode=False)
+    assert result.return_value == 1
+    assert result.stdout.splitlines()[1].endswith("error: the first line")
+    assert "and what to do about it" in result.stderr
+    assert "and what to do about it" not in result.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
