@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
     from flowzoo.training.recipe import Recipe
 
-STEPS = 40
+STEPS = 20
 
 
 def the_recipe(dataset: str) -> Recipe:
     """Many checkpoints, two validations."""
-    return tiny_recipe("glow-tiny", dataset, steps=STEPS, checkpoint_every=4, validate_every=20, samples=0)
+    return tiny_recipe("glow-tiny", dataset, steps=STEPS, checkpoint_every=2, validate_every=10, samples=0)
 
 
 def run_training(out: Path, dataset: str) -> None:
