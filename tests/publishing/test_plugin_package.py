@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import flowzoo
+from flowzoo.data.api import Dataset
 from flowzoo.errors import PluginError
 from flowzoo.flow import Flow
 from flowzoo.manifest.read import parse
@@ -91,6 +92,14 @@ def test_weights_that_were_never_on_the_hub_are_replaced(
     assert weights_in(checkout) == [third.weights.filename]
 
 
+@pytest.fixture
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the test images, where only the protocol matters that they are measured by."""
+    load = Dataset.load
+    monkeypatch.setattr(Dataset, "load", lambda *where, **how: load(*where, **how).take(1000))
+
+
+@pytest.mark.usefixtures("few_images")
 def test_a_bound_of_several_samples_is_measured_and_kept_for_the_next(
     checkout: Path, manifest: Path, tmp_path: Path
 ) -> None:

@@ -61,27 +61,29 @@ TRAINING = """
 import flowzoo
 from flowzoo.training.export import export_weights
 
-outcome = flowzoo.train(PRESET, PRESET, sets=SETS, progress=False)
-export_weights(PRESET, PRESET + "-exported")
-flow = flowzoo.load(f"path:{PRESET}-exported")
-print(outcome.step, flow.architecture, tuple(flow.data_shape))
+for preset, sets in PRESETS.items():
+    outcome = flowzoo.train(preset, preset, sets=sets, progress=False)
+    export_weights(preset, preset + "-exported")
+    flow = flowzoo.load(f"path:{preset}-exported")
+    print(preset, outcome.step, flow.architecture, tuple(flow.data_shape))
 """
 
 
-def train_and_load(home: Path, preset: str, *sets: str) -> str:
-    """What a training of three steps prints: steps, architecture and data of the model that its export loads."""
-    settings = f"PRESET, SETS = {preset!r}, {[*SETS, *sets]!r}\n"
-    done = run_python(home / "site", "-c", settings + TRAINING, cwd=home)
+@pytest.fixture(scope="module")
+def trained(home: Path) -> dict[str, str]:
+    """By preset, of a training of three steps: steps, architecture and data of the model that its export loads."""
+    presets = {"tide-pool-tiny": [*SETS, "data.dataset=pebbles"], "tide-pool-moons": SETS}
+    done = run_python(home / "site", "-c", f"PRESETS = {presets!r}\n{TRAINING}", cwd=home)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
 
 
-def test_its_preset_of_images_trains_on_the_other_plugins_data_set(home: Path) -> None:
-    assert train_and_load(home, "tide-pool-tiny", "data.dataset=pebbles") == "3 tide-pool (1, 8, 8)\n"
+def test_its_preset_of_images_trains_on_the_other_plugins_data_set(trained: dict[str, str]) -> None:
+    assert trained["tide-pool-tiny"] == "3 tide-pool (1, 8, 8)"
 
 
-def test_its_preset_of_vectors_trains_from_nothing(home: Path) -> None:
-    assert train_and_load(home, "tide-pool-moons") == "3 tide-pool (2,)\n"
+def test_its_preset_of_vectors_trains_from_nothing(trained: dict[str, str]) -> None:
+    assert trained["tide-pool-moons"] == "3 tide-pool (2,)"
 
 
 def test_their_own_tests_pass(home: Path) -> None:
