@@ -154,37 +154,37 @@ def verify(
 
     A fingerprint is the bits per dimension of four images that integer arithmetic generates; no data set is
     needed. Exit code 1 if one differs by more than its tolerance. With --all, models whose plugin is not
-    installed or is disabled are skipped.
+    installed or is disabled are skipped; at least one must be verified.
     """
     hub: dict[str, Any] = {"endpoint": endpoint, "offline": offline, "cache_dir": cache_dir}
     if everything:
-        names = _present([entry for entry in _chosen(names, everything) if entry.status != "unpublished"])
+        listed = [entry for entry in _chosen(names, everything) if entry.status != "unpublished"]
+        reports = [_skipped(entry) or _verify_or_explain(entry.key, hub) for entry in listed]
     elif not names:
         raise click.UsageError("Give the names of models, or --all.")
-    # An error of the only model is the command's; among several it is a row and hides no other.
-    report = _verify if len(names) == 1 else _verify_or_explain
-    reports = [report(name, hub) for name in names]
+    else:
+        # An error of the only model is the command's; among several it is a row and hides no other.
+        report = _verify if len(names) == 1 else _verify_or_explain
+        reports = [report(name, hub) for name in names]
     if as_json:
         print_json(reports)
     else:
         columns = ("model", "result", "difference", "tolerance", "detail")
         table(columns, [[report[column] for column in columns] for report in reports])
     failed = [int(report["code"]) for report in reports if report["code"]]
-    note(f"{len(reports) - len(failed)} of {len(reports)} models are verified.")
-    return failed[0] if failed else 0
+    verified = sum(report["result"] == "verified" for report in reports)
+    note(f"{verified} of {len(reports)} models are verified.")
+    return failed[0] if failed else int(not verified)
 
 
-def _present(entries: Iterable[Entry]) -> tuple[str, ...]:
-    """The models whose plugins are here; the others are named on standard error."""
+def _skipped(entry: Entry) -> dict[str, Any] | None:
+    """The row of a model that somebody chose not to have; None if it is here."""
     from flowzoo.registry import absence
 
-    found = []
-    for entry in entries:
-        if lacking := absence(entry.architecture):
-            note(f"{entry.key}: skipped: {lacking}")
-        else:
-            found.append(entry.key)
-    return tuple(found)
+    if not (lacking := absence(entry.architecture)):
+        return None
+    empty = dict.fromkeys(("difference", "tolerance"))
+    return {"model": entry.key, "result": "skipped", "detail": lacking, "code": 0, **empty}
 
 
 def _verify(name: str, hub: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def python(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 COMMANDS = """
-import json, os, sys
+import json, os
 import torch, flowzoo
 from flowzoo.cli.main import main
 

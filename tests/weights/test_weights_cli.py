@@ -242,6 +242,9 @@ def test_verify_tells_right_from_wrong(
     probe.list(listed, wrong, silent, untrained)
     worst, out = call(capsys, "verify", "--all", "--json")
     rows = {row["model"]: row for row in json.loads(out)}
+    left_out = [rows.pop(name) for name in list(rows) if not name.startswith("probe")]
+    assert {row["result"] for row in left_out} == {"skipped"}
+    assert {row["detail"] for row in left_out} == {"its plugin is disabled"}
     assert rows["probe-tiny@1"]["result"] == "verified"
     assert float(rows["probe-tiny@1"]["difference"]) < 1e-9
     assert rows["probe-wrong@1"]["result"] == "NOT VERIFIED"
@@ -249,4 +252,11 @@ def test_verify_tells_right_from_wrong(
     assert set(rows) == {"probe-tiny@1", "probe-wrong@1", "probe-silent@1"}
     assert worst != 0
     assert call(capsys, "verify", "probe-wrong")[0] == 1
+    monkeypatch.setenv("FLOWZOO_DISABLE_PLUGINS", ",".join([*PLUGINS, "probe"]))
+    reset_registry()
+    code, out = call(capsys, "verify", "--all", "--json")
+    assert {row["result"] for row in json.loads(out)} == {"skipped"}
+    assert code == 1, "nothing verified is no success"
+    monkeypatch.setenv("FLOWZOO_DISABLE_PLUGINS", ",".join(PLUGINS))
+    reset_registry()
     assert call(capsys, "verify", "probe-untrained")[0] == 6
