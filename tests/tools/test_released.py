@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from flowzoo.manifest.read import Entry, parse
 from flowzoo.publishing.several import no_several_of
@@ -87,6 +88,16 @@ def test_it_has_a_picture_and_a_curve_or_says_that_there_is_none(entry: Entry) -
 def test_points_of_a_known_density_have_their_divergence(entry: Entry) -> None:
     if true_entropy(entry) is not None:
         assert f"| {BESIDE.divergences[entry.name].value:.4f} ± " in text(entry)
+
+
+@released
+def test_a_picture_of_points_is_of_these_weights(entry: Entry) -> None:
+    if noun(entry) == "vectors":
+        assert entry.measured is not None
+        with Image.open(ROOT / f"docs/images/picture-{entry.name}.png") as image:
+            stated = str(image.info["Description"])
+        again = f"flowzoo picture {entry.name} -o docs/images/picture-{entry.name}.png"
+        assert f": {entry.measured.value:.4f} ± " in stated, f"it is of other weights; run: {again}"
 
 
 def test_captions_are_of_curves_that_are_there() -> None:
